@@ -1,0 +1,1 @@
+"""Where child SAs live: userspace (TUN and batches), kernel (XFRM), windows."""

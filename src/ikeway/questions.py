@@ -1,0 +1,28 @@
+"""Questions that the pure protocol asks of the outside: a password, a signature, an address, an SPI.
+
+A conversation awaits `ask(question)`; the engine hands the question out as an event, and whoever drives the engine
+answers it at once or later. So the engine stays pure and the slow things may be slow. Each layer defines its own
+questions as subclasses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Generic, Protocol, TypeVar
+
+Answer = TypeVar("Answer")
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class Question(Generic[Answer]):
+    """Something to be answered with an `Answer`, or refused with an `IkewayError`. Compared by identity."""
+
+    __slots__ = ()
+
+
+class Ask(Protocol):
+    """What a conversation gets to ask with. Raises the `IkewayError` that the question was refused with."""
+
+    def __call__(self, question: Question[Answer]) -> Awaitable[Answer]:
+        """Ask, and wait for the answer."""
+        ...
