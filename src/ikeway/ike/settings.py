@@ -162,4 +162,7 @@ class EngineSettings:
     responder: ResponderSettings | None = None
     epoch: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     reassembly_limit: int = 65536  # octets of one reassembled message
+    external_spis: bool = False  # ask `ReserveSpi` instead of choosing ESP SPIs at random
+    # Bits of every SPI that we choose (IKE: of its last four octets) which say which worker serves it: (mask, value).
+    spi_steering: tuple[int, int] = (0, 0)
     linger_seconds: float = 5.0  # how long a replaced inbound child SA still accepts what is on its way

@@ -1,0 +1,48 @@
+"""What the engine asks of the outside (see `ikeway.questions`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ikeway.address import Address
+from ikeway.auth.identity import Identity
+from ikeway.ike.settings import Connection
+from ikeway.questions import Question
+from ikeway.wire.payloads import ConfigurationAttribute
+from ikeway.wire.registry import AuthenticationMethod
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SelectConnection(Question[Connection]):
+    """Responder, IKE_AUTH: which agreement holds with this initiator? Refuse with `AuthenticationFailed`.
+
+    `method` is the method of the initiator's AUTH payload, None when it sent none: it wants EAP (RFC 7296, 2.16).
+    """
+
+    local: Address
+    remote: Address
+    initiator_identity: Identity
+    responder_identity: Identity | None
+    method: AuthenticationMethod | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AssignAddresses(Question[tuple[ConfigurationAttribute, ...]]):
+    """Responder: the attributes of the CFG_REPLY (RFC 7296 section 3.15), addresses included.
+
+    `identity` is the authenticated one (the EAP identity where EAP gave one). `requested` is the CFG_REQUEST.
+    Refuse with `NegotiationFailed` (notify INTERNAL_ADDRESS_FAILURE).
+    """
+
+    connection: Connection
+    connection_id: int
+    identity: Identity
+    remote: Address
+    requested: tuple[ConfigurationAttribute, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReserveSpi(Question[int]):
+    """An inbound ESP SPI from the data plane; asked only with `EngineSettings.external_spis`."""
+
+    connection_id: int
