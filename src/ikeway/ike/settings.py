@@ -119,8 +119,8 @@ class Connection:
     vendor_ids: tuple[bytes, ...] = ()
     fragment_size: int = 1280  # octets of an IP packet with an IKE fragment; 0: no RFC 7383
     mobike: bool = True
-    force_udp_encapsulation: bool = False  # pretend a NAT (wrong NAT_DETECTION_SOURCE_IP)
-    prefer_esp_protocol: bool = False  # without NAT: ESP as IP protocol 50 instead of UDP
+    # ESP in UDP even without a NAT, by pretending one (a wrong NAT_DETECTION_SOURCE_IP). Off: IP protocol 50 there.
+    force_udp_encapsulation: bool = False
     send_certificate_requests: bool = True
     always_send_certificate: bool = True  # even when no CERTREQ asked for it
     initial_contact: bool = True
@@ -143,6 +143,7 @@ class ResponderSettings:
     prefer_initiator_order: bool = False
     vendor_ids: tuple[bytes, ...] = ()
     fragmentation: bool = True
+    force_udp_encapsulation: bool = False
     childless: bool = True  # announce CHILDLESS_IKEV2_SUPPORTED
     # CAs announced in CERTREQ: their SHA-1 key identifiers, concatenated.
     certificate_authorities: bytes = b""
@@ -162,6 +163,9 @@ class EngineSettings:
     responder: ResponderSettings | None = None
     epoch: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     reassembly_limit: int = 65536  # octets of one reassembled message
+    ike_port: int = 500
+    nat_port: int = 4500  # the peer's
+    local_nat_port: int = 4500
     external_spis: bool = False  # ask `ReserveSpi` instead of choosing ESP SPIs at random
     # Bits of every SPI that we choose (IKE: of its last four octets) which say which worker serves it: (mask, value).
     spi_steering: tuple[int, int] = (0, 0)

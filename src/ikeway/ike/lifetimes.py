@@ -1,0 +1,190 @@
+"""What time does to an IKE SA: rekeying, hard ends, dead peer detection, NAT keep-alives, waiting for the slow."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+from ikeway.errors import PeerUnreachable
+from ikeway.ike import events
+from ikeway.ike.child import ChildSa, ChildState
+from ikeway.ike.driver import Task
+from ikeway.ike.settings import ChildSettings
+
+if TYPE_CHECKING:
+    from ikeway.ike.sa import IkeSa
+
+HARD_SHARE = 1.1  # hard lifetime, where none is set: this much of the time to rekeying
+RETRY_SECONDS = 5.0  # after TEMPORARY_FAILURE; up to twice that
+AWAIT_DELETE_SECONDS = 30.0  # how long a replaced SA waits for the peer's delete
+
+
+def start(sa: IkeSa) -> None:
+    """Set the clocks of an established IKE SA."""
+    from ikeway.ike.sa import IkeState
+
+    assert sa.state is IkeState.ESTABLISHED
+    connection = sa.connection
+    _start_rekeying(sa, "rekey", "life", connection.rekey_seconds, connection.life_seconds, connection.jitter)
+    if connection.reauthenticate_seconds and connection.children and sa.is_initiator:
+        early = 1 - connection.jitter * sa.shared.uniform()
+        sa.timers.set("reauthenticate", sa.now + connection.reauthenticate_seconds * early)
+    if connection.dpd_seconds:
+        sa.timers.set("dpd", sa.now + connection.dpd_seconds)
+    if sa.nat.self_behind_nat and connection.nat_keepalive_seconds:
+        sa.timers.set("keepalive", sa.now + connection.nat_keepalive_seconds)
+    sa.shared.wake(sa)
+
+
+def start_child(sa: IkeSa, child: ChildSa) -> None:
+    """Set the clocks of a new child SA."""
+    settings = child.settings
+    names = ("child-rekey", child), ("child-life", child)
+    _start_rekeying(sa, *names, settings.rekey_seconds, settings.life_seconds, settings.jitter)
+
+
+def adopt_child(sa: IkeSa, child: ChildSa, old: IkeSa) -> None:
+    """Move a child SA's clocks to the IKE SA that took over."""
+    for name in ("child-rekey", "child-life", "child-linger"):
+        at = old.timers.get((name, child))
+        if at is not None:
+            old.timers.cancel((name, child))
+            sa.timers.set((name, child), at)
+
+
+def _start_rekeying(
+    sa: IkeSa, soft: Hashable, hard: Hashable, rekey_seconds: float, life_seconds: float, jitter: float
+) -> None:
+    if rekey_seconds:
+        sa.timers.set(soft, sa.now + rekey_seconds * (1 - jitter * sa.shared.uniform()))
+    life = life_seconds or rekey_seconds * HARD_SHARE
+    if life:
+        sa.timers.set(hard, sa.now + life)
+
+
+def retry_rekey(sa: IkeSa, child: ChildSa | None = None) -> None:
+    """Try again soon: the peer said TEMPORARY_FAILURE (RFC 7296 section 2.25)."""
+    delay = RETRY_SECONDS * (1 + sa.shared.uniform())
+    sa.timers.set(("child-rekey", child) if child is not None else "rekey", sa.now + delay)
+
+
+def retry_create(sa: IkeSa, settings: ChildSettings) -> None:
+    """Try again soon to make a child SA."""
+    sa.timers.set(("create-child", settings), sa.now + RETRY_SECONDS * (1 + sa.shared.uniform()))
+
+
+def linger(sa: IkeSa, child: ChildSa) -> None:
+    """Keep a replaced child SA's inbound half for packets on their way; nothing else of it is left."""
+    child.state = ChildState.DELETED
+    child.remove_outbound()
+    for name in ("child-rekey", "child-life"):
+        sa.timers.cancel((name, child))
+    sa.timers.set(("child-linger", child), sa.now + sa.shared.settings.linger_seconds)
+
+
+def await_delete(sa: IkeSa) -> None:
+    """This SA was replaced; the peer has to delete it, but not for ever."""
+    sa.timers.clear()
+    sa.timers.set("await-delete", sa.now + AWAIT_DELETE_SECONDS)
+    sa.shared.wake(sa)
+
+
+def due(sa: IkeSa, name: Hashable) -> None:
+    """Carry out what `name` stands for."""
+    if isinstance(name, tuple):
+        kind, subject = name
+        _CHILD_ACTIONS[kind](sa, subject)
+    else:
+        _ACTIONS[str(name)](sa)
+
+
+def _rekey(sa: IkeSa) -> None:
+    from ikeway.ike.exchanges import rekey_ike
+
+    sa.driver.enqueue(Task("rekey-ike", rekey_ike.rekey, exclusive=True))
+
+
+def _end_of_life(sa: IkeSa) -> None:
+    from ikeway.ike.exchanges import delete
+
+    delete.close(sa, PeerUnreachable("the IKE SA reached its hard lifetime before it could be rekeyed"))
+
+
+def _reauthenticate(sa: IkeSa) -> None:
+    sa.reauthenticate(sa.now)
+
+
+def _dead_peer_detection(sa: IkeSa) -> None:
+    from ikeway.ike.exchanges import informational
+
+    interval = sa.connection.dpd_seconds
+    quiet_until = sa.last_received + interval
+    if sa.now < quiet_until:
+        sa.timers.set("dpd", quiet_until)
+        return
+    sa.timers.set("dpd", sa.now + interval)
+    if sa.driver.idle:
+        sa.driver.enqueue(Task("liveness", informational.check_liveness))
+
+
+def _keepalive(sa: IkeSa) -> None:
+    interval = sa.connection.nat_keepalive_seconds
+    quiet_until = sa.last_sent + interval
+    if sa.now >= quiet_until:
+        sa.last_sent = sa.now
+        sa.report(events.KeepaliveDue(sa.local, sa.remote))
+    sa.timers.set("keepalive", max(quiet_until, sa.now + interval / 2))
+
+
+def _establish(sa: IkeSa) -> None:
+    sa.terminate(PeerUnreachable("the peer began to log in and did not finish in time"))
+
+
+def _await_delete(sa: IkeSa) -> None:
+    sa.terminate(None, replaced=True)
+
+
+def _forget(sa: IkeSa) -> None:
+    sa.forget()
+
+
+def _child_rekey(sa: IkeSa, child: ChildSa) -> None:
+    from ikeway.ike.exchanges import rekey_child
+
+    if child.state is ChildState.INSTALLED:
+        sa.driver.enqueue(Task("rekey-child", rekey_child.rekey, (child,)))
+
+
+def _child_end(sa: IkeSa, child: ChildSa) -> None:
+    from ikeway.ike.exchanges import delete
+
+    delete.expire_child(sa, child)
+
+
+def _child_linger(sa: IkeSa, child: ChildSa) -> None:
+    if child.state is ChildState.DELETED:
+        sa.remove_child(child)
+
+
+def _create_child(sa: IkeSa, settings: ChildSettings) -> None:
+    from ikeway.ike.exchanges import create_child
+
+    sa.driver.enqueue(Task("create-child", create_child.create, (settings,)))
+
+
+_ACTIONS = {
+    "rekey": _rekey,
+    "life": _end_of_life,
+    "reauthenticate": _reauthenticate,
+    "dpd": _dead_peer_detection,
+    "keepalive": _keepalive,
+    "establish": _establish,
+    "await-delete": _await_delete,
+    "forget": _forget,
+}
+_CHILD_ACTIONS = {
+    "child-rekey": _child_rekey,
+    "child-life": _child_end,
+    "child-linger": _child_linger,
+    "create-child": _create_child,
+}

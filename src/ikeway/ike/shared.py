@@ -1,0 +1,77 @@
+"""What the IKE SAs of one engine share: the way out, the events, the random source, the table of SPIs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from ikeway.ike.channel import Datagram
+from ikeway.ike.events import Event
+from ikeway.ike.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from ikeway.ike.sa import IkeSa
+
+RESERVED_SPIS = 255  # RFC 4303 section 2.1
+
+
+class Shared:
+    """State that outlives every single IKE SA of an engine."""
+
+    def __init__(self, settings: EngineSettings, random: Callable[[int], bytes]) -> None:
+        self.settings = settings
+        self.random = random
+        self.outbox: deque[Datagram] = deque()
+        self.event_queue: deque[Event] = deque()
+        self.table: dict[bytes, IkeSa] = {}  # by our own SPI
+        self.esp_spis: set[int] = set()
+        self.wake: Callable[[IkeSa], None] = lambda sa: None
+        self._connection_id = 0
+        self._child_id = 0
+
+    def report(self, event: Event) -> None:
+        """Queue an event for the outside."""
+        self.event_queue.append(event)
+
+    def transmit(self, datagram: Datagram) -> None:
+        """Queue a datagram for the outside."""
+        self.outbox.append(datagram)
+
+    def utc(self, now: float) -> datetime:
+        """Wall-clock time at `now`."""
+        return self.settings.epoch + timedelta(seconds=now)
+
+    def new_connection_id(self) -> int:
+        """A number for a connection, across its rekeyings."""
+        self._connection_id += 1
+        return self._connection_id
+
+    def new_child_id(self) -> int:
+        """A number for a child SA, across its rekeyings."""
+        self._child_id += 1
+        return self._child_id
+
+    def new_ike_spi(self) -> bytes:
+        """An SPI for an IKE SA that is not in use (RFC 7296 section 2.6)."""
+        mask, value = self.settings.spi_steering
+        while True:
+            spi = self.random(8)
+            low = int.from_bytes(spi[4:], "big") & ~mask | value
+            spi = spi[:4] + low.to_bytes(4, "big")
+            if spi not in self.table and any(spi):
+                return spi
+
+    def new_esp_spi(self) -> int:
+        """An inbound ESP SPI that is not in use."""
+        mask, value = self.settings.spi_steering
+        while True:
+            spi = int.from_bytes(self.random(4), "big") & ~mask | value
+            if spi > RESERVED_SPIS and spi not in self.esp_spis:
+                self.esp_spis.add(spi)
+                return spi
+
+    def uniform(self) -> float:
+        """A random number in [0, 1)."""
+        return int.from_bytes(self.random(4), "big") / 2**32
