@@ -45,13 +45,17 @@ from ikeway.wire.registry import (
     KeyExchangeMethod,
     NotifyType,
     PayloadType,
+    PpkIdentityType,
     ProtocolId,
     PseudorandomFunction,
     Registry,
+    SecurePasswordMethod,
     TrafficSelectorType,
     TransformAttributeType,
     TransformType,
 )
+from ikeway.wire.render import render, render_payload, summary
+from ikeway.wire.vendors import vendor_name
 
 __all__ = [
     "Attribute",
@@ -88,10 +92,12 @@ __all__ = [
     "NotifyType",
     "Payload",
     "PayloadType",
+    "PpkIdentityType",
     "Proposal",
     "ProtocolId",
     "PseudorandomFunction",
     "Registry",
+    "SecurePasswordMethod",
     "SecurityAssociation",
     "TrafficSelector",
     "TrafficSelectorType",
@@ -106,4 +112,8 @@ __all__ = [
     "VendorId",
     "decode_payloads",
     "encode_payloads",
+    "render",
+    "render_payload",
+    "summary",
+    "vendor_name",
 ]

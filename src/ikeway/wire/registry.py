@@ -324,6 +324,21 @@ class GatewayIdentityType(Registry):
     FQDN = 3
 
 
+class PpkIdentityType(Registry):
+    """Post-quantum preshared key ID types of PPK_IDENTITY (RFC 8784 section 5.1)."""
+
+    PPK_ID_OPAQUE = 1
+    PPK_ID_FIXED = 2
+
+
+class SecurePasswordMethod(Registry):
+    """Methods of SECURE_PASSWORD_METHODS (RFC 6467 section 4)."""
+
+    PACE = 1
+    AUGPAKE = 2
+    SECURE_PSK_AUTHENTICATION = 3
+
+
 class ConfigurationType(Registry):
     """CFG types of the Configuration payload (RFC 7296 section 3.15)."""
 
@@ -465,6 +480,7 @@ class NotifyType(Registry):
     SA_RESOURCE_INFO = 16444  # RFC 9611
     USE_PPK_INT = 16445  # 16445, 16446: RFC 9867
     PPK_IDENTITY_KEY = 16446
+    IKE_SA_INIT_FULL_TRANSCRIPT_AUTH = 16447  # draft-ietf-ipsecme-ikev2-downgrade-prevention
 
     @property
     def is_error(self) -> bool:
