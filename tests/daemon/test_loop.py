@@ -205,7 +205,7 @@ async def test_question_of_a_closed_sa_is_dropped(stage):
 
 
 async def test_timer_follows_the_deadline(stage):
-    engine, driver, _, journal = stage
+    engine, driver, _, _ = stage
     engine.due = clock.now() + 0.03
     driver.receive(b"", HERE, THERE)
     engine.bring([], [])

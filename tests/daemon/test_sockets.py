@@ -161,7 +161,7 @@ async def test_failed_open_leaves_nothing_open(pair):
 
 
 async def test_address_that_the_host_lacks():
-    with pytest.raises(HostError, match="192.0.2.1"):
+    with pytest.raises(HostError, match=r"192\.0\.2\.1"):
         IkeSockets(Listen(hosts=("192.0.2.1",), ike_port=0, nat_port=0)).open()
 
 

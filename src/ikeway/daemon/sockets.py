@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ikeway.address import Address
+from ikeway.dataplane.userspace.sockets import open_udp
 from ikeway.errors import HostError
 
 IKE_PORT = 500
@@ -85,30 +86,29 @@ class IkeSocket:
         self.wildcard = ipaddress.ip_address(host).is_unspecified
         # Interfaces of link-local peers, which their address alone does not lead to. Bounded: oldest forgotten.
         self._scopes: dict[str, int] = {}
-        self.socket = socket.socket(self.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            self._set_options(mark)
-            self.socket.bind((host, port))
-        except BaseException:
-            self.socket.close()
-            raise
+        # The socket that ESP shares is set up as the data plane wants it.
+        self.socket = open_udp(Address(host, port), mark=mark) if nat else self._open(port, mark)
         self.port: int = self.socket.getsockname()[1]
 
-    def _set_options(self, mark: int) -> None:
-        if mark:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-        # A socket that ESP shares must not report errors of its datagrams: its reader is the data plane.
-        if self.family == socket.AF_INET6:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-            if not self.nat:
-                self.socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
-        else:
-            self.socket.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-            # Routers may fragment IKE: a path that is narrower than we think must not stop a log-in.
-            self.socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
-            if not self.nat:
-                self.socket.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+    def _open(self, port: int, mark: int) -> socket.socket:
+        opened = socket.socket(self.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            if mark:
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            if self.family == socket.AF_INET6:
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+                opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+            else:
+                opened.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+                # Routers may fragment IKE_SA_INIT: a path that is narrower than we think must not stop a log-in.
+                opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
+                opened.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+            opened.bind((self.host, port))
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     def receive(self) -> tuple[bytes, Address, Address] | None:
         """The next datagram with its local and remote address, marker included; None when there is none.
@@ -194,14 +194,12 @@ class IkeSockets:
             try:
                 for port, nat in ((self.listen.ike_port, False), (self.listen.nat_port, True)):
                     self._sockets.append(self._bind(host, port, nat))
-            except OSError as error:
-                if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            except (OSError, HostError) as error:
+                cause = error if isinstance(error, OSError) else error.__cause__
+                if not isinstance(cause, OSError) or cause.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                     self.close()
                     raise
-                missing = error
-            except HostError:
-                self.close()
-                raise
+                missing = cause
         if not self._sockets:
             raise HostError(
                 f"cannot listen on {', '.join(self.listen.hosts)}: {missing}",
@@ -209,22 +207,21 @@ class IkeSockets:
             )
 
     def _bind(self, host: str, port: int, nat: bool) -> IkeSocket:
-        try:
-            return IkeSocket(host, port, nat=nat, mark=self.listen.mark)
-        except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES) and self.listen.fallback and port:
-                return IkeSocket(host, 0, nat=nat, mark=self.listen.mark)
-            if error.errno == errno.EADDRINUSE:
-                raise HostError(
-                    f"UDP port {port} on {host} is taken by another program",
-                    remedy=f"stop the other IKE daemon (ss -ulpn 'sport = :{port}') or choose another port",
-                ) from error
-            if error.errno in (errno.EACCES, errno.EPERM):
-                raise HostError(
-                    f"not allowed to listen on UDP port {port} of {host}",
-                    remedy="run as root, give the process CAP_NET_BIND_SERVICE, or choose ports above 1023",
-                ) from error
-            raise
+        # Both address families get the same port where that can be had: the engine knows one number.
+        others = [each.port for each in self._sockets if each.nat == nat]
+        wishes = [*others[:1], port] if port == 0 or self.listen.fallback else [port]
+        if self.listen.fallback:
+            wishes.append(0)
+        for wish in wishes:
+            try:
+                return IkeSocket(host, wish, nat=nat, mark=self.listen.mark)
+            except (OSError, HostError) as error:
+                cause = error if isinstance(error, OSError) else error.__cause__
+                code = cause.errno if isinstance(cause, OSError) else None
+                if code not in (errno.EADDRINUSE, errno.EACCES):
+                    raise
+                refusal = _refusal(host, wish, code)
+        raise refusal
 
     @property
     def sockets(self) -> Sequence[IkeSocket]:
@@ -303,8 +300,9 @@ class IkeSockets:
             except OSError as error:
                 if error.errno not in _LOST:
                     raise
-                if not last and not chosen.nat and (reported := chosen.read_errors()):
-                    self._tell(reported)
+                if not last:
+                    if chosen in self._reading:
+                        self._tell(chosen.read_errors())
                     continue
                 self.counters.lost += 1
                 self._tell([(remote, error.errno or 0)])
@@ -340,6 +338,18 @@ class IkeSockets:
                 octets = octets[4:]
             if self.on_datagram and octets:
                 self.on_datagram(octets, local, remote)
+
+
+def _refusal(host: str, port: int, code: int | None) -> HostError:
+    if code == errno.EADDRINUSE:
+        return HostError(
+            f"UDP port {port} on {host} is taken by another program",
+            remedy=f"stop the other IKE daemon (ss -ulpn 'sport = :{port}' names it) or choose another port",
+        )
+    return HostError(
+        f"not allowed to listen on UDP port {port} of {host}",
+        remedy="run as root, give the process CAP_NET_BIND_SERVICE, or choose ports above 1023",
+    )
 
 
 def local_address_for(remote: Address, *, mark: int = 0) -> str:
