@@ -1,0 +1,10 @@
+"""ESP in a process of its own between a TUN device and UDP (or raw) sockets.
+
+- `plane`: `UserspaceDataPlane`, what the daemon holds; starts the worker and speaks to it
+- `messages`, `codec`: what they say to each other
+- `worker`: the process; `associations`: its SAs; `outgoing`, `incoming`: the two directions
+- `sockets`: datagrams with chosen local addresses (the daemon uses them for port 500 too); `paths`: where ESP goes
+- `tun_io`: the TUN device; `clamp`, `too_big`: what keeps packets small enough
+
+Nothing is imported here: the worker is to start without asyncio.
+"""

@@ -1,0 +1,146 @@
+"""From the network to the TUN device: take datagrams, open what is ESP, pass on what is IKE (RFC 3948)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ikeway.address import Address
+from ikeway.dataplane.interface import IkeReceived, PeerMoved, UnknownSpi
+from ikeway.dataplane.userspace.associations import Associations, Receiving
+from ikeway.dataplane.userspace.clamp import clamp_mss
+from ikeway.dataplane.userspace.paths import OuterSocket
+from ikeway.dataplane.userspace.sockets import NON_ESP_MARKER, Received, host_text, receive_into
+from ikeway.dataplane.userspace.tun_io import TunIo
+from ikeway.esp.drops import Drop
+from ikeway.esp.inner import Octets
+
+_BATCH = 32
+_LARGEST = 65536
+_UNKNOWN_SPIS_A_SECOND = 10
+
+Emit = Callable[[IkeReceived | PeerMoved | UnknownSpi], bool]
+
+
+class Incoming:
+    """`emit` hands an event to the daemon and says whether it was taken; `catch_up` drains the control channel."""
+
+    def __init__(
+        self,
+        associations: Associations,
+        tun: TunIo,
+        emit: Emit,
+        catch_up: Callable[[], None],
+        touched: Callable[[Receiving], None],
+    ) -> None:
+        self._associations = associations
+        self._tun = tun
+        self._emit = emit
+        self._catch_up = catch_up
+        self._touched = touched
+        self._buffer = memoryview(bytearray(_LARGEST))
+        self._unknown_told = 0
+        self._unknown_second = 0
+        self.mtu = 0
+        self.clamp = False
+
+    def receive(self, outer: OuterSocket, now: float) -> None:
+        """Read a socket until it is empty or the batch is full. Raises `OSError` for an error of the path."""
+        for _ in range(_BATCH):
+            try:
+                received = receive_into(outer.sock, self._buffer)
+            except BlockingIOError:
+                return
+            self.process(outer, received, self._buffer[: received.length], now)
+
+    def process(self, outer: OuterSocket, received: Received, octets: memoryview, now: float) -> None:
+        """Take in what one read gave: one datagram, or several of one sender."""
+        if outer.raw_esp:
+            octets, received = _without_ip_header(outer, octets, received)
+        packets: list[Octets] = []
+        size = received.segment or 1
+        at = 0
+        unclaimed = self._associations.unclaimed[True]
+        while at < len(octets):
+            spi = octets[at : at + 4]
+            end = at + size
+            if len(spi) < 4 or (len(octets) - at < 8 and spi != NON_ESP_MARKER):
+                keepalive = len(octets) - at == 1 and octets[at] == 0xFF and not outer.raw_esp
+                unclaimed.drop(Drop.KEEPALIVE if keepalive else Drop.TOO_SHORT)
+            elif spi == NON_ESP_MARKER:
+                self._pass_on(outer, received, bytes(octets[at + 4 : end]))
+            else:
+                # Datagrams that were merged share sender and time, and nearly always the SA.
+                while end < len(octets) and octets[end : end + 4] == spi:
+                    end += size
+                self._open(bytes(spi), octets[at:end], size, outer, received, now, packets)
+            at = end
+        if packets:
+            self._tun.write(packets)
+
+    def _open(
+        self,
+        spi: bytes,
+        octets: memoryview,
+        size: int,
+        outer: OuterSocket,
+        received: Received,
+        now: float,
+        packets: list[Octets],
+    ) -> None:
+        """Open the ESP packets of one SA and append what they carried."""
+        number = int.from_bytes(spi, "big")
+        receiving = self._associations.inbound.get(number)
+        if receiving is None:
+            self._catch_up()  # the SA may have been added just now
+            receiving = self._associations.inbound.get(number)
+        if receiving is None:
+            self._associations.unclaimed[True].drop(Drop.UNKNOWN_SPI, -(-len(octets) // size))
+            self._tell_unknown(number, received, now)
+            return
+        usage, unwrapper, parameters = receiving.sa.usage, receiving.unwrapper, receiving.sa.parameters
+        moved = False
+        for at in range(0, len(octets), size):
+            opened = receiving.sa.open(octets[at : at + size])
+            if isinstance(opened, Drop):
+                usage.drop(opened)
+                continue
+            moved = moved or opened.newest
+            packet = unwrapper.unwrap(opened, received.traffic_class)
+            if isinstance(packet, Drop):
+                usage.drop(packet)
+                continue
+            usage.packets += 1
+            usage.octets += len(packet)
+            usage.last_used = now
+            packets.append(self._clamped(packet) if self.clamp else packet)
+        if moved and parameters.follow_peer and not outer.raw_esp and received.source != receiving.told_remote:
+            receiving.told_remote = received.source
+            self._emit(PeerMoved(number, Address(*received.source)))
+        self._touched(receiving)
+
+    def _clamped(self, packet: Octets) -> Octets:
+        """The packet with its MSS clamped. What was decrypted is not writable; only a SYN is copied."""
+        at = 20 if packet[0] == 0x45 else 40
+        if len(packet) > at + 13 and packet[at + 13] & 0x02 and packet[9 if at == 20 else 6] == 6:
+            packet = bytearray(packet)
+            clamp_mss(packet, self.mtu)
+        return packet
+
+    def _pass_on(self, outer: OuterSocket, received: Received, octets: bytes) -> None:
+        local = Address(host_text(received.local) or outer.host, outer.port)
+        if not self._emit(IkeReceived(octets, local, Address(*received.source))):
+            self._associations.unclaimed[True].drop(Drop.IKE_QUEUE_FULL)
+
+    def _tell_unknown(self, spi: int, received: Received, now: float) -> None:
+        if int(now) != self._unknown_second:
+            self._unknown_second, self._unknown_told = int(now), 0
+        if self._unknown_told < _UNKNOWN_SPIS_A_SECOND:
+            self._unknown_told += 1
+            self._emit(UnknownSpi(spi, Address(*received.source)))
+
+
+def _without_ip_header(outer: OuterSocket, octets: memoryview, received: Received) -> tuple[memoryview, Received]:
+    """IPv4 raw sockets show the outer header, IPv6 ones do not."""
+    if not outer.ipv6 and len(octets) >= 20:
+        octets = octets[(octets[0] & 15) * 4 :]
+    return octets, received._replace(length=len(octets), segment=len(octets))

@@ -1,0 +1,247 @@
+"""The worker process: an epoll loop over the control socket, the TUN device and the outer sockets.
+
+Started by `plane` as `python -m ikeway.dataplane.userspace.worker FD` with its descriptors inherited. It ends when the
+control socket closes, so it never outlives the daemon, however that ends. Within one turn control messages come
+before packets: an SA that the daemon has added is there before its first packet is looked at.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from typing import NoReturn
+
+from ikeway.dataplane.interface import HardExpired, SoftExpired
+from ikeway.dataplane.userspace.associations import Associations, Receiving, Sending
+from ikeway.dataplane.userspace.incoming import Incoming
+from ikeway.dataplane.userspace.messages import (
+    AddInbound,
+    AddOutbound,
+    Configure,
+    CounterEntry,
+    CounterPage,
+    Done,
+    DropCount,
+    Failed,
+    Message,
+    Move,
+    ReadCounters,
+    RemoveInbound,
+    RemoveOutbound,
+    Reply,
+    SetMtu,
+    WorkerEvent,
+    decode,
+    encode,
+)
+from ikeway.dataplane.userspace.outgoing import Outgoing
+from ikeway.dataplane.userspace.paths import OuterSocket, Paths, inherited
+from ikeway.dataplane.userspace.privileges import drop_privileges
+from ikeway.dataplane.userspace.sockets import accept_merged, path_errors
+from ikeway.dataplane.userspace.tun_io import TunIo
+from ikeway.errors import HostError, IkewayError
+
+_LARGEST_MESSAGE = 1 << 18
+_MOST_WAITING = 512  # messages for a daemon that does not read; events beyond are dropped, replies never
+_ENTRIES_A_PAGE = 256
+
+_EDGE = select.EPOLLIN | select.EPOLLERR | select.EPOLLHUP
+
+
+class DaemonGone(Exception):
+    """The control socket was closed."""
+
+
+class Control:
+    """The worker's end of the socket pair."""
+
+    def __init__(self, sock: socket.socket, epoll: select.epoll) -> None:
+        self._sock = sock
+        self._epoll = epoll
+        self._waiting: deque[bytes] = deque()
+        sock.setblocking(False)
+        epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._sock.fileno()
+
+    def receive(self) -> Message | None:
+        """The next message; None when there is none. Raises `DaemonGone`."""
+        try:
+            octets = self._sock.recv(_LARGEST_MESSAGE)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise DaemonGone from error
+        if not octets:
+            raise DaemonGone
+        return decode(octets)
+
+    def emit(self, event: WorkerEvent) -> bool:
+        """Send an event; False when too many wait already."""
+        if len(self._waiting) >= _MOST_WAITING:
+            return False
+        self._send(encode(event))
+        return True
+
+    def reply(self, reply: Reply) -> None:
+        """Send an answer, however many wait."""
+        self._send(encode(reply))
+
+    def _send(self, octets: bytes) -> None:
+        self._waiting.append(octets)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as the daemon reads."""
+        try:
+            while self._waiting:
+                self._sock.send(self._waiting[0])
+                self._waiting.popleft()
+        except BlockingIOError:
+            self._epoll.modify(self.fileno(), select.EPOLLIN | select.EPOLLOUT)
+            return
+        except OSError as error:
+            raise DaemonGone from error
+        self._epoll.modify(self.fileno(), select.EPOLLIN)
+
+
+class Worker:
+    """The process's state: everything is touched by the one loop only."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._epoll = select.epoll()
+        self._control = Control(control, self._epoll)
+        configure = self._first_message()
+        self._sockets = {role.fd: inherited(role.fd, role.ipv6, role.raw_esp) for role in configure.sockets}
+        self._paths = Paths(list(self._sockets.values()))
+        self._associations = Associations(self._paths)
+        self._tun = TunIo(configure.tun_fd, self._associations.unclaimed[True])
+        self._outgoing = Outgoing(self._associations, self._tun, self._check_outbound)
+        self._incoming = Incoming(
+            self._associations, self._tun, self._control.emit, self._drain_control, self._check_inbound
+        )
+        self._outgoing.mtu = self._incoming.mtu = configure.mtu
+        self._outgoing.clamp = self._incoming.clamp = configure.clamp_mss
+        for outer in self._sockets.values():
+            if not outer.raw_esp:
+                accept_merged(outer.sock)
+        if not drop_privileges():
+            raise HostError("the data plane could not give up its capabilities")
+        for fd in (configure.tun_fd, *self._sockets):
+            self._epoll.register(fd, _EDGE)
+        self._control.reply(Done(configure.request))
+
+    def _first_message(self) -> Configure:
+        self._epoll.poll()
+        message = self._control.receive()
+        if not isinstance(message, Configure):
+            raise HostError("the data plane was not told what to do", got=type(message).__name__)
+        return message
+
+    def run(self) -> NoReturn:
+        """Carry packets until the daemon is gone."""
+        tun_fd, control_fd = self._tun.fileno(), self._control.fileno()
+        while True:
+            ready = self._epoll.poll()
+            self._drain_control()
+            now = time.clock_gettime(time.CLOCK_BOOTTIME)
+            for fd, flags in ready:
+                if fd == control_fd:
+                    if flags & select.EPOLLOUT:
+                        self._control.flush()
+                elif fd == tun_fd:
+                    self._outgoing.process(self._tun.read(), now)
+                else:
+                    self._read_socket(self._sockets[fd], flags, now)
+
+    def _read_socket(self, outer: OuterSocket, flags: int, now: float) -> None:
+        if flags & select.EPOLLERR:
+            for host, mtu in path_errors(outer.sock):
+                self._paths.learn_mtu(host, mtu, now)
+        try:
+            self._incoming.receive(outer, now)
+        except OSError:  # an ICMP error of an earlier packet; the error queue has the details
+            return
+
+    def _drain_control(self) -> None:
+        while (message := self._control.receive()) is not None:
+            try:
+                self._obey(message)
+            except (IkewayError, ValueError) as error:
+                remedy = error.remedy if isinstance(error, IkewayError) else ""
+                reason = error.reason if isinstance(error, IkewayError) else str(error)
+                self._control.reply(Failed(getattr(message, "request", 0), reason, remedy))
+
+    def _obey(self, message: Message) -> None:
+        match message:
+            case AddInbound():
+                self._associations.add_inbound(message.sa)
+            case AddOutbound():
+                self._associations.add_outbound(message.sa)
+            case RemoveInbound():
+                self._associations.remove_inbound(message.spi)
+            case RemoveOutbound():
+                self._associations.remove_outbound(message.spi, message.remote)
+            case Move():
+                self._associations.move(message.connection_id, message.local, message.remote, message.udp)
+            case SetMtu():
+                self._outgoing.mtu = self._incoming.mtu = message.mtu
+            case ReadCounters():
+                self._send_counters(message.request)
+                return
+            case _:
+                raise HostError(f"the data plane takes no {type(message).__name__}")
+        self._control.reply(Done(message.request))
+
+    def _send_counters(self, request: int) -> None:
+        entries = [
+            CounterEntry(
+                spi,
+                inbound,
+                usage.packets,
+                usage.octets,
+                usage.last_used,
+                tuple(DropCount(reason, count) for reason, count in usage.dropped.items()),
+            )
+            for spi, inbound, usage in self._associations.usages()
+        ]
+        for at in range(0, len(entries), _ENTRIES_A_PAGE):
+            last = at + _ENTRIES_A_PAGE >= len(entries)
+            self._control.reply(CounterPage(request, last, tuple(entries[at : at + _ENTRIES_A_PAGE])))
+
+    def _check_outbound(self, sending: Sending) -> None:
+        self._check(sending, sending.sa.parameters.spi, False)
+
+    def _check_inbound(self, receiving: Receiving) -> None:
+        self._check(receiving, receiving.sa.parameters.spi, True)
+
+    def _check(self, user: Sending | Receiving, spi: int, inbound: bool) -> None:
+        """Tell the daemon once about each limit that was reached."""
+        if user.sa.soft_due and not user.told_soft:
+            user.told_soft = self._control.emit(SoftExpired(spi, inbound))
+        if user.sa.hard_due and not user.told_hard:
+            user.told_hard = self._control.emit(HardExpired(spi, inbound))
+
+
+def main(arguments: list[str]) -> int:
+    """Run on the control socket whose descriptor is the only argument."""
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends these to the whole group; the daemon decides
+        signal.signal(number, signal.SIG_IGN)
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=int(arguments[0]))
+    try:
+        Worker(control).run()
+    except DaemonGone:
+        return 0
+    except IkewayError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the daemon reads it
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

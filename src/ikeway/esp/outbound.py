@@ -1,0 +1,125 @@
+"""Sealing packets: one outbound SA (RFC 4303 section 3.3)."""
+
+from __future__ import annotations
+
+import struct
+
+from ikeway.crypto import new_cipher
+from ikeway.esp.drops import Drop
+from ikeway.esp.inner import Octets
+from ikeway.esp.parameters import EspSa
+from ikeway.esp.sequence import LAST_EXTENDED, LAST_SHORT, MARGIN
+from ikeway.esp.usage import Usage
+
+_HEADER = struct.Struct(">II")
+_EXTENDED_AAD = struct.Struct(">IQ")
+
+# Padding is 1, 2, 3, ... (RFC 4303 section 2.4).
+PADDING = bytes(range(1, 256))
+
+
+class OutboundSa:
+    """Sequence number, cipher and limits of one direction that we send in.
+
+    `usage` counts; `soft_due` and `hard_due` say when the owner has to be told.
+    """
+
+    __slots__ = (
+        "_aead",
+        "_align",
+        "_cipher",
+        "_extended",
+        "_last_octets",
+        "_last_sequence",
+        "_soft_octets",
+        "_soft_sequence",
+        "_trailers",
+        "parameters",
+        "sequence",
+        "usage",
+    )
+
+    def __init__(self, parameters: EspSa) -> None:
+        transforms, limits = parameters.transforms, parameters.limits
+        self.parameters = parameters
+        self.usage = Usage()
+        self.sequence = 0
+        self._cipher = new_cipher(
+            transforms.encryption,
+            transforms.key_bits,
+            transforms.integrity,
+            parameters.encryption_key,
+            parameters.integrity_key,
+        )
+        self._aead = self._cipher.is_aead
+        self._align = max(4, self._cipher.block_octets)
+        self._extended = transforms.extended_sequence_numbers
+        last = LAST_EXTENDED if self._extended else LAST_SHORT
+        self._last_sequence = min(last, limits.hard_packets or last)
+        self._soft_sequence = min(last - MARGIN, limits.soft_packets or last)
+        self._last_octets = limits.hard_bytes or 1 << 128
+        self._soft_octets = limits.soft_bytes or 1 << 128
+        # By next header and padding length.
+        self._trailers = {
+            (next_header, length): PADDING[:length] + bytes((length, next_header))
+            for next_header in (4, 41)
+            for length in range(self._align)
+        }
+
+    @property
+    def soft_due(self) -> bool:
+        """A soft limit is reached, or the sequence numbers come to their end."""
+        return self.sequence >= self._soft_sequence or self.usage.octets >= self._soft_octets
+
+    @property
+    def hard_due(self) -> bool:
+        """Nothing can be sent any more."""
+        return self.sequence >= self._last_sequence or self.usage.octets >= self._last_octets
+
+    def refusal(self) -> Drop | None:
+        """Why the next packet cannot be sealed; None when it can."""
+        if not self.hard_due:
+            return None
+        last = LAST_EXTENDED if self._extended else LAST_SHORT
+        return Drop.SEQUENCE_END if self.sequence >= last else Drop.EXPIRED
+
+    def overhead(self, payload: int) -> int:
+        """Octets that ESP adds to a payload of this length: header, IV, padding, trailer, ICV."""
+        return 8 + self._cipher.iv_octets + 2 + (-(payload + 2) % self._align) + self._cipher.icv_octets
+
+    def largest_payload(self, room: int) -> int:
+        """The longest payload whose ESP packet is not longer than `room` octets."""
+        fixed = 8 + self._cipher.iv_octets + self._cipher.icv_octets
+        return max((room - fixed) // self._align * self._align - 2, 0)
+
+    def trailer(self, payload: int, next_header: int) -> bytes:
+        """Padding, its length, and the next header for a payload of this length."""
+        length = -(payload + 2) % self._align
+        known = self._trailers.get((next_header, length))
+        return known if known is not None else PADDING[:length] + bytes((length, next_header))
+
+    def seal(self, payload: Octets, next_header: int) -> bytes | Drop:
+        """One ESP packet."""
+        if self.sequence >= self._last_sequence or self.usage.octets >= self._last_octets:
+            return self.refusal() or Drop.EXPIRED
+        return self.seal_padded(b"".join((payload, self.trailer(len(payload), next_header))), len(payload))
+
+    def seal_padded(self, padded: Octets, payload: int, iv: bytes | None = None) -> bytes:
+        """One ESP packet of a payload that has its trailer; the caller has asked `refusal` before.
+
+        `payload` is the length without trailer, which is what is counted.
+        """
+        self.sequence = sequence = self.sequence + 1
+        usage = self.usage
+        usage.packets += 1
+        usage.octets += payload
+        spi = self.parameters.spi
+        header = _HEADER.pack(spi, sequence & LAST_SHORT)
+        if iv is None:
+            iv = self._cipher.new_iv()
+        if not self._extended:
+            return b"".join((header, iv, self._cipher.encrypt(iv, padded, header)))
+        if self._aead:  # RFC 4106 section 5: the whole 64 bits are associated
+            return b"".join((header, iv, self._cipher.encrypt(iv, padded, _EXTENDED_AAD.pack(spi, sequence))))
+        high = (sequence >> 32).to_bytes(4, "big")  # RFC 4303 section 2.2.1: behind what is authenticated, not sent
+        return b"".join((header, iv, self._cipher.encrypt(iv, padded, header, high)))
