@@ -1,0 +1,1 @@
+"""The host's network on Linux: rtnetlink, sysctl, nftables, systemd-resolved and resolv.conf."""
