@@ -8,6 +8,7 @@ counts are compared with the limits before anything is made from them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from struct import Struct
 from typing import TypeVar
 
@@ -83,7 +84,8 @@ _TRANSFORM_IDS = {number: Numbers(registry) for number, registry in TRANSFORM_ID
 
 _GENERIC = Struct("!BBH").unpack_from
 _PROPOSAL = Struct("!BxHBBBB").unpack_from
-_TRANSFORM = Struct("!BxHBxH").unpack_from
+_TRANSFORM_HEAD = Struct("!BxH").unpack_from
+_TRANSFORM_BODY = Struct("!BxH").unpack_from
 _NOTIFY = Struct("!BBH").unpack_from
 _SELECTOR = Struct("!BBHHH").unpack_from
 _TWO_SHORTS = Struct("!HH").unpack_from
@@ -105,7 +107,7 @@ def decode_payloads(
     kept like other unknown ones; that is for observers of other people's messages, not for a peer.
     """
     try:
-        return _decode_chain(first, bytes(octets), 0, refuse_critical)
+        return decode_chain(first, bytes(octets), 0, refuse_critical)
     except WireError as error:
         error.offset += offset_in_message
         raise
@@ -113,10 +115,6 @@ def decode_payloads(
 
 def decode_chain(first: int, octets: bytes, position: int, refuse_critical: bool = True) -> tuple[Payload, ...]:
     """Decode the payloads from `position` to the end of `octets`; offsets of errors count from the start of it."""
-    return _decode_chain(first, octets, position, refuse_critical)
-
-
-def _decode_chain(first: int, octets: bytes, position: int, refuse_critical: bool) -> tuple[Payload, ...]:
     total = len(octets)
     payloads: list[Payload] = []
     current = first
@@ -206,24 +204,39 @@ def _transforms(octets: bytes, position: int, end: int, count: int) -> tuple[Tra
     for remaining in range(count, 0, -1):
         if end - position < 8:
             raise _short("a transform", position, 8, end - position)
-        last, length, number, identifier = _TRANSFORM(octets, position)
+        last, length = _TRANSFORM_HEAD(octets, position)
         stop = position + length
         if length < 8 or stop > end:
             raise _bad_length("transform", position + 2, length, 8, end - position)
         if last != (3 if remaining > 1 else 0):
             raise _bad_marker("transform", position, 3 if remaining > 1 else 0, last)
-        known = _TRANSFORM_IDS.get(number)
-        transforms.append(
-            Transform(
-                _TRANSFORM_TYPES[number],
-                identifier if known is None else known[identifier],
-                _attributes(octets, position + 8, stop) if length > 8 else (),
-            )
-        )
+        body = octets[position + 4 : stop]
+        try:
+            transforms.append(_common_transform(body) if length <= _COMMON_OCTETS else _transform(body))
+        except WireError as error:
+            error.offset += position + 4
+            raise
         position = stop
     if position != end:
         raise WireError("octets follow the last transform", offset=position, got=f"{end - position} octets")
     return tuple(transforms)
+
+
+def _transform(body: bytes) -> Transform:
+    """A transform without its first four octets."""
+    number, identifier = _TRANSFORM_BODY(body)
+    known = _TRANSFORM_IDS.get(number)
+    return Transform(
+        _TRANSFORM_TYPES[number],
+        identifier if known is None else known[identifier],
+        _attributes(body, 4, len(body)) if len(body) > 4 else (),
+    )
+
+
+# The same few transforms come again and again, and a proposal may have dozens: values are shared. At most 8 octets
+# a key, so a peer that sends only strange ones costs time, not memory.
+_COMMON_OCTETS = 12
+_common_transform = lru_cache(maxsize=512)(_transform)
 
 
 def _attributes(octets: bytes, position: int, end: int) -> tuple[Attribute, ...]:

@@ -40,6 +40,7 @@ _PREFIXES: tuple[tuple[bytes, str], ...] = (
     (bytes.fromhex("1f07f70eaa6514d3b0fa96542a50"), "Cisco VPN 3000"),
     (bytes.fromhex("f4ed19e0c114eb516faaac0ee37daf2807b4381f"), "Check Point"),
     (bytes.fromhex("8299031757a36082c6a621de"), "Fortinet FortiGate"),
+    (bytes.fromhex("1d6e178f6c2c0be284985465450fe9d4"), "Fortinet FortiGate"),
     (bytes.fromhex("5b362bc820f6"), "SonicWall"),
     (bytes.fromhex("404bf439522ca3f6"), "SonicWall"),
     (b"CISCO-DELETE-REASON", "Cisco: delete reason"),
@@ -54,6 +55,7 @@ _PREFIXES: tuple[tuple[bytes, str], ...] = (
     (b"OpenIKED", "OpenIKED"),
     (b"Libreswan", "Libreswan"),
     (b"OE-Libreswan", "Libreswan"),
+    (b"OE", "Openswan or Libreswan"),  # ten characters that stand for the build follow
 )
 
 
