@@ -25,7 +25,7 @@ PEER_PROGRAMS = {
     "/usr/lib/ipsec/plugins/libstrongswan-eap-mschapv2.so": "libcharon-extauth-plugins",
     "/usr/lib/ipsec/plugins/libstrongswan-chapoly.so": "libstrongswan-extra-plugins",
 }
-HOST_PROGRAMS = {"ip": "iproute2", "ping": "iputils-ping", "nft": "nftables"}
+HOST_PROGRAMS = {"ip": "iproute2", "ping": "iputils-ping", "nft": "nftables", "ethtool": "ethtool"}
 
 
 @functools.cache

@@ -1,0 +1,229 @@
+"""Ikeway itself as a user runs it: `ikeway up PROFILE` and `ikeway gateway run CONFIG`, in a namespace with a /run of
+its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.interop.agreement import Agreement, Party
+from tests.interop.network import Network
+from tests.interop.strongswan import ConnectFailed
+
+IKEWAY = (sys.executable, "-m", "ikeway")
+
+Table = Mapping[str, object]
+
+
+class Ikeway:
+    """One long-running command; `kind` is what `--log-format json` lines are searched for."""
+
+    is_ours = True
+
+    def __init__(self, network: Network, namespace: str, folder: Path, *words: str) -> None:
+        self.network, self.namespace, self.folder = network, namespace, folder
+        self._run = folder / "run"
+        self._run.mkdir()
+        self._output = folder / "output"
+        script = 'mount --bind "$1" /run && shift && exec "$@"'
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                ["ip", "netns", "exec", namespace, "sh", "-c", script, "sh", str(self._run), *IKEWAY, *words],
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def _environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "DBUS_", "SSH_"))}
+        return kept | {"HOME": str(self.folder), "PYTHONUNBUFFERED": "1", "TERM": "dumb", "COLUMNS": "500"}
+
+    def command(self, *words: str, timeout: float = 20) -> subprocess.CompletedProcess[str]:
+        """Another `ikeway` beside the running one, in its namespaces."""
+        inside = ["nsenter", "--target", str(self.process.pid), "--mount", "--net"]
+        return subprocess.run(
+            [*inside, *IKEWAY, *words],
+            env=self._environment(),
+            check=False,
+            text=True,
+            capture_output=True,
+            timeout=timeout,
+        )
+
+    def log(self) -> str:
+        """All that it said."""
+        return self._output.read_text(errors="replace")
+
+    def wait_for_log(self, pattern: str, timeout: float = 15) -> str:
+        """Wait until a line matches, or the process ends."""
+        deadline = time.monotonic() + timeout
+        while True:
+            ended = self.process.poll() is not None
+            if found := re.search(pattern, self.log()):
+                return found[0]
+            if ended or time.monotonic() > deadline:
+                why = f"ended with {self.process.returncode}" if ended else f"said nothing like it in {timeout:g} s"
+                raise ConnectFailed(f"ikeway {why}; expected {pattern!r}:\n{self.log()}")
+            time.sleep(0.02)
+
+    def interrupt(self, timeout: float = 15) -> int:
+        """End it as its user would, and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+    def kill(self) -> None:
+        """End it without a word."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> None:
+        """End it, however it is."""
+        try:
+            self.interrupt()
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"ikeway did not end on SIGTERM:\n{self.log()}") from None
+
+    def close(self) -> None:
+        """Take leave of the peer and end."""
+        self.stop()
+
+
+class IkewayGateway(Ikeway):
+    """`ikeway gateway run` for an agreement."""
+
+    def __init__(self, network: Network, namespace: str, folder: Path, agreed: Agreement) -> None:
+        own = agreed.gateway
+        configuration = folder / "gateway.toml"
+        users = folder / "users.toml"
+        write_private(users, {"users": _users(own, agreed)})
+        write_private(configuration, _gateway(own, agreed, folder, users))
+        super().__init__(network, namespace, folder, "gateway", "run", str(configuration))
+        self.wait_for_log(r"(?i)serving|listening|ready")
+
+
+class IkewayClient(Ikeway):
+    """`ikeway up` for an agreement; runs from `connect()` on."""
+
+    def __init__(self, network: Network, namespace: str, folder: Path, agreed: Agreement) -> None:
+        self.network, self.namespace, self.folder, self.agreed = network, namespace, folder, agreed
+        self.profile = folder / "lab.toml"
+        write_private(self.profile, _profile(agreed.client, agreed, folder))
+        self._started = False
+
+    def connect(self, timeout: float = 15) -> None:
+        """Bring it up; raises `ConnectFailed` with what it said."""
+        self._started = True
+        super().__init__(self.network, self.namespace, self.folder, "up", str(self.profile))
+        self.wait_for_log(r"(?i)\bconnected\b|\bis up\b", timeout)
+
+    def log(self) -> str:
+        """All that it said."""
+        return super().log() if self._started else "(not started)"
+
+    def stop(self) -> None:
+        """End it, if it ever began."""
+        if self._started:
+            super().stop()
+
+
+def _profile(own: Party, agreed: Agreement, folder: Path) -> Table:
+    gateway: dict[str, object] = {"address": agreed.way.gateway, "identity": own.expects}
+    login: dict[str, object] = {"identity": own.identity}
+    if agreed.gateway.auth == "cert" and own.trusts is not None:
+        gateway |= {"authentication": "certificate", "ca": str(own.trusts.write(folder, "gateway")[2])}
+    if own.auth == "psk":
+        login |= {"method": "psk", "psk": own.secret}
+    elif own.auth == "cert" and own.credential is not None:
+        certificate, key, _ = own.credential.write(folder, "client")
+        login |= {"method": "certificate", "certificate": str(certificate), "key": str(key)}
+    else:
+        login |= {"method": own.auth, "username": own.identity, "password": own.password}
+    children = {name: {"remote": list(networks)} for name, networks in own.networks.items()}
+    return {
+        "gateway": gateway,
+        "login": login,
+        "network": {"request": [f"ipv{version}" for version in agreed.pool], "dns": "off"},
+        "ike": _ike(own),
+        "esp": _esp(own),
+        "children": children,
+        "session": {"reconnect": False},
+    }
+
+
+def _gateway(own: Party, agreed: Agreement, folder: Path, users: Path) -> Table:
+    gateway: dict[str, object] = {"identity": own.identity, "users": str(users)}
+    connection: dict[str, object] = {
+        "login": {"cert": "certificate"}.get(agreed.client.auth, agreed.client.auth),
+        "gateway_authentication": {"cert": "certificate"}.get(own.auth, own.auth),
+        "identities": [own.expects],
+        "pools": ["lab"],
+        "subnets": [network for networks in own.networks.values() for network in networks],
+    }
+    if own.credential is not None:
+        certificate, key, _ = own.credential.write(folder, "gateway")
+        gateway |= {"certificate": str(certificate), "key": str(key)}
+    if own.trusts is not None:
+        connection["ca"] = str(own.trusts.write(folder, "clients")[2])
+    return {
+        "gateway": gateway,
+        "limits": {"cookie_threshold": 0 if agreed.always_cookie else 32},
+        "ike": _ike(own),
+        "esp": _esp(own),
+        "pools": {"lab": {f"ipv{version}": network for version, network in agreed.pool.items()}},
+        "connections": {"lab": connection},
+    }
+
+
+def _users(own: Party, agreed: Agreement) -> Table:
+    if agreed.client.auth == "psk":
+        return {"%any": {"psk": own.secret}}
+    return {"alice@lab.test": {"password": own.password}} if agreed.client.auth.startswith("eap") else {}
+
+
+def _ike(own: Party) -> Table:
+    section: dict[str, object] = {
+        "proposals": own.ike.split(", "),
+        "rekey": own.rekey_ike,
+        "dpd": own.dpd,
+        "mobike": own.mobike,
+        "fragment_size": own.fragment_size,
+        "jitter": 0.0,
+    }
+    if not own.patient:
+        section["retransmit"] = {"first": 0.5, "factor": 1.4, "tries": 3}
+    return section
+
+
+def _esp(own: Party) -> Table:
+    return {"proposals": own.esp.split(", "), "rekey": own.rekey_child, "jitter": 0.0}
+
+
+def write_private(path: Path, table: Table) -> None:
+    """Write a TOML file that only its owner may read."""
+    path.touch(mode=0o600)
+    path.write_text("\n".join(_toml(table)) + "\n")
+
+
+def _toml(table: Table, name: str = "") -> Iterator[str]:
+    inner = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    for key, value in table.items():
+        if key not in inner:
+            yield f"{_word(key)} = {json.dumps(value)}"
+    for key, value in inner.items():
+        path = f"{name}.{_word(key)}" if name else _word(key)
+        yield f"[{path}]"
+        yield from _toml(value, path)
+
+
+def _word(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
