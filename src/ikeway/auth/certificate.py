@@ -14,20 +14,38 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ikeway.auth.binding import carried_identities, describe, require_identity, spki_hash
 from ikeway.auth.errors import CertificateError, MalformedCertificate, UnsupportedCertificateEncoding
 from ikeway.auth.identity import Identity
-from ikeway.auth.parse import PRIVATE_KEY_TYPES, PUBLIC_KEY_TYPES, PrivateKey, PublicKey
-from ikeway.auth.parse import parse_certificates as parse_certificates
-from ikeway.auth.parse import parse_crls as parse_crls
-from ikeway.auth.parse import parse_pkcs12 as parse_pkcs12
-from ikeway.auth.parse import parse_private_key as parse_private_key
-from ikeway.auth.path import CertificatePolicy as CertificatePolicy
-from ikeway.auth.path import Role as Role
-from ikeway.auth.path import VerifiedPath as VerifiedPath
-from ikeway.auth.path import find_path
+from ikeway.auth.parse import (
+    PRIVATE_KEY_TYPES,
+    PUBLIC_KEY_TYPES,
+    PrivateKey,
+    PublicKey,
+    parse_certificates,
+    parse_crls,
+    parse_pkcs12,
+    parse_private_key,
+)
+from ikeway.auth.path import CertificatePolicy, Role, VerifiedPath, find_path
 from ikeway.auth.revocation import RevocationLists
 from ikeway.crypto import signature
 from ikeway.errors import ConfigError, Side
 from ikeway.wire.payloads import Certificate, CertificateRequest
 from ikeway.wire.registry import CertificateEncoding
+
+__all__ = [
+    "CertificateCredential",
+    "CertificatePolicy",
+    "LocalSigner",
+    "Role",
+    "Signer",
+    "TrustStore",
+    "VerifiedPath",
+    "decode_certificates",
+    "parse_certificates",
+    "parse_crls",
+    "parse_pkcs12",
+    "parse_private_key",
+    "select_credential",
+]
 
 MAX_CERTIFICATES = 16
 MAX_CERTIFICATE_OCTETS = 32768
@@ -134,7 +152,7 @@ class TrustStore:
     anchors: tuple[x509.Certificate, ...]
     crls: tuple[x509.CertificateRevocationList, ...] = ()
     intermediates: tuple[x509.Certificate, ...] = ()
-    policy: CertificatePolicy = CertificatePolicy()
+    policy: CertificatePolicy = field(default_factory=CertificatePolicy)
     authorities: bytes = field(init=False, repr=False)  # SHA-1 of each anchor's SubjectPublicKeyInfo, for CERTREQ
     _revocation: RevocationLists = field(init=False, repr=False)
     _good: OrderedDict[tuple[tuple[x509.Certificate, ...], Role], VerifiedPath] = field(

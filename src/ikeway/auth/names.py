@@ -1,7 +1,7 @@
-"""Distinguished names: text <-> DER <-> comparison, relative name by relative name (RFC 5280 section 7.1).
+r"""Distinguished names: text <-> DER <-> comparison, relative name by relative name (RFC 5280 section 7.1).
 
 Text is written in the order of the DER, as strongSwan's and OpenSSL's users write it: `C=CH, O=Example, CN=vpn`.
-`+` joins the parts of one relative name, `\\` or double quotes protect a separator, and `O=*` matches any value where
+`+` joins the parts of one relative name, `\` or double quotes protect a separator, and `O=*` matches any value where
 a pattern is asked for.
 """
 

@@ -1,4 +1,8 @@
-"""The computations of MS-CHAPv2 (RFC 2759 section 8) and of its keys (RFC 3079 section 3). Values in, values out."""
+"""The computations of MS-CHAPv2 (RFC 2759 section 8) and of its keys (RFC 3079 section 3). Values in, values out.
+
+MD4, SHA-1 and DES are what the protocol is made of: the log-in is safe only inside the IKE SA of an authenticated
+gateway.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +27,12 @@ def _sha1(*parts: bytes) -> bytes:
 
 def nt_password_hash(password: str) -> bytes:
     """MD4 of the password in UTF-16LE, 16 octets (section 8.3)."""
-    return MD4.new(password.encode("utf-16-le", "surrogatepass")).digest()
+    return MD4.new(password.encode("utf-16-le", "surrogatepass")).digest()  # noqa: S303
 
 
 def hash_nt_password_hash(password_hash: bytes) -> bytes:
     """MD4 of the NT hash (section 8.4)."""
-    return MD4.new(password_hash).digest()
+    return MD4.new(password_hash).digest()  # noqa: S303
 
 
 def bare_user_name(name: bytes) -> bytes:
@@ -45,7 +49,7 @@ def challenge_response(challenge: bytes, password_hash: bytes) -> bytes:
     """The challenge under three DES keys cut from the NT hash, 24 octets (section 8.5)."""
     padded = password_hash + bytes(5)
     keys = (_with_parity(padded[index : index + 7]) for index in (0, 7, 14))
-    return b"".join(DES.new(key, DES.MODE_ECB).encrypt(challenge) for key in keys)  # noqa: S304  the protocol's own
+    return b"".join(DES.new(key, DES.MODE_ECB).encrypt(challenge) for key in keys)  # noqa: S304
 
 
 def _with_parity(key: bytes) -> bytes:

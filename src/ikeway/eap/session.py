@@ -23,6 +23,7 @@ from ikeway.questions import Ask
 MAX_ROUNDS = 60
 MAX_OCTETS = 32768
 MAX_IDENTITY = 1024
+_EXPANDED = MethodType(0, EapType.EXPANDED)  # in a plain NAK: some vendor's method, which one cannot be said
 _EXPANDED_NAK = MethodType(0, EapType.NAK)
 _NAK_IN_EXPANDED = bytes(3) + EapType.NAK.to_bytes(4)
 
@@ -306,8 +307,8 @@ class EapAuthenticator:
         wanted = _wanted_methods(nak)
         for index, factory in enumerate(self._untried):
             method = factory()
-            if method.type in wanted:
-                del self._untried[: index + 1]
+            if method.type in wanted or (method.type.vendor and _EXPANDED in wanted):
+                del self._untried[index]
                 return await self._propose(method)
         raise NoCommonMethod(
             "no EAP method in common with the peer",
