@@ -7,6 +7,7 @@ the same object serves a log line, a person at a terminal and a program.
 from __future__ import annotations
 
 import enum
+from typing import Self
 
 
 class Side(enum.Enum):
@@ -126,6 +127,12 @@ class PeerError(IkewayError):
     ) -> None:
         super().__init__(reason, expected=expected, got=got, side=side, remedy=remedy)
         self.notify = notify
+        self.octets = b""  # the notify's data, where its type has some
+
+    def with_octets(self, octets: bytes) -> Self:
+        """The same error with data for its notify."""
+        self.octets = octets
+        return self
 
 
 class AuthenticationFailed(PeerError):

@@ -101,7 +101,6 @@ class Channel:
     # The latest request sent and response accepted: IKE_AUTH signs those of IKE_SA_INIT.
     request_octets: bytes = b""
     response_octets: bytes = b""
-    response_octets: bytes = b""
     _outstanding: dict[int, _Outstanding] = field(default_factory=dict)
     _answered: dict[int, _Answered] = field(default_factory=dict)
     _reassembly: Reassembly | None = None

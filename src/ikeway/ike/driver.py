@@ -43,6 +43,13 @@ class Answer:
     then: Callable[[], None] | None = None
 
 
+def notify_for(error: IkewayError | None) -> Notify:
+    """The error notify that answers a request which failed with `error`."""
+    if isinstance(error, PeerError) and error.notify:
+        return Notify(NotifyType(error.notify), error.octets)
+    return Notify(NotifyType.INVALID_SYNTAX)
+
+
 class Driver:
     """See the module."""
 
@@ -130,8 +137,7 @@ class Driver:
         if conversation.message_id is None or self._cancelled:
             return
         if answer is None:
-            notify = error.notify if isinstance(error, PeerError) and error.notify else NotifyType.INVALID_SYNTAX
-            answer = Answer((Notify(NotifyType(notify)),))
+            answer = Answer((notify_for(error),))
         self._sa.send_response(conversation.message_id, exchange, answer.payloads)
         if answer.then is not None:
             answer.then()

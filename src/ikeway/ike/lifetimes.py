@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from ikeway.errors import PeerUnreachable
@@ -83,7 +83,7 @@ def linger(sa: IkeSa, child: ChildSa) -> None:
 
 
 def await_delete(sa: IkeSa) -> None:
-    """This SA was replaced; the peer has to delete it, but not for ever."""
+    """The SA was replaced; the peer has to delete it, but not for ever."""
     sa.timers.clear()
     sa.timers.set("await-delete", sa.now + AWAIT_DELETE_SECONDS)
     sa.shared.wake(sa)
@@ -93,7 +93,10 @@ def due(sa: IkeSa, name: Hashable) -> None:
     """Carry out what `name` stands for."""
     if isinstance(name, tuple):
         kind, subject = name
-        _CHILD_ACTIONS[kind](sa, subject)
+        if isinstance(subject, ChildSettings):
+            _create_child(sa, subject)
+        else:
+            _CHILD_ACTIONS[str(kind)](sa, subject)
     else:
         _ACTIONS[str(name)](sa)
 
@@ -172,7 +175,7 @@ def _create_child(sa: IkeSa, settings: ChildSettings) -> None:
     sa.driver.enqueue(Task("create-child", create_child.create, (settings,)))
 
 
-_ACTIONS = {
+_ACTIONS: dict[str, Callable[[IkeSa], None]] = {
     "rekey": _rekey,
     "life": _end_of_life,
     "reauthenticate": _reauthenticate,
@@ -182,9 +185,8 @@ _ACTIONS = {
     "await-delete": _await_delete,
     "forget": _forget,
 }
-_CHILD_ACTIONS = {
+_CHILD_ACTIONS: dict[str, Callable[[IkeSa, ChildSa], None]] = {
     "child-rekey": _child_rekey,
     "child-life": _child_end,
     "child-linger": _child_linger,
-    "create-child": _create_child,
 }

@@ -10,30 +10,32 @@ until its delete has been answered. A closed SA stays in the table a little whil
 from __future__ import annotations
 
 import enum
+import importlib
 from collections.abc import Awaitable
+from types import ModuleType
 from typing import Any, TypeVar
 
 from ikeway.address import Address
 from ikeway.auth.identity import Identity
 from ikeway.crypto import IkeKeys, Prf, new_prf
-from ikeway.errors import IkewayError, PeerUnreachable, ProtocolViolation
+from ikeway.errors import IkewayError, NegotiationFailed, PeerUnreachable, ProtocolViolation
 from ikeway.ike import events, lifetimes
 from ikeway.ike.channel import Accepted, Channel
-from ikeway.ike.child import ChildSa, ChildState, Outbound
+from ikeway.ike.child import ChildSa, ChildState
 from ikeway.ike.conversation import Asking, Payloads, Request, suspend
 from ikeway.ike.driver import Driver, Task
 from ikeway.ike.events import Event
 from ikeway.ike.nat import NatFindings
 from ikeway.ike.proposals import Suite
 from ikeway.ike.protection import Protection
-from ikeway.ike.settings import Connection
+from ikeway.ike.settings import ChildSettings, Connection
 from ikeway.ike.shared import Shared
 from ikeway.ike.timers import Timers
 from ikeway.questions import Question
 from ikeway.wire.errors import UnsupportedCriticalPayload
 from ikeway.wire.message import Header, Message
 from ikeway.wire.payloads import ConfigurationAttribute, Notify
-from ikeway.wire.registry import ExchangeType, HashAlgorithm, NotifyType
+from ikeway.wire.registry import ExchangeType, HashAlgorithm, KeyExchangeMethod, NotifyType
 
 FORGET_SECONDS = 10.0  # how long a closed SA answers duplicates
 
@@ -51,6 +53,24 @@ class IkeState(enum.Enum):
     CLOSED = "closed"
 
 
+_INHERITED = (
+    "local_identity",
+    "remote_identity",
+    "eap_identity",
+    "peer_certificate",
+    "peer_hashes",
+    "peer_fragments",
+    "peer_childless",
+    "peer_vendor_ids",
+    "mobike",
+    "is_mobike_initiator",
+    "peer_addresses",
+    "nat",
+    "pretends_nat",
+    "udp_encapsulation",
+    "configuration",
+    "preferred_method",
+)
 ALIVE = frozenset({IkeState.ESTABLISHED, IkeState.REKEYING})
 
 
@@ -111,7 +131,11 @@ class IkeSa:
         self.peer_childless = False
         self.peer_vendor_ids: tuple[bytes, ...] = ()
         self.mobike = False
+        self.is_mobike_initiator = is_initiator  # of the first IKE SA: who decides on the path (RFC 4555 section 3.1)
         self.peer_addresses: tuple[str, ...] = ()
+        self.untried_addresses: list[str] = []
+        self.last_path = (local, remote)  # of the last authentic message
+        self.pretends_nat = False
         self.nat = NatFindings()
         self.udp_encapsulation = False
         self.configuration: tuple[ConfigurationAttribute, ...] = ()  # the CFG_REPLY, sent or received
@@ -121,6 +145,9 @@ class IkeSa:
         self.replaces: IkeSa | None = None  # the SA that this one reauthenticates
         self.successor: IkeSa | None = None
         self.rekeyed_by_peer: tuple[IkeSa, bytes] | None = None  # a colliding rekeying: its SA and lowest nonce
+        self.half_open_key: tuple[bytes, Address] | None = None  # the engine's, while it is half open
+        self.next_wake: float | None = None  # the engine's: what it has noted as our deadline
+        self.preferred_method: KeyExchangeMethod | None = None  # what the peer demanded at the last rekeying
         self.early_deletes: set[int] = set()  # the peer's SPIs deleted before we knew them
 
     # --- what others read -------------------------------------------------------------------------------------------
@@ -181,9 +208,7 @@ class IkeSa:
 
     # --- what conversations use -------------------------------------------------------------------------------------
 
-    async def request(
-        self, exchange: ExchangeType, payloads: Payloads, *, message_id: int | None = None
-    ) -> Message:
+    async def request(self, exchange: ExchangeType, payloads: Payloads, *, message_id: int | None = None) -> Message:
         """Send a request and wait for its response."""
         response: Message = await suspend(Request(exchange, payloads, message_id))
         return response
@@ -207,9 +232,7 @@ class IkeSa:
         assert suite.prf is not None
         self._prf = new_prf(suite.prf)
         self.channel.protection = Protection(suite, keys, is_initiator=self.is_initiator)
-        self.report(
-            events.IkeKeysDerived(self, self.channel.initiator_spi, self.channel.responder_spi, suite, keys)
-        )
+        self.report(events.IkeKeysDerived(self, self.channel.initiator_spi, self.channel.responder_spi, suite, keys))
 
     def establish(self) -> None:
         """Both sides are authenticated, or this SA takes over from one that was."""
@@ -226,6 +249,81 @@ class IkeSa:
             return True
         return task.name == "delete-ike"
 
+    def inherit(self, old: IkeSa) -> None:
+        """Know what the IKE SA knew that this one replaces (RFC 7296 section 2.18)."""
+        for name in _INHERITED:
+            setattr(self, name, getattr(old, name))
+        self.channel.fragment_octets = old.channel.fragment_octets
+        self.channel.window = old.channel.window
+
+    # --- commands ---------------------------------------------------------------------------------------------------
+
+    def rekey(self, now: float) -> None:
+        """Rekey the IKE SA."""
+        self._command(now, Task("rekey-ike", self._exchanges.rekey_ike.rekey, exclusive=True))
+
+    def rekey_child(self, child: ChildSa, now: float) -> None:
+        """Rekey a child SA."""
+        self._command(now, Task("rekey-child", self._exchanges.rekey_child.rekey, (child,)))
+
+    def create_child(self, settings: ChildSettings, now: float) -> None:
+        """Make another child SA."""
+        self._command(now, Task("create-child", self._exchanges.create_child.create, (settings,)))
+
+    def delete_child(self, child: ChildSa, now: float) -> None:
+        """Delete a child SA."""
+        self._command(now, Task("delete-child", self._exchanges.delete.delete_child, (child,)))
+
+    def expire_child(self, child: ChildSa, now: float) -> None:
+        """The data plane says that a child SA reached a hard limit."""
+        self.now = now
+        self._exchanges.delete.expire_child(self, child)
+        self.shared.wake(self)
+
+    def check_liveness(self, now: float) -> None:
+        """See whether the peer answers; when it does not, the SA ends."""
+        self._command(now, Task("liveness", self._exchanges.informational.check_liveness))
+
+    def move(self, local: Address, remote: Address | None, now: float) -> None:
+        """Use another local (and remote) address from now on. Raises `NegotiationFailed` without MOBIKE."""
+        self.now = now
+        if not (self.mobike and self.is_mobike_initiator):
+            raise NegotiationFailed(
+                "the peer does not do MOBIKE: connect anew", remedy="switch MOBIKE on at both sides"
+            )
+        self._exchanges.mobike.move(self, local, remote or self.remote)
+
+    def peer_moved(self, remote: Address, now: float) -> None:
+        """The data plane saw authentic traffic from another address of a peer behind a NAT (RFC 7296, 2.23)."""
+        self.now = now
+        if self.is_alive and self.nat.peer_behind_nat and not self.mobike and remote != self.remote:
+            self.set_path(self.local, remote)
+
+    def traffic_seen(self, now: float) -> None:
+        """Authentic ESP came in: the peer lives, no need to ask (RFC 7296 section 2.4)."""
+        self.last_received = max(self.last_received, now)
+
+    def reauthenticate(self, now: float) -> IkeSa:
+        """Log in anew beside this SA; the new one closes this one when it is up (make before break)."""
+        self.now = now
+        return self.shared.connect(self.connection, self.local, self.remote, now, self)
+
+    def close(self, now: float) -> None:
+        """Delete the IKE SA and with it its child SAs."""
+        self.now = now
+        self._exchanges.delete.close(self)
+        self.shared.wake(self)
+
+    def _command(self, now: float, task: Task) -> None:
+        self.now = now
+        self.driver.enqueue(task)
+        self.shared.wake(self)
+
+    @property
+    def _exchanges(self) -> ModuleType:
+        # Exchanges import this module, so it reaches them late.
+        return importlib.import_module("ikeway.ike.exchanges.all")
+
     # --- what the engine calls --------------------------------------------------------------------------------------
 
     def receive(self, header: Header, octets: bytes, local: Address, remote: Address, now: float) -> None:
@@ -235,6 +333,7 @@ class IkeSa:
         if accepted is None or self.state is IkeState.CLOSED:
             return
         self.last_received = now
+        self.last_path = (local, remote)
         self.report(events.MessageReceived(self, accepted.message, local, remote))
         self._follow_peer(accepted)
         if header.is_response:
@@ -328,13 +427,16 @@ class IkeSa:
             return
         self.send_response(message.message_id, message.exchange_type, (Notify(NotifyType.INVALID_SYNTAX),))
         # Authentic octets that are no message: the peer is broken, and both sides give up (RFC 7296 section 2.21).
-        self.terminate(ProtocolViolation(f"the peer sent a malformed message: {error}", notify=NotifyType.INVALID_SYNTAX))
+        self.terminate(
+            ProtocolViolation(f"the peer sent a malformed message: {error}", notify=NotifyType.INVALID_SYNTAX)
+        )
 
     def _on_response(self, accepted: Accepted) -> None:
         if accepted.error is not None:
             self.terminate(ProtocolViolation(f"the peer sent a malformed response: {accepted.error}"))
             return
         self.channel.response_octets = accepted.octets
+        self.untried_addresses = list(self.peer_addresses)
         self.driver.on_response(accepted.message)
 
     def _follow_peer(self, accepted: Accepted) -> None:
@@ -378,6 +480,3 @@ class IkeSa:
 
     def __str__(self) -> str:
         return f"IKE SA {self.name} {self.channel.initiator_spi.hex()}/{self.channel.responder_spi.hex()}"
-
-
-__all__ = ["ALIVE", "IkeSa", "IkeState", "Outbound"]

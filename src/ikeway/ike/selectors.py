@@ -48,7 +48,9 @@ def parse_selector(text: str) -> TrafficSelector:
     if not bracket:
         return selector(network)
     if not rest.endswith("]"):
-        raise ConfigError(f"{text!r} is no traffic selector: the bracket is not closed", expected="NETWORK[PROTOCOL/PORT]")
+        raise ConfigError(
+            f"{text!r} is no traffic selector: the bracket is not closed", expected="NETWORK[PROTOCOL/PORT]"
+        )
     name, _, port = rest[:-1].partition("/")
     try:
         protocol = _PROTOCOLS[name.lower()] if name.lower() in _PROTOCOLS else int(name or 0)
@@ -66,7 +68,7 @@ def format_selector(ts: TrafficSelector) -> str:
     if not is_known(ts):
         return f"type {int(ts.type)}"
     first, last = ipaddress.ip_address(ts.start_address), ipaddress.ip_address(ts.end_address)
-    networks = list(ipaddress.summarize_address_range(first, last))  # type: ignore[type-var]
+    networks = list(ipaddress.summarize_address_range(first, last))
     where = str(networks[0]) if len(networks) == 1 else f"{first}-{last}"
     if ts.protocol == 0 and (ts.start_port, ts.end_port) == ANY_PORT:
         return where
@@ -88,7 +90,7 @@ def networks(selectors: Iterable[TrafficSelector]) -> list[ipaddress.IPv4Network
     for ts in selectors:
         if is_known(ts):
             first, last = ipaddress.ip_address(ts.start_address), ipaddress.ip_address(ts.end_address)
-            found.extend(ipaddress.summarize_address_range(first, last))  # type: ignore[type-var]
+            found.extend(ipaddress.summarize_address_range(first, last))
     return list(dict.fromkeys(found))
 
 
@@ -120,9 +122,7 @@ def narrow(offered: Sequence[TrafficSelector], granted: Sequence[TrafficSelector
 def merge(selectors: Iterable[TrafficSelector]) -> Selectors:
     """Drop duplicates and selectors that lie within another; the order stays."""
     unique = list(dict.fromkeys(selectors))
-    return tuple(
-        ts for ts in unique if not any(other is not ts and contains(other, ts) for other in unique)
-    )
+    return tuple(ts for ts in unique if not any(other is not ts and contains(other, ts) for other in unique))
 
 
 def is_subset(inner: Sequence[TrafficSelector], outer: Sequence[TrafficSelector]) -> bool:

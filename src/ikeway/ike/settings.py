@@ -90,6 +90,7 @@ class ChildSettings:
     remote_selectors: tuple[TrafficSelector, ...] = ()
     proposals: tuple[Proposal, ...] = DEFAULT_ESP_PROPOSALS
     mode: Mode = Mode.TUNNEL
+    single_pair: bool = False  # responder: grant one pair of addresses at a time only (SINGLE_PAIR_REQUIRED)
     rekey_seconds: float = 3600.0  # 0: never by time
     life_seconds: float = 0.0  # hard; 0: 1.1 times rekey_seconds
     jitter: float = 0.1  # share of rekey_seconds taken off at random
@@ -119,6 +120,8 @@ class Connection:
     vendor_ids: tuple[bytes, ...] = ()
     fragment_size: int = 1280  # octets of an IP packet with an IKE fragment; 0: no RFC 7383
     mobike: bool = True
+    additional_addresses: tuple[str, ...] = ()  # responder: our other outer addresses, for MOBIKE (RFC 4555, 3.6)
+    no_nats: bool = False  # initiator: insist that no NAT changes our addresses (RFC 4555, 3.9)
     # ESP in UDP even without a NAT, by pretending one (a wrong NAT_DETECTION_SOURCE_IP). Off: IP protocol 50 there.
     force_udp_encapsulation: bool = False
     send_certificate_requests: bool = True

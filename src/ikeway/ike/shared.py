@@ -7,9 +7,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from ikeway.address import Address
 from ikeway.ike.channel import Datagram
 from ikeway.ike.events import Event
-from ikeway.ike.settings import EngineSettings
+from ikeway.ike.settings import Connection, EngineSettings
 
 if TYPE_CHECKING:
     from ikeway.ike.sa import IkeSa
@@ -27,7 +28,9 @@ class Shared:
         self.event_queue: deque[Event] = deque()
         self.table: dict[bytes, IkeSa] = {}  # by our own SPI
         self.esp_spis: set[int] = set()
+        # Set by the engine: look at an SA's deadline again; begin a new IKE SA (to reauthenticate the given one).
         self.wake: Callable[[IkeSa], None] = lambda sa: None
+        self.connect: Callable[[Connection, Address, Address, float, IkeSa | None], IkeSa]
         self._connection_id = 0
         self._child_id = 0
 

@@ -1,10 +1,10 @@
 """IKE_SA_INIT (RFC 7296 section 1.2): keys before names.
 
-    Initiator                                   Responder
-    HDR, [N(COOKIE)], SAi1, KEi, Ni    -->
-                                       <--      HDR, N(COOKIE) | N(INVALID_KE_PAYLOAD)     (and again from the start)
-    HDR, [N(COOKIE)], SAi1, KEi, Ni    -->
-                                       <--      HDR, SAr1, KEr, Nr, [CERTREQ]
+Initiator                                   Responder
+HDR, [N(COOKIE)], SAi1, KEi, Ni    -->
+<--      HDR, N(COOKIE) | N(INVALID_KE_PAYLOAD)     (and again from the start)
+HDR, [N(COOKIE)], SAi1, KEi, Ni    -->
+<--      HDR, SAr1, KEr, Nr, [CERTREQ]
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ def _conclude(sa: IkeSa, reply: Message, exchange: PrivateKeyExchange, nonce: by
 def _choose_ports(sa: IkeSa) -> None:
     """Move to the NAT traversal ports when there is a NAT, or may be one later (RFC 7296 2.23, RFC 4555 3.3)."""
     settings, connection = sa.shared.settings, sa.connection
-    sa.udp_encapsulation = sa.nat.any or connection.force_udp_encapsulation
+    sa.pretends_nat = connection.force_udp_encapsulation
+    sa.udp_encapsulation = sa.nat.any or sa.pretends_nat
     moves = sa.udp_encapsulation or (connection.mobike and sa.nat.supported)
     if moves and sa.remote.port == settings.ike_port:
         sa.channel.remote = Address(sa.remote.host, settings.nat_port)
@@ -151,7 +152,7 @@ def _choose_ports(sa: IkeSa) -> None:
 # --- responder --------------------------------------------------------------------------------------------------------
 
 
-class Turned(Exception):  # noqa: N818 - not an error: a request that is answered without any state
+class Turned(Exception):
     """The request is answered with `notify` and forgotten."""
 
     def __init__(self, notify: Notify, reason: str) -> None:
@@ -192,15 +193,14 @@ def respond(
     learn(sa, message)
     payloads = _responder_payloads(sa, settings, suite.to_proposal(number, b""), public_value, key.method)
     sa.init_response = sa.send_response(0, ExchangeType.IKE_SA_INIT, payloads)
-    sa.udp_encapsulation = sa.nat.any or settings.force_udp_encapsulation
+    sa.pretends_nat = settings.force_udp_encapsulation
+    sa.udp_encapsulation = sa.nat.any or sa.pretends_nat
     protect_initial(sa, suite, secret)
     return sa
 
 
 def _select(settings: ResponderSettings, security: SecurityAssociation, key: KeyExchange) -> tuple[Suite, int]:
-    selection = select(
-        security.proposals, settings.ike_proposals, prefer_initiator=settings.prefer_initiator_order
-    )
+    selection = select(security.proposals, settings.ike_proposals, prefer_initiator=settings.prefer_initiator_order)
     if selection is None:
         raise Turned(Notify(NotifyType.NO_PROPOSAL_CHOSEN), "no proposal of the initiator is acceptable")
     method = selection.suite.key_exchange
@@ -262,6 +262,8 @@ def _checked_nonce(nonce: Nonce) -> bytes:
     low, high = NONCE_RANGE
     if not low <= len(nonce.value) <= high:
         raise ProtocolViolation(
-            f"a nonce of {len(nonce.value)} octets", notify=NotifyType.INVALID_SYNTAX, expected=f"{low} to {high} octets"
+            f"a nonce of {len(nonce.value)} octets",
+            notify=NotifyType.INVALID_SYNTAX,
+            expected=f"{low} to {high} octets",
         )
     return nonce.value

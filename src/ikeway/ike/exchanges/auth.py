@@ -1,0 +1,408 @@
+"""IKE_AUTH (RFC 7296 section 1.2; EAP: 2.16; EAP-only: RFC 5998; childless: RFC 6023).
+
+Initiator                                            Responder
+HDR, SK {IDi, [CERT,] [CERTREQ,] [IDr,]
+AUTH, [CP,] SAi2, TSi, TSr}             -->
+<--      HDR, SK {IDr, [CERT,] AUTH, [CP,] SAr2, TSi, TSr}
+
+with EAP: no AUTH in the first request
+<--      HDR, SK {IDr, [CERT,] AUTH, EAP}
+HDR, SK {EAP}                               -->                                            (as often as EAP needs)
+<--      HDR, SK {EAP (success)}
+HDR, SK {AUTH}                              -->
+<--      HDR, SK {AUTH, [CP,] SAr2, TSi, TSr}
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ikeway.auth.certificate import CertificateCredential
+from ikeway.auth.identity import Identity
+from ikeway.eap.session import EapAuthenticator, EapPeer
+from ikeway.errors import AuthenticationFailed, IkewayError, NegotiationFailed, PeerError, ProtocolViolation, Side
+from ikeway.ike import authentication, events, negotiation
+from ikeway.ike.conversation import reply as answer_and_wait
+from ikeway.ike.driver import Answer, Task, notify_for
+from ikeway.ike.exchanges import create_child, delete, informational, init, mobike
+from ikeway.ike.negotiation import ChildOffer, Grant, Nonces
+from ikeway.ike.notifies import error_from, failure_of
+from ikeway.ike.questions import AssignAddresses, SelectConnection
+from ikeway.ike.sa import IkeSa
+from ikeway.ike.settings import (
+    CertificateExpected,
+    ChildSettings,
+    EapCredential,
+    EapExpected,
+    EapOnlyExpected,
+    PskExpected,
+)
+from ikeway.wire.message import Message
+from ikeway.wire.payloads import (
+    Authentication,
+    CertificateRequest,
+    Configuration,
+    Eap,
+    IdInitiator,
+    IdResponder,
+    Notify,
+    Payload,
+    SecurityAssociation,
+)
+from ikeway.wire.registry import ConfigurationType, ExchangeType, NotifyType
+
+IKE_AUTH = ExchangeType.IKE_AUTH
+
+
+# --- initiator --------------------------------------------------------------------------------------------------------
+
+
+async def connect(sa: IkeSa) -> None:
+    """From nothing to an established IKE SA with its first child SA."""
+    try:
+        await init.initiate(sa)
+        await _authenticate(sa)
+    except IkewayError as error:
+        sa.terminate(error)
+
+
+async def _authenticate(sa: IkeSa) -> None:
+    credential = sa.connection.local_credential
+    sa.local_identity = authentication.own_identity(sa, credential)
+    own = IdInitiator(sa.local_identity.type, sa.local_identity.value)
+    if sa.connection.childless and not sa.peer_childless:
+        raise NegotiationFailed("the gateway makes no IKE SA without a child SA", remedy="switch childless off")
+    offer = await _first_offer(sa)
+    proof: tuple[Payload, ...] = ()
+    if not isinstance(credential, EapCredential):
+        proof = (await authentication.prove_by_key(sa, credential, own),)
+    payloads = (own, *_certificates(sa, requested=True), *_wanted_peer(sa), *proof, *_rest(sa, offer))
+    reply = await sa.request(IKE_AUTH, payloads)
+    try:
+        peer = await _verify_responder(sa, reply)
+        if isinstance(credential, EapCredential):
+            reply = await _log_in(sa, credential, own, peer, reply)
+    except PeerError as error:
+        _say_why(sa, error)
+        raise
+    _establish_initiator(sa, offer, reply)
+
+
+def _say_why(sa: IkeSa, error: PeerError) -> None:
+    """The responder holds the SA for established when we refuse it: tell it (RFC 7296 section 2.21.2)."""
+    if isinstance(error, AuthenticationFailed) and not getattr(error, "told_by_peer", False):
+        sa.channel.notify_once(ExchangeType.INFORMATIONAL, (Notify(NotifyType.AUTHENTICATION_FAILED),))
+
+
+async def _first_offer(sa: IkeSa) -> ChildOffer | None:
+    if sa.connection.childless or not sa.connection.children:
+        return None
+    spi = await negotiation.reserve_spi(sa)
+    return negotiation.make_offer(sa, sa.connection.children[0], spi, None)
+
+
+def _certificates(sa: IkeSa, *, requested: bool) -> tuple[Payload, ...]:
+    connection = sa.connection
+    payloads = authentication.certificate_payloads(sa, connection.local_credential, requested=requested)
+    expectation = connection.remote_expectation
+    if isinstance(expectation, CertificateExpected) and connection.send_certificate_requests:
+        payloads += (expectation.trust.request,)
+    return payloads
+
+
+def _wanted_peer(sa: IkeSa) -> tuple[Payload, ...]:
+    pattern = sa.connection.remote_identity
+    if pattern is None or pattern.exact is None or not sa.connection.send_idr:
+        return ()
+    return (IdResponder(pattern.exact.type, pattern.exact.value),)
+
+
+def _rest(sa: IkeSa, offer: ChildOffer | None) -> tuple[Payload, ...]:
+    connection = sa.connection
+    payloads: list[Payload] = []
+    if connection.request_configuration:
+        payloads.append(Configuration(ConfigurationType.CFG_REQUEST, connection.request_configuration))
+    if offer is not None:
+        payloads += offer.payloads()
+    if connection.initial_contact and sa.replaces is None:
+        payloads.append(Notify(NotifyType.INITIAL_CONTACT))
+    if connection.mobike:
+        payloads.append(Notify(NotifyType.MOBIKE_SUPPORTED))
+    if isinstance(connection.remote_expectation, EapOnlyExpected):
+        payloads.append(Notify(NotifyType.EAP_ONLY_AUTHENTICATION))
+    return tuple(payloads)
+
+
+async def _verify_responder(sa: IkeSa, reply: Message) -> IdResponder:
+    """The responder's identity and its AUTH, if it owes one now."""
+    peer = reply.find(IdResponder)
+    if peer is None or (reply.find(Authentication) is None and failure_of(reply) is not None):
+        if (failure := failure_of(reply)) is not None:
+            raise _told(error_from(failure, "the gateway refused the log-in"))
+        raise ProtocolViolation("the gateway answered IKE_AUTH without its identity")
+    sa.remote_identity = Identity.from_payload(peer)
+    sa.report(events.PeerSeen(sa, f"the gateway says it is {sa.remote_identity}"))
+    authentication.check_identity(sa, sa.remote_identity)
+    expectation = sa.connection.remote_expectation
+    if isinstance(expectation, PskExpected | CertificateExpected):
+        await authentication.verify_by_key(sa, expectation, peer, reply)
+    return peer
+
+
+def _told(error: PeerError) -> PeerError:
+    error.told_by_peer = True  # type: ignore[attr-defined]
+    return error
+
+
+async def _log_in(sa: IkeSa, credential: EapCredential, own: IdInitiator, peer: IdResponder, reply: Message) -> Message:
+    """EAP, and the AUTH payloads that bind it to this IKE SA."""
+    session = credential.new_peer(sa.ask)
+    for _ in range(sa.connection.eap_max_rounds):
+        packet = reply.find(Eap)
+        if packet is None:
+            if (failure := failure_of(reply)) is not None:
+                raise _told(error_from(failure, "the gateway refused the log-in"))
+            raise ProtocolViolation("the gateway left EAP in the middle")
+        response = await session.receive(packet.packet)
+        if response is None:
+            return await _bind(sa, session, own, peer)
+        reply = await sa.request(IKE_AUTH, (Eap(response),))
+    raise ProtocolViolation(f"EAP has not come to an end in {sa.connection.eap_max_rounds} rounds")
+
+
+async def _bind(sa: IkeSa, session: EapPeer, own: IdInitiator, peer: IdResponder) -> Message:
+    sa.report(events.PeerSeen(sa, f"logged in by {session.method}"))
+    if isinstance(sa.connection.remote_expectation, EapOnlyExpected) and not session.mutual:
+        raise AuthenticationFailed(
+            f"{session.method} does not prove who the gateway is",
+            expected="a mutual EAP method, or a certificate of the gateway",
+            remedy="name the CA of the gateway's certificate",
+        )
+    reply = await sa.request(IKE_AUTH, (authentication.prove_by_eap(sa, session.msk, own),))
+    if reply.find(Authentication) is None and (failure := failure_of(reply)) is not None:
+        raise _told(error_from(failure, "the gateway refused the log-in"))
+    authentication.verify_by_eap(sa, session.msk, peer, reply)
+    return reply
+
+
+def _establish_initiator(sa: IkeSa, offer: ChildOffer | None, reply: Message) -> None:
+    mobike.learn(sa, reply)
+    sa.establish()
+    sa.report(events.IkeEstablished(sa, sa.replaces))
+    configuration = reply.find(Configuration)
+    if configuration is not None and configuration.type == ConfigurationType.CFG_REPLY:
+        sa.configuration = configuration.attributes
+        sa.report(events.ConfigurationReceived(sa, configuration.attributes))
+    remaining = sa.connection.children
+    if offer is not None:
+        remaining = remaining[1:]
+        try:
+            nonces = Nonces(sa.nonce_initiator, sa.nonce_responder)
+            child = negotiation.conclude(sa, offer, reply, nonces)
+        except PeerError as error:
+            create_child.discard(sa, offer, reply)
+            sa.report(events.ChildFailed(sa, offer.settings, error))
+        else:
+            create_child.install_both(sa, child)
+    for settings in remaining:
+        sa.driver.enqueue(Task("create-child", create_child.create, (settings,)))
+    if sa.replaces is not None:
+        old, sa.replaces = sa.replaces, None
+        delete.close_replaced(old, sa.now)
+
+
+# --- responder --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """What the first request of an initiator says; the later ones of EAP do not repeat it."""
+
+    identification: IdInitiator
+    request: Message
+
+
+async def respond(sa: IkeSa, message: Message) -> Answer:
+    """Authenticate an initiator and ourselves, make its first child SA."""
+    try:
+        return await _respond(sa, message)
+    except IkewayError as error:
+        return _refuse(sa, error)
+
+
+def _refuse(sa: IkeSa, error: IkewayError) -> Answer:
+    """The notify that the initiator gets (AUTHENTICATION_FAILED unless the error has its own), and the end of the SA."""
+    sa.report(events.Refused(sa.local, sa.remote, error))
+    if isinstance(error, EapRefused):
+        last: Payload = Eap(error.packet)
+    elif isinstance(error, PeerError) and error.notify:
+        last = notify_for(error)
+    else:
+        last = Notify(NotifyType.AUTHENTICATION_FAILED)
+    return Answer((last,), lambda: sa.terminate(error))
+
+
+async def _respond(sa: IkeSa, message: Message) -> Answer:
+    identification = message.find(IdInitiator)
+    if identification is None:
+        raise ProtocolViolation("IKE_AUTH without IDi", notify=NotifyType.INVALID_SYNTAX)
+    caller = _Caller(identification, message)
+    sa.remote_identity = Identity.from_payload(identification)
+    await _select_connection(sa, message)
+    expectation = sa.connection.remote_expectation
+    own_identity = authentication.own_identity(sa, sa.connection.local_credential)
+    sa.local_identity = own_identity
+    own = IdResponder(own_identity.type, own_identity.value)
+    if isinstance(expectation, EapExpected):
+        if message.find(Authentication) is not None:
+            raise _expects("EAP", "an AUTH payload in the first request")
+        payloads, session = await _authenticate_by_eap(sa, expectation, caller, own)
+        return await _finish(sa, caller, payloads, session)
+    if message.find(Authentication) is None:
+        raise _expects("a pre-shared key or certificate", "a request for EAP (no AUTH payload)")
+    assert isinstance(expectation, PskExpected | CertificateExpected)
+    authentication.check_identity(sa, sa.remote_identity)
+    await authentication.verify_by_key(sa, expectation, identification, message)
+    return await _finish(sa, caller, await _own_proof(sa, own, message), None)
+
+
+def _expects(expected: str, got: str) -> AuthenticationFailed:
+    return AuthenticationFailed(
+        "the client authenticates in another way than its connection demands",
+        notify=NotifyType.AUTHENTICATION_FAILED,
+        expected=expected,
+        got=got,
+        remedy="set the same authentication method on both sides",
+    )
+
+
+async def _select_connection(sa: IkeSa, message: Message) -> None:
+    wanted = message.find(IdResponder)
+    proof = message.find(Authentication)
+    assert sa.remote_identity is not None
+    sa.connection = await sa.ask(
+        SelectConnection(
+            sa.local,
+            sa.remote,
+            sa.remote_identity,
+            Identity.from_payload(wanted) if wanted is not None else None,
+            proof.method if proof is not None else None,
+        )
+    )
+    connection = sa.connection
+    sa.channel.window = connection.window
+    if connection.fragment_size and sa.peer_fragments:
+        sa.channel.fragment_octets = connection.fragment_size
+
+
+async def _own_proof(sa: IkeSa, own: IdResponder, message: Message) -> tuple[Payload, ...]:
+    """IDr, [CERT,] AUTH."""
+    credential = sa.connection.local_credential
+    requested = message.find(CertificateRequest) is not None
+    certificates = authentication.certificate_payloads(sa, credential, requested=requested)
+    return (own, *certificates, await authentication.prove_by_key(sa, credential, own))
+
+
+async def _authenticate_by_eap(
+    sa: IkeSa, expectation: EapExpected, caller: _Caller, own: IdResponder
+) -> tuple[tuple[Payload, ...], EapAuthenticator]:
+    """Run EAP to its end; returns the AUTH that concludes it. Raises when it fails."""
+    session = expectation.new_authenticator(sa.ask)
+    eap_only = caller.request.notify(NotifyType.EAP_ONLY_AUTHENTICATION) is not None and not isinstance(
+        sa.connection.local_credential, CertificateCredential
+    )
+    first: tuple[Payload, ...] = (own,) if eap_only else await _own_proof(sa, own, caller.request)
+    message = await answer_and_wait(IKE_AUTH, (*first, Eap(await session.start())))
+    for _ in range(sa.connection.eap_max_rounds):
+        packet = message.find(Eap)
+        if packet is None:
+            raise ProtocolViolation("the client left EAP in the middle", notify=NotifyType.AUTHENTICATION_FAILED)
+        response = await session.receive(packet.packet)
+        if session.failed:
+            raise EapRefused(f"EAP refused {sa.remote_identity}: {session.reason}", response)
+        message = await answer_and_wait(IKE_AUTH, (Eap(response),))
+        if session.succeeded:
+            return _conclude_eap(sa, session, caller.identification, own, message), session
+    raise ProtocolViolation("EAP has not come to an end", notify=NotifyType.AUTHENTICATION_FAILED)
+
+
+class EapRefused(AuthenticationFailed):
+    """EAP ended in failure: its last packet goes out in place of a notify."""
+
+    def __init__(self, reason: str, packet: bytes) -> None:
+        super().__init__(
+            reason,
+            notify=NotifyType.AUTHENTICATION_FAILED,
+            side=Side.PEER,
+            remedy="check user name and password on the client, and the user's entry on the gateway",
+        )
+        self.packet = packet
+
+
+def _conclude_eap(
+    sa: IkeSa, session: EapAuthenticator, identification: IdInitiator, own: IdResponder, message: Message
+) -> tuple[Payload, ...]:
+    authentication.verify_by_eap(sa, session.msk, identification, message)
+    sa.eap_identity = session.identity
+    return (authentication.prove_by_eap(sa, session.msk, own),)
+
+
+async def _finish(
+    sa: IkeSa, caller: _Caller, payloads: tuple[Payload, ...], session: EapAuthenticator | None
+) -> Answer:
+    """Both are authenticated: addresses, the first child SA, and the answer that says so."""
+    identity = _authenticated_identity(sa, session)
+    request = caller.request
+    mobike.learn(sa, request)
+    configuration: tuple[Payload, ...] = ()
+    child: tuple[Payload, ...] = ()
+    grant: Grant | None = None
+    try:
+        configuration = await _assign(sa, identity, request)
+        if request.find(SecurityAssociation) is not None:
+            nonces = Nonces(sa.nonce_initiator, sa.nonce_responder)
+            grant = await negotiation.grant(sa, request, nonces, in_auth=True)
+            child = grant.payloads
+    except (NegotiationFailed, ProtocolViolation) as error:
+        # The IKE SA stands; only its first child SA does not (RFC 7296 section 1.2).
+        child = (notify_for(error),)
+        sa.report(events.Refused(sa.local, sa.remote, error))
+        sa.report(events.ChildFailed(sa, _first_child(sa), error))
+    extra = mobike.announce(sa, request)
+    sa.establish()
+    sa.report(events.IkeEstablished(sa))
+    if request.notify(NotifyType.INITIAL_CONTACT) is not None:
+        informational.initial_contact(sa)
+    if grant is not None:
+        create_child.install_both(sa, grant.child)
+    return Answer((*payloads, *configuration, *child, *extra))
+
+
+def _first_child(sa: IkeSa) -> ChildSettings:
+    return sa.connection.children[0] if sa.connection.children else ChildSettings(name="none")
+
+
+def _authenticated_identity(sa: IkeSa, session: EapAuthenticator | None) -> Identity:
+    assert sa.remote_identity is not None
+    if session is None or session.identity is None:
+        return sa.remote_identity
+    try:
+        return Identity.parse(session.identity.decode())
+    except (IkewayError, UnicodeDecodeError):
+        return sa.remote_identity
+
+
+async def _assign(sa: IkeSa, identity: Identity, request: Message) -> tuple[Payload, ...]:
+    asked = request.find(Configuration)
+    if asked is None or asked.type != ConfigurationType.CFG_REQUEST:
+        if sa.connection.require_configuration_request:
+            raise NegotiationFailed(
+                f"{identity} asked for no address",
+                notify=NotifyType.FAILED_CP_REQUIRED,
+                side=Side.PEER,
+                remedy="let the client request a virtual address",
+            )
+        return ()
+    attributes = await sa.ask(AssignAddresses(sa.connection, sa.connection_id, identity, sa.remote, asked.attributes))
+    sa.configuration = attributes
+    return (Configuration(ConfigurationType.CFG_REPLY, attributes),)

@@ -1,0 +1,192 @@
+"""INFORMATIONAL that deletes SAs (RFC 7296 sections 1.4.1 and 2.25).
+
+HDR, SK {D}  -->
+<--  HDR, SK {D}     (of a child SA: with the other direction; of the IKE SA: empty)
+"""
+
+from __future__ import annotations
+
+from ikeway.errors import Closed, IkewayError, PeerError
+from ikeway.ike import lifetimes
+from ikeway.ike.child import ChildSa, ChildState
+from ikeway.ike.driver import Answer, Task
+from ikeway.ike.sa import IkeSa, IkeState
+from ikeway.wire.payloads import Delete, Payload
+from ikeway.wire.registry import ExchangeType, ProtocolId
+
+INFORMATIONAL = ExchangeType.INFORMATIONAL
+
+
+# --- initiator: IKE SA ------------------------------------------------------------------------------------------------
+
+
+def close(sa: IkeSa, error: IkewayError | None = None) -> None:
+    """Close the IKE SA: tell the peer, wait for its answer, end in any case."""
+    if sa.state in (IkeState.DELETING, IkeState.CLOSED):
+        return
+    if sa.state is IkeState.CONNECTING:
+        sa.terminate(error)
+        return
+    sa.driver.take_queue()
+    sa.driver.enqueue(Task("delete-ike", _delete_ike, (error,), exclusive=False), first=True)
+
+
+async def _delete_ike(sa: IkeSa, error: IkewayError | None) -> None:
+    sa.state = IkeState.DELETING
+    await exchange(sa)
+    sa.terminate(error)
+
+
+async def exchange(sa: IkeSa) -> None:
+    """The exchange itself."""
+    await sa.request(INFORMATIONAL, (Delete(ProtocolId.IKE),))
+
+
+def close_redundant(sa: IkeSa) -> None:
+    """Delete an IKE SA that lost a collision; nobody is told."""
+    sa.driver.enqueue(Task("delete-ike", _delete_redundant), first=True)
+
+
+async def _delete_redundant(sa: IkeSa) -> None:
+    sa.state = IkeState.DELETING
+    await exchange(sa)
+    sa.terminate(None, replaced=True)
+
+
+def close_replaced(sa: IkeSa, now: float) -> None:
+    """Delete an IKE SA that was reauthenticated."""
+    sa.now = max(sa.now, now)
+    if sa.state is IkeState.ESTABLISHED:
+        for child in sa.children:
+            child.announced = False  # its successor has been told of
+        close_redundant(sa)
+        sa.shared.wake(sa)
+
+
+# --- initiator: child SA ----------------------------------------------------------------------------------------------
+
+
+async def delete_child(sa: IkeSa, child: ChildSa) -> None:
+    """Delete a child SA; a replaced one lingers for packets on their way."""
+    if child not in sa.children or child.state in (ChildState.DELETING, ChildState.DELETED):
+        return
+    _let_go_of_predecessor(sa, child)
+    child.state = ChildState.DELETING
+    try:
+        await sa.request(INFORMATIONAL, (Delete(ProtocolId.ESP, (child.spi_in_octets,)),))
+    except PeerError:
+        sa.remove_child(child)
+        return
+    if child.successor is not None:
+        lifetimes.linger(sa, child)
+    else:
+        sa.remove_child(child)
+
+
+def _let_go_of_predecessor(sa: IkeSa, child: ChildSa) -> None:
+    """A child SA that is deleted while the one it replaces still sends: it takes over first, then both go."""
+    from ikeway.ike.exchanges import rekey_child
+
+    for old in list(sa.children):
+        if old.rekeyed_by_peer is not None and old.rekeyed_by_peer.successor is child and child.successor is None:
+            rekey_child.finish(sa, old)
+
+
+async def delete_spi_task(sa: IkeSa, spi_in: int) -> None:
+    """Delete a child SA that the peer believes in and we do not have."""
+    await sa.request(INFORMATIONAL, (Delete(ProtocolId.ESP, (spi_in.to_bytes(4, "big"),)),))
+
+
+def delete_spi(sa: IkeSa, spi_in: int) -> None:
+    """Queue the above."""
+    sa.driver.enqueue(Task("delete-spi", delete_spi_task, (spi_in,)))
+
+
+def expire_child(sa: IkeSa, child: ChildSa) -> None:
+    """A child SA reached a hard lifetime."""
+    from ikeway.ike.exchanges import rekey_child
+
+    if child not in sa.children or child.state is ChildState.DELETED:
+        return
+    if child.rekeyed_by_peer is not None and child.state is ChildState.REKEYED:
+        # The peer deletes it anyway; a delete of ours could cross its response (section 2.8).
+        rekey_child.finish(sa, child)
+        sa.remove_child(child)
+        return
+    child.remove_outbound()
+    child.remove_inbound()
+    sa.driver.enqueue(Task("delete-child", delete_child, (child,)))
+
+
+# --- responder --------------------------------------------------------------------------------------------------------
+
+
+def on_delete(sa: IkeSa, payloads: list[Delete]) -> Answer:
+    """The peer deletes the IKE SA, or child SAs."""
+    if any(payload.protocol == ProtocolId.IKE for payload in payloads):
+        return _on_delete_ike(sa)
+    answered: list[bytes] = []
+    for payload in payloads:
+        if payload.protocol == ProtocolId.ESP:
+            answered += [spi for octets in payload.spis if (spi := _on_delete_child(sa, octets)) is not None]
+    reply: tuple[Payload, ...] = (Delete(ProtocolId.ESP, tuple(answered)),) if answered else ()
+    return Answer(reply)
+
+
+def _on_delete_ike(sa: IkeSa) -> Answer:
+    from ikeway.ike.exchanges import rekey_ike
+
+    ours = sa.state is IkeState.DELETING
+    replaced = sa.successor is not None or sa.state is IkeState.REKEYED
+    if sa.rekeyed_by_peer is not None:
+        # The peer's rekeying was final before it heard of ours.
+        new, _ = sa.rekeyed_by_peer
+        sa.rekeyed_by_peer = None
+        rekey_ike.take_over(sa, new)
+        replaced = True
+    error = None if ours else Closed("the peer closed the connection")
+    return Answer((), lambda: sa.terminate(error, replaced=replaced))
+
+
+def _on_delete_child(sa: IkeSa, spi_octets: bytes) -> bytes | None:
+    """Returns our SPI for the answer, None where there is nothing to say (section 2.25.1)."""
+    from ikeway.ike.exchanges import rekey_child
+
+    if len(spi_octets) != 4:
+        return None
+    spi_out = int.from_bytes(spi_octets, "big")
+    child = sa.find_child(spi_out=spi_out)
+    if child is None:
+        if any(one.state in (ChildState.REKEYING, ChildState.REKEYED) for one in sa.children):
+            sa.early_deletes.add(spi_out)  # perhaps of an SA whose making we have not heard of yet
+        return None
+    if child.state is ChildState.DELETED:
+        return None
+    if child.state is ChildState.DELETING:
+        _settle_collision(sa, child)
+        return None
+    rekeying = sa.driver.is_running("rekey-child") and child.state in (ChildState.REKEYING, ChildState.REKEYED)
+    if child.rekeyed_by_peer is not None:
+        rekey_child.finish(sa, child)
+        lifetimes.linger(sa, child)
+    elif child.state is ChildState.REKEYING and rekeying:
+        child.state = ChildState.DELETING  # gone for good when our own exchange is over
+    else:
+        _remove_or_linger(sa, child)
+    return child.spi_in_octets
+
+
+def _settle_collision(sa: IkeSa, child: ChildSa) -> None:
+    """Both deleted it at once; our own exchange ends the rest."""
+    child.remove_outbound()
+
+
+def _remove_or_linger(sa: IkeSa, child: ChildSa) -> None:
+    for old in sa.children:
+        lost = old.rekeyed_by_peer is not None and old.rekeyed_by_peer.successor is child
+        if lost and old.successor is not None and old.successor is not child:
+            # The peer's SA of a collision that ours has won: redundant, but packets may be on their way on it.
+            child.successor = old.successor
+            lifetimes.linger(sa, child)
+            return
+    sa.remove_child(child, Closed("the peer deleted the child SA"))
