@@ -1,0 +1,378 @@
+"""Client profiles: one TOML file a gateway (docs/profile.md), and what it means to the engine and to the host."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ikeway.address import Address
+from ikeway.auth.identity import Identity, IdentityPattern
+from ikeway.client.profile_model import NetworkSection, ProfileFile
+from ikeway.config.credentials import load_credential, load_trust, system_authorities
+from ikeway.config.eap import peer_factory
+from ikeway.config.fields import IpAddress, IpInterface, IpNetwork
+from ikeway.config.paths import find_profile
+from ikeway.config.protocol import ChildSection, ClientEspSection, connection_options
+from ikeway.config.reading import Problems, read_document, validate
+from ikeway.config.secrets import Prompt, SecretSource
+from ikeway.errors import ConfigError
+from ikeway.ike.selectors import parse_selector
+from ikeway.ike.settings import (
+    CertificateExpected,
+    ChildSettings,
+    Connection,
+    EapCredential,
+    EapOnlyExpected,
+    LocalCredential,
+    PeerExpectation,
+    PskCredential,
+    PskExpected,
+)
+from ikeway.wire.payloads import ConfigurationAttribute, TrafficSelector
+from ikeway.wire.registry import ConfigurationAttributeType as Attribute
+
+EVERYWHERE = (parse_selector("0.0.0.0/0"), parse_selector("::/0"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSettings:
+    """What the client's host is to look like."""
+
+    interface: str = ""  # wanted name; empty: a free one
+    mtu: int = 0  # 0: chosen
+    addresses: tuple[IpInterface, ...] = ()  # beside what the gateway assigns
+    routes: tuple[IpNetwork, ...] | None = None  # None: as granted
+    keep_local_networks: bool = True
+    block_leaks: bool = True
+    dns: Literal["auto", "all", "domains", "off"] = "auto"
+    dns_servers: tuple[IpAddress, ...] = ()  # empty: the gateway's
+    domains: tuple[str, ...] = ()  # beside the gateway's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """How the client behaves."""
+
+    reconnect: bool = True
+    retry_limit: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A profile that was read and found right."""
+
+    name: str
+    path: Path
+    remote: Address  # host may be a name, to be resolved anew at each attempt
+    local_address: IpAddress | None
+    host: HostSettings
+    session: SessionSettings
+    warnings: tuple[str, ...]
+    username: str  # for EAP; empty with other methods
+    password: SecretSource | None = field(repr=False)
+    psk: SecretSource | None = field(repr=False)
+    _connection: Connection
+
+    def connection(self) -> Connection:
+        """What may be agreed with the gateway. Passwords and shared secrets are not in it: they are asked for with
+        questions, which `ikeway.client.secrets` answers."""
+        return self._connection
+
+    @property
+    def needs_psk(self) -> bool:
+        """True when a pre-shared key proves this side, the gateway, or both."""
+        connection = self._connection
+        return isinstance(connection.local_credential, PskCredential) or isinstance(
+            connection.remote_expectation, PskExpected
+        )
+
+    @property
+    def asks_secret(self) -> bool:
+        """True when a person will be asked for a password or a pre-shared key."""
+        asks_password = isinstance(self._connection.local_credential, EapCredential) and self.password is None
+        return asks_password or (self.needs_psk and self.psk is None)
+
+
+def load_profile(name_or_path: str | Path, prompt: Prompt | None = None) -> Profile:
+    """Read a profile by its name or its path, with the certificates and keys that it names.
+
+    `prompt` is asked for the password of an encrypted key when the profile does not say where it is. Raises
+    `ConfigError`, or `ConfigErrors` with all mistakes.
+    """
+    path = name_or_path if isinstance(name_or_path, Path) else find_profile(name_or_path)
+    document = read_document(path)
+    file, problems = validate(document, ProfileFile)
+    if file is None:
+        problems.raise_if_any()
+        raise AssertionError("a profile that is not valid has mistakes")
+    connection = _Builder(path.stem, file, problems, prompt).connection()
+    problems.raise_if_any()
+    if connection is None:
+        raise AssertionError("a connection that cannot be made has a reason")
+    network = file.network
+    return Profile(
+        name=path.stem,
+        path=path,
+        remote=Address(file.gateway.address, file.gateway.port),
+        local_address=file.gateway.local_address,
+        host=HostSettings(
+            interface=network.interface,
+            mtu=network.mtu,
+            addresses=network.addresses,
+            routes=None if network.routes == "granted" else network.routes,
+            keep_local_networks=network.keep_local_networks,
+            block_leaks=network.block_leaks,
+            dns=network.dns,
+            dns_servers=network.dns_servers,
+            domains=network.domains,
+        ),
+        session=SessionSettings(reconnect=file.session.reconnect, retry_limit=file.session.retry_limit),
+        warnings=tuple(_warnings(file)),
+        username=_username(file),
+        password=file.login.password,
+        psk=file.login.psk,
+        _connection=connection,
+    )
+
+
+class _Builder:
+    """Turns a checked file into a `Connection`, and notes what does not go together."""
+
+    def __init__(self, name: str, file: ProfileFile, problems: Problems, prompt: Prompt | None) -> None:
+        self._name = name
+        self._file = file
+        self._problems = problems
+        self._prompt = prompt
+
+    def connection(self) -> Connection | None:
+        """The connection; None after a problem was noted."""
+        file = self._file
+        file.ike.check(lambda at, reason, remedy: self._problems.add(("ike", *at), reason, remedy=remedy))
+        file.esp.check(lambda at, reason, remedy: self._problems.add(("esp", *at), reason, remedy=remedy))
+        self._check_network(file.network)
+        credential, expectation, children = self._credential(), self._expectation(), self._children()
+        pattern = self._remote_identity()
+        if credential is None or expectation is None or pattern is None:
+            return None
+        return Connection(
+            name=self._name,
+            local_identity=self._local_identity(),
+            local_credential=credential,
+            remote_identity=pattern,
+            remote_expectation=expectation,
+            send_idr=file.gateway.send_identity,
+            children=children,
+            request_configuration=tuple(_requests(file.network)),
+            **connection_options(file.ike),
+        )
+
+    def _credential(self) -> LocalCredential | None:
+        login = self._file.login
+        method = login.effective_method
+        self._complain_of_unused(method)
+        if method == "psk":
+            return PskCredential()
+        if method == "eap-mschapv2":
+            username = _username(self._file)
+            if not username:
+                self._problems.add(
+                    ("login",),
+                    "there is no user name to log in with",
+                    expected="`username` in [login], or an `identity`",
+                    remedy='add for example username = "alice"',
+                )
+                return None
+            return EapCredential(peer_factory(username))
+        if login.certificate is None and login.pkcs12 is None:
+            self._problems.add(
+                ("login", "method"),
+                "the login is by certificate, and there is none",
+                expected="`certificate` and `key`, or `pkcs12`",
+                remedy='add for example pkcs12 = "alice.p12"',
+            )
+            return None
+        return load_credential(
+            self._problems,
+            ("login",),
+            certificate=login.certificate,
+            key=login.key,
+            pkcs12=login.pkcs12,
+            password=login.key_password,
+            prompt=self._prompt,
+        )
+
+    def _complain_of_unused(self, method: str) -> None:
+        """A key that the method does not use is a mistake: its author expects something of it."""
+        login = self._file.login
+        by_method = {
+            "psk": ("psk",) if self._gateway_method() != "psk" else (),
+            "eap-mschapv2": ("password", "username"),
+            "certificate": ("certificate", "key", "pkcs12", "key_password"),
+        }
+        for other, names in by_method.items():
+            for name in names:
+                if other != method and getattr(login, name) is not None:
+                    self._problems.add(
+                        ("login", name),
+                        f"`{name}` is not used: the login is by {method}",
+                        remedy=f'remove it, or write method = "{other}"',
+                    )
+        if login.pkcs12 is not None and (login.certificate is not None or login.key is not None):
+            self._problems.add(
+                ("login", "pkcs12"), "there are both `pkcs12` and `certificate` or `key`", remedy="remove one of them"
+            )
+
+    def _gateway_method(self) -> str:
+        given = self._file.gateway.authentication
+        return given or ("psk" if self._file.login.effective_method == "psk" else "certificate")
+
+    def _expectation(self) -> PeerExpectation | None:
+        gateway = self._file.gateway
+        method = self._gateway_method()
+        if method != "certificate":
+            for name in ("ca", "crls"):
+                if getattr(gateway, name):
+                    self._problems.add(
+                        ("gateway", name),
+                        f"`{name}` is not used: the gateway authenticates by {method}",
+                        remedy='remove it, or write authentication = "certificate"',
+                    )
+        if method == "psk":
+            return PskExpected()
+        if method == "eap-only":
+            if self._file.login.effective_method != "eap-mschapv2":
+                self._problems.add(
+                    ("gateway", "authentication"),
+                    "`eap-only` needs a login by EAP",
+                    remedy='write method = "eap-mschapv2" in [login], or another `authentication`',
+                )
+            return EapOnlyExpected()
+        trust = load_trust(
+            self._problems,
+            ("gateway",),
+            authorities=gateway.ca or system_authorities(self._problems, ("gateway", "ca")),
+            crls=gateway.crls,
+            policy=gateway.checks.policy(),
+        )
+        return CertificateExpected(trust) if trust is not None else None
+
+    def _remote_identity(self) -> IdentityPattern | None:
+        gateway = self._file.gateway
+        pattern = gateway.identity
+        if pattern is None:
+            try:
+                return IdentityPattern.of(Identity.parse(gateway.address))
+            except ConfigError:
+                self._problems.add(
+                    ("gateway", "address"),
+                    "this is no host name and no IP address",
+                    got=gateway.address[:60],
+                    remedy='write for example address = "vpn.example.com"',
+                )
+                return None
+        if pattern.exact is None and self._gateway_method() == "certificate" and not gateway.ca:
+            self._problems.add(
+                ("gateway", "identity"),
+                "any site with a certificate of a public authority could pass for the gateway",
+                expected="one identity, or `ca` with the gateway's own authority",
+                remedy="write the gateway's name, or name its authority in `ca`",
+            )
+        return pattern
+
+    def _local_identity(self) -> Identity | None:
+        login = self._file.login
+        if login.identity is not None or login.username is None:
+            return login.identity
+        try:
+            return Identity.parse(login.username)
+        except ConfigError as error:
+            self._problems.add_error(("login", "username"), error)
+            return None
+
+    def _children(self) -> tuple[ChildSettings, ...]:
+        esp = self._file.esp
+        assigns = bool(self._file.network.request)
+        children = []
+        several: dict[str, ChildSection | None] = {**self._file.children} or {"": None}
+        for name, own in several.items():
+            at: tuple[str, ...] = ("children", name) if name else ("esp",)
+            merged = esp
+            if own is not None:
+                merged = esp.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
+                self._check_child(at, merged)
+            if not assigns and not merged.local and merged.mode == "tunnel":
+                self._problems.add(
+                    (*at, "local"),
+                    "there is no traffic of this side: no address is asked for and no `local` is given",
+                    expected='`local`, such as "192.168.1.0/24", or `request` in [network]',
+                    remedy="add one of them",
+                )
+            children.append(
+                merged.child_settings(name or self._name, merged.local, merged.remote or self._everything(merged.mode))
+            )
+        return tuple(children)
+
+    def _check_child(self, at: tuple[str, ...], child: ClientEspSection) -> None:
+        child.check(lambda where, reason, remedy: self._problems.add((*at, *where), reason, remedy=remedy))
+
+    @staticmethod
+    def _everything(mode: str) -> tuple[TrafficSelector, ...]:
+        """All that the gateway grants; in transport mode the engine takes the outer addresses."""
+        return EVERYWHERE if mode == "tunnel" else ()
+
+    def _check_network(self, network: NetworkSection) -> None:
+        if 0 < network.mtu < 576:
+            self._problems.add(
+                ("network", "mtu"),
+                "the MTU is too small",
+                expected="0, or 576 (IPv6: 1280) and more",
+                got=str(network.mtu),
+                remedy="write 0 to have it chosen",
+            )
+        if network.dns == "off":
+            for name in ("dns_servers", "domains"):
+                if getattr(network, name):
+                    self._problems.add(
+                        ("network", name), f'`{name}` is not used: dns = "off"', remedy="remove it, or `dns`"
+                    )
+
+
+def _username(file: ProfileFile) -> str:
+    login = file.login
+    if login.effective_method != "eap-mschapv2":
+        return ""
+    return login.username or (str(login.identity) if login.identity is not None else "")
+
+
+def _requests(network: NetworkSection) -> list[ConfigurationAttribute]:
+    """The CFG_REQUEST (RFC 7296 section 3.15.1)."""
+    wishes, wants_dns = network.request, network.dns != "off"
+    found: list[ConfigurationAttribute] = []
+    v4 = [wish for wish in wishes if wish == "ipv4" or isinstance(wish, ipaddress.IPv4Address)]
+    v6 = [wish for wish in wishes if wish == "ipv6" or isinstance(wish, ipaddress.IPv6Address)]
+    for wish in v4[:1]:
+        value = wish.packed if isinstance(wish, ipaddress.IPv4Address) else b""
+        found.append(ConfigurationAttribute(Attribute.INTERNAL_IP4_ADDRESS, value))
+        found += [ConfigurationAttribute(Attribute.INTERNAL_IP4_NETMASK)]
+        found += [ConfigurationAttribute(Attribute.INTERNAL_IP4_DNS)] if wants_dns else []
+        found.append(ConfigurationAttribute(Attribute.INTERNAL_IP4_SUBNET))
+    for wish in v6[:1]:
+        # An address wished for comes with its prefix length (RFC 7296 section 3.15.1).
+        value = wish.packed + b"\x80" if isinstance(wish, ipaddress.IPv6Address) else b""
+        found.append(ConfigurationAttribute(Attribute.INTERNAL_IP6_ADDRESS, value))
+        found += [ConfigurationAttribute(Attribute.INTERNAL_IP6_DNS)] if wants_dns else []
+        found.append(ConfigurationAttribute(Attribute.INTERNAL_IP6_SUBNET))
+    if found and wants_dns:
+        found.append(ConfigurationAttribute(Attribute.INTERNAL_DNS_DOMAIN))
+    return found
+
+
+def _warnings(file: ProfileFile) -> list[str]:
+    found = file.ike.warnings() + file.esp.warnings() + file.gateway.checks.warnings()
+    for child in file.children.values():
+        found += child.warnings() if "proposals" in child.model_fields_set else []
+    if file.gateway.identity is not None and file.gateway.identity.exact is None:
+        found.append(f"any gateway that matches {file.gateway.identity} is taken for the right one")
+    return list(dict.fromkeys(found))

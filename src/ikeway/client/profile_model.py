@@ -1,0 +1,205 @@
+"""What a client profile may say, section by section; docs/profile.md is made from this."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainValidator
+
+from ikeway.config import fields
+from ikeway.config.fields import FilePath, IdentityText, IpAddress, Kind, Listed, PatternText, Section
+from ikeway.config.protocol import ChildSection, ClientEspSection, IkeSection
+from ikeway.config.secrets import Secret
+from ikeway.config.trust import ChecksSection
+
+
+def _parse_wish(value: object) -> str | IpAddress:
+    if value in ("ipv4", "ipv6"):
+        return str(value)
+    try:
+        return ipaddress.ip_address(str(value))
+    except ValueError:
+        fields.refuse("this is no address to ask for", expected=WISH_TEXT, got=str(value)[:60])
+
+
+WISH_TEXT = '"ipv4", "ipv6", or one address such as "10.0.0.7"'
+Port = Annotated[int, fields.between(1, 65535), Kind("a port from 1 to 65535")]
+Mtu = Annotated[int, fields.between(0, 65535), Kind("0, or octets from 576 to 65535")]
+Wish = Annotated[str | IpAddress, PlainValidator(_parse_wish), Kind(WISH_TEXT)]
+InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,15}$"), Kind("up to 15 letters, digits, . _ -")]
+
+
+class GatewaySection(Section):
+    """The gateway, and how it has to prove that it is the right one."""
+
+    address: Annotated[str, Field(min_length=1, max_length=253), Kind("a host name or an IP address")] = Field(
+        description="Where the gateway is reached."
+    )
+    port: Port = Field(
+        default=500,
+        description=(
+            "Its IKE port. With another than 500, the whole conversation stays on it and is encapsulated as on port "
+            "4500."
+        ),
+    )
+    local_address: fields.Address | None = Field(
+        default=None, description="The address of this host to use. By default what the routes say."
+    )
+    identity: PatternText | None = Field(
+        default=None, description="Who the gateway must be (IDr). By default its `address`."
+    )
+    send_identity: bool = Field(
+        default=True,
+        description=(
+            "Tell the gateway which identity is expected. A gateway with several names needs it; a few old ones "
+            "refuse it."
+        ),
+    )
+    authentication: Literal["certificate", "psk", "eap-only"] | None = Field(
+        default=None,
+        description=(
+            "How the gateway proves its identity. `eap-only`: by the EAP method alone (RFC 5998). By default `psk` "
+            "when the login is by `psk`, else `certificate`."
+        ),
+        json_schema_extra={"shown": "see text"},
+    )
+    ca: Listed[FilePath] = Field(
+        default=(),
+        description=(
+            "Files with the certificates of the authorities that may vouch for the gateway. By default those of the "
+            "system."
+        ),
+    )
+    crls: Listed[FilePath] = Field(default=(), description="Files with certificate revocation lists (CRLs).")
+    checks: ChecksSection = Field(
+        default=ChecksSection(), description="How strictly the gateway's certificate is judged."
+    )
+
+
+class LoginSection(Section):
+    """Who you are, and how you prove it."""
+
+    method: Literal["eap-mschapv2", "certificate", "psk"] | None = Field(
+        default=None,
+        description=(
+            "By default `certificate` when there is a `certificate` or `pkcs12`, `psk` when there is a `psk`, else "
+            "`eap-mschapv2` (user name and password)."
+        ),
+        json_schema_extra={"shown": "see text"},
+    )
+    identity: IdentityText | None = Field(
+        default=None,
+        description=(
+            "Who you say that you are (IDi). By default the `username`, the certificate's subject, or the address of "
+            "this host."
+        ),
+    )
+    username: str | None = Field(
+        default=None, min_length=1, max_length=253, description="The user name for EAP. By default the `identity`."
+    )
+    password: Secret | None = Field(default=None, description="The password. Asked for when absent.")
+    psk: Secret | None = Field(
+        default=None,
+        description=(
+            "The pre-shared key that either side, or both, authenticate with: a text, or octets as `0x...` or base64 "
+            "as `0s...`. Asked for when absent."
+        ),
+    )
+    certificate: FilePath | None = Field(
+        default=None, description="Your certificate, followed by intermediate ones (PEM or DER)."
+    )
+    key: FilePath | None = Field(
+        default=None, description="Its private key (PEM or DER). By default in the file of the certificate."
+    )
+    pkcs12: FilePath | None = Field(
+        default=None, description="Certificate and key in one PKCS#12 file, in place of `certificate` and `key`."
+    )
+    key_password: Secret | None = Field(
+        default=None, description="What the key or PKCS#12 file is encrypted with. Asked for when absent and needed."
+    )
+
+    @property
+    def effective_method(self) -> Literal["eap-mschapv2", "certificate", "psk"]:
+        """The method, where it is not written as what is there suggests."""
+        if self.method is not None:
+            return self.method
+        if self.certificate is not None or self.pkcs12 is not None:
+            return "certificate"
+        return "psk" if self.psk is not None else "eap-mschapv2"
+
+
+class NetworkSection(Section):
+    """What the tunnel looks like on this host."""
+
+    request: Listed[Wish] = Field(
+        default=("ipv4", "ipv6"),
+        description=(
+            "What to ask the gateway for: an address of a family, or a certain one. An empty list asks for nothing."
+        ),
+    )
+    addresses: Listed[fields.Interface] = Field(
+        default=(), description="Addresses of the tunnel interface that the gateway does not assign."
+    )
+    routes: Literal["granted"] | Listed[fields.Network] = Field(
+        default="granted",
+        union_mode="left_to_right",
+        description=(
+            "What goes through the tunnel: all that the gateway grants, or only these networks of it. An empty list "
+            "sets no routes."
+        ),
+    )
+    keep_local_networks: bool = Field(
+        default=True,
+        description=(
+            "With a full tunnel, private networks that this host is directly on (printer, router) stay reachable."
+        ),
+    )
+    block_leaks: bool = Field(
+        default=True,
+        description=(
+            "When a full tunnel carries only one of IPv4 and IPv6, refuse the other instead of letting it leave "
+            "beside the tunnel."
+        ),
+    )
+    dns: Literal["auto", "all", "domains", "off"] = Field(
+        default="auto",
+        description=(
+            "What to ask the gateway's name servers: `all` names, those of the gateway's `domains` only, or nothing "
+            "(`off`). `auto` asks all names in a full tunnel or without domains."
+        ),
+    )
+    dns_servers: Listed[fields.Address] = Field(
+        default=(), description="Name servers to use in place of the gateway's."
+    )
+    domains: Listed[fields.Domain] = Field(default=(), description="Domains beside those that the gateway tells.")
+    interface: InterfaceName = Field(
+        default="", description="The name of the tunnel interface. By default a free `ikeway0`, `ikeway1`..."
+    )
+    mtu: Mtu = Field(default=0, description="The largest inner packet; 0 chooses it so that nothing fragments.")
+
+
+class SessionSection(Section):
+    """How `ikeway up` behaves."""
+
+    reconnect: bool = Field(
+        default=True,
+        description="Connect again when the connection is lost (sleep, another network, a restarted gateway).",
+    )
+    retry_limit: fields.Duration = Field(
+        default=60.0, description="The longest wait between two attempts to connect again."
+    )
+
+
+class ProfileFile(Section):
+    """A client profile."""
+
+    gateway: GatewaySection
+    login: LoginSection = LoginSection()
+    network: NetworkSection = NetworkSection()
+    ike: IkeSection = IkeSection()
+    esp: ClientEspSection = ClientEspSection()
+    children: dict[str, ChildSection] = Field(
+        default={}, description="Several child SAs, each with a name: `[children.NAME]`. By default there is one."
+    )
+    session: SessionSection = SessionSection()

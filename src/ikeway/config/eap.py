@@ -1,0 +1,21 @@
+"""EAP sessions as configurations name them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ikeway.eap.mschapv2 import MsChapV2Authenticator, MsChapV2Peer
+from ikeway.eap.session import EapAuthenticator, EapPeer
+from ikeway.questions import Ask
+
+
+def peer_factory(username: str) -> Callable[[Ask], EapPeer]:
+    """Makes the user's side of EAP-MSCHAPv2 for one log-in."""
+    identity = username.encode()
+    return lambda ask: EapPeer(ask, identity, [lambda: MsChapV2Peer(identity)])
+
+
+def authenticator_factory(server_name: str, scope: Callable[[Ask], Ask]) -> Callable[[Ask], EapAuthenticator]:
+    """Makes the gateway's side of EAP-MSCHAPv2 for one log-in; `scope` limits which users it may ask for."""
+    name = server_name.encode()
+    return lambda ask: EapAuthenticator(scope(ask), [lambda: MsChapV2Authenticator(name)])

@@ -1,0 +1,1 @@
+"""The gateway: users, address pools, sessions, what an operator sees."""

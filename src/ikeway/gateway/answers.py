@@ -1,0 +1,163 @@
+"""Answers what the engine asks on behalf of a gateway: connections, secrets, addresses."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Any
+
+from ikeway.auth.identity import Identity
+from ikeway.auth.questions import PskQuestion
+from ikeway.config.fields import IpAddress
+from ikeway.eap.questions import NtHash, SecretQuestion
+from ikeway.errors import AuthenticationFailed, NegotiationFailed, Side
+from ikeway.gateway.config import ClientSettings, GatewayConfig
+from ikeway.gateway.pools import AddressPools, Family
+from ikeway.gateway.select import select_connection
+from ikeway.gateway.users import EVERYONE, User
+from ikeway.ike.questions import AssignAddresses, SelectConnection
+from ikeway.ike.selectors import networks
+from ikeway.ike.settings import Connection
+from ikeway.questions import Question
+from ikeway.wire.payloads import ConfigurationAttribute
+from ikeway.wire.registry import ConfigurationAttributeType as Attribute
+from ikeway.wire.registry import NotifyType
+
+
+class GatewayAnswers:
+    """What a gateway knows, as answers to questions. `pools` outlives reloads of the configuration."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._config = config
+        self.pools = AddressPools(config.pools, reserved=config.reserved)
+
+    def reload(self, config: GatewayConfig) -> None:
+        """Go on with another configuration; what clients hold stays theirs."""
+        self._config = config
+        self.pools.reconfigure(config.pools, reserved=config.reserved)
+
+    async def answer(self, question: Question[Any]) -> object:
+        """The answer. Raises the `IkewayError` that the question is refused with."""
+        if isinstance(question, SelectConnection):
+            return await self.select(question)
+        if isinstance(question, SecretQuestion):
+            return await self.secret(question)
+        if isinstance(question, PskQuestion):
+            return await self.psk(question)
+        if isinstance(question, AssignAddresses):
+            return await self.assign(question)
+        raise TypeError(f"a gateway does not answer {type(question).__name__}")
+
+    async def select(self, question: SelectConnection) -> Connection:
+        """Which agreement holds with this client."""
+        connection = select_connection(self._config.candidates, question)
+        user = await self._config.users.find(str(question.initiator_identity))
+        if user is not None and user.disabled:
+            raise AuthenticationFailed(
+                f"the user {user.name} is disabled",
+                notify=NotifyType.AUTHENTICATION_FAILED,
+                side=Side.LOCAL,
+                remedy="remove `disabled` from the users file to let this user in",
+            )
+        return connection
+
+    async def secret(self, question: SecretQuestion) -> str | NtHash | None:
+        """The password of an EAP user; None when there is no such user, who must not learn that."""
+        try:
+            name = question.identity.decode()
+        except UnicodeDecodeError:
+            return None
+        user = await self._config.users.find(name)
+        if user is None or user.disabled:
+            return None
+        return NtHash(user.nt_hash) if user.nt_hash is not None else user.password
+
+    async def psk(self, question: PskQuestion) -> bytes | None:
+        """The pre-shared key of a client."""
+        user = await self._config.users.find(str(question.remote_identity))
+        if user is not None and user.disabled:
+            return None
+        if user is None or user.psk is None:
+            user = await self._config.users.find(EVERYONE)
+        return user.psk if user is not None and not user.disabled else None
+
+    async def assign(self, question: AssignAddresses) -> tuple[ConfigurationAttribute, ...]:
+        """The CFG_REPLY: addresses, name servers, what may be reached. Raises `NegotiationFailed`."""
+        client = self._config.clients[question.connection.name]
+        user = await self._config.users.find(str(question.identity))
+        reply = self._addresses(question, client, user)
+        asked = {attribute.type for attribute in question.requested}
+        reply += [
+            ConfigurationAttribute(kind, server.packed)
+            for server in client.dns
+            if (kind := _DNS[server.version]) in asked
+        ]
+        if Attribute.INTERNAL_DNS_DOMAIN in asked:
+            reply += [ConfigurationAttribute(Attribute.INTERNAL_DNS_DOMAIN, name.encode()) for name in client.domains]
+        reply += [attribute for attribute in _subnets(client) if attribute.type in asked]
+        if Attribute.APPLICATION_VERSION in asked and self._config.application_version:
+            version = self._config.application_version.encode()
+            reply.append(ConfigurationAttribute(Attribute.APPLICATION_VERSION, version))
+        return tuple(reply)
+
+    def _addresses(
+        self, question: AssignAddresses, client: ClientSettings, user: User | None
+    ) -> list[ConfigurationAttribute]:
+        """One address of each family that is asked for and that there is; INTERNAL_ADDRESS_FAILURE when none is."""
+        reply: list[ConfigurationAttribute] = []
+        refusal: NegotiationFailed | None = None
+        for family, kind in _ADDRESSES:
+            wishes = [attribute for attribute in question.requested if attribute.type == kind]
+            own = (user.ipv4 if family == 4 else user.ipv6) if user is not None else None
+            if not wishes or not (own is not None or self.pools.has_family(client.pools, family)):
+                continue
+            try:
+                lease = self.pools.lease(
+                    client.pools,
+                    family,
+                    _holder(question.identity),
+                    question.remote,
+                    question.connection_id,
+                    wanted=_wish(wishes[0].value, family),
+                    own=own,
+                )
+            except NegotiationFailed as error:
+                refusal = error
+                continue
+            prefix = b"" if family == 4 else b"\x80"
+            reply.append(ConfigurationAttribute(kind, lease.address.packed + prefix))
+        if not reply and refusal is not None:
+            raise refusal
+        return reply
+
+
+_DNS = {4: Attribute.INTERNAL_IP4_DNS, 6: Attribute.INTERNAL_IP6_DNS}
+_ADDRESSES: tuple[tuple[Family, Attribute], ...] = (
+    (4, Attribute.INTERNAL_IP4_ADDRESS),
+    (6, Attribute.INTERNAL_IP6_ADDRESS),
+)
+
+
+def _holder(identity: Identity) -> str:
+    return str(identity).casefold()
+
+
+def _wish(value: bytes, family: Family) -> IpAddress | None:
+    """The address that a request names; None when it names none (or 0.0.0.0, as some clients write that)."""
+    octets = value[: 4 if family == 4 else 16]
+    if len(octets) != (4 if family == 4 else 16) or not any(octets):
+        return None
+    return ipaddress.ip_address(octets)
+
+
+def _subnets(client: ClientSettings) -> Iterable[ConfigurationAttribute]:
+    """INTERNAL_IP4_SUBNET (address and mask) and INTERNAL_IP6_SUBNET (address and prefix length)."""
+    for network in networks(client.subnets):
+        if isinstance(network, ipaddress.IPv4Network):
+            yield ConfigurationAttribute(
+                Attribute.INTERNAL_IP4_SUBNET, network.network_address.packed + network.netmask.packed
+            )
+        else:
+            yield ConfigurationAttribute(
+                Attribute.INTERNAL_IP6_SUBNET, network.network_address.packed + bytes([network.prefixlen])
+            )

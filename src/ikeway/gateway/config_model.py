@@ -1,0 +1,243 @@
+"""What a gateway's configuration may say, section by section; docs/gateway.md is made from this."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainValidator
+
+from ikeway.config import fields
+from ikeway.config.fields import (
+    FilePath,
+    IdentityText,
+    IpAddress,
+    IpNetwork,
+    Kind,
+    Listed,
+    PatternText,
+    Section,
+    Selector,
+)
+from ikeway.config.protocol import EspSection, IkeSection
+from ikeway.config.secrets import Secret
+from ikeway.config.trust import ChecksSection
+
+RANGE_TEXT = 'a network such as "10.99.0.0/24", or a range such as "10.99.0.10-10.99.0.200"'
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """Consecutive addresses, both ends included. Of an IPv4 network, the first and last address are left out."""
+
+    first: IpAddress
+    last: IpAddress
+    network: IpNetwork | None  # when it was written as one
+
+    @property
+    def size(self) -> int:
+        """How many addresses."""
+        return int(self.last) - int(self.first) + 1
+
+    def __contains__(self, address: IpAddress) -> bool:
+        return address.version == self.first.version and int(self.first) <= int(address) <= int(self.last)
+
+    def networks(self) -> tuple[IpNetwork, ...]:
+        """The networks that cover it, for routes."""
+        if self.network is not None:
+            return (self.network,)
+        return tuple(ipaddress.summarize_address_range(self.first, self.last))
+
+    def __str__(self) -> str:
+        return str(self.network) if self.network is not None else f"{self.first}-{self.last}"
+
+
+def parse_range(value: object) -> AddressRange:
+    """An address range, from the two forms that people write."""
+    text = str(value).strip()
+    if "-" not in text:
+        network = fields.parse_network(text)
+        # The first address of an IPv6 network belongs to its routers (RFC 4291 section 2.6.1).
+        spare = (1, 1) if network.version == 4 and network.prefixlen < 31 else (0, 0)
+        spare = (1, 0) if network.version == 6 and network.prefixlen < 127 else spare
+        return AddressRange(network[spare[0]], network[-1 - spare[1]], network)
+    try:
+        first, last = (ipaddress.ip_address(part.strip()) for part in text.split("-", 1))
+    except ValueError:
+        fields.refuse("this is no range of addresses", expected=RANGE_TEXT, got=text[:60])
+    if first.version != last.version or int(first) > int(last):
+        fields.refuse("the range ends before it begins", expected=RANGE_TEXT, got=text[:60])
+    return AddressRange(first, last, None)
+
+
+Range = Annotated[AddressRange, PlainValidator(parse_range), Kind(RANGE_TEXT)]
+Port = Annotated[int, fields.between(0, 65535), Kind("a port from 1 to 65535; 0 takes a free one")]
+Mtu = Annotated[int, fields.between(0, 65535), Kind("0, or octets from 576 to 65535")]
+Count = Annotated[int, fields.between(0, 10_000_000), Kind("a whole number")]
+InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,15}$"), Kind("up to 15 letters, digits, . _ -")]
+
+
+class GatewayPart(Section):
+    """Where the gateway listens, and how it proves who it is."""
+
+    listen: Listed[fields.Address] = Field(
+        default=(ipaddress.IPv4Address("0.0.0.0"), ipaddress.IPv6Address("::")),  # noqa: S104 - a gateway serves all
+        min_length=1,
+        description="The addresses to listen on. By default all.",
+    )
+    port: Port = Field(default=500, description="The IKE port.")
+    nat_port: Port = Field(
+        default=4500, description="The port for IKE and ESP in UDP, which all clients move to behind a NAT."
+    )
+    identity: IdentityText | None = Field(
+        default=None,
+        description=(
+            "Who the gateway is (IDr): the name that clients connect to. By default what the certificate says."
+        ),
+    )
+    certificate: FilePath | None = Field(
+        default=None, description="The gateway's certificate, followed by intermediate ones (PEM or DER)."
+    )
+    key: FilePath | None = Field(
+        default=None, description="Its private key. By default in the file of the certificate."
+    )
+    pkcs12: FilePath | None = Field(
+        default=None, description="Certificate and key in one PKCS#12 file, in place of `certificate` and `key`."
+    )
+    key_password: Secret | None = Field(default=None, description="What the key or PKCS#12 file is encrypted with.")
+    users: FilePath | None = Field(default=None, description="The users file.")
+    application_version: str = Field(
+        default="",
+        max_length=255,
+        description="What to answer a client that asks for the version (APPLICATION_VERSION). Empty: nothing.",
+    )
+
+
+class NetworkPart(Section):
+    """The gateway's host."""
+
+    interface: InterfaceName = Field(
+        default="", description="The name of the tunnel interface. By default a free `ikeway0`, `ikeway1`..."
+    )
+    addresses: Listed[fields.Interface] = Field(
+        default=(), description="The gateway's own addresses inside the tunnel."
+    )
+    mtu: Mtu = Field(default=0, description="The largest inner packet; 0 chooses it so that nothing fragments.")
+    forward: bool = Field(
+        default=True,
+        description="Let this host forward packets between clients and its networks, while the gateway runs.",
+    )
+    nat: bool | Listed[str] = Field(
+        default=False,
+        union_mode="left_to_right",
+        description=(
+            "Give what clients send to other networks this host's own address (nftables masquerade): `true`, or the "
+            "names of the interfaces where that is done."
+        ),
+        json_schema_extra={"kind": "true, false, or a list of interface names"},
+    )
+
+
+class PoolPart(Section):
+    """Addresses for clients."""
+
+    ipv4: Range | None = Field(default=None, description="IPv4 addresses to assign.")
+    ipv6: Range | None = Field(default=None, description="IPv6 addresses to assign.")
+
+
+class LimitsPart(Section):
+    """How much strangers can ask of the gateway."""
+
+    cookie_threshold: Count = Field(
+        default=32,
+        description=(
+            "With more half-open log-ins than this, clients must show that their address is real (COOKIE). 0: always."
+        ),
+    )
+    half_open: Count = Field(default=2000, description="With more half-open log-ins than this, new ones are dropped.")
+    half_open_per_address: Count = Field(default=16, description="The same for one source address.")
+    half_open_time: fields.Duration = Field(
+        default=30.0,
+        description=(
+            "A log-in that takes longer is given up. People who type their password while connecting need a minute."
+        ),
+    )
+
+
+class ConnectionEspPart(EspSection):
+    """What is different from [esp]."""
+
+
+class ConnectionPart(Section):
+    """Clients of one kind: how they log in, and what they get."""
+
+    login: Literal["eap-mschapv2", "certificate", "psk"] = Field(description="How clients prove who they are.")
+    identities: Listed[PatternText] = Field(
+        default=(),
+        description=(
+            "Which clients: identities or patterns. By default all. With EAP, it is the user name that counts."
+        ),
+    )
+    gateway_authentication: Literal["certificate", "psk", "eap-only"] | None = Field(
+        default=None,
+        description=(
+            "How the gateway proves who it is. By default `psk` when clients log in by `psk` and there is no "
+            "certificate, else `certificate`. `eap-only`: by the EAP method alone, for clients that do RFC 5998."
+        ),
+        json_schema_extra={"shown": "see text"},
+    )
+    ca: Listed[FilePath] = Field(
+        default=(), description="With `certificate`: files with the authorities that vouch for clients."
+    )
+    crls: Listed[FilePath] = Field(
+        default=(), description="With `certificate`: files with certificate revocation lists (CRLs)."
+    )
+    checks: ChecksSection = Field(default=ChecksSection(), description="With `certificate`: how strictly it is judged.")
+    pools: Listed[str] = Field(
+        default=(), description="The pools to assign addresses from: the first of each family that has one free."
+    )
+    subnets: Listed[Selector] = Field(
+        default=(), description="What clients may reach through the tunnel. By default everything."
+    )
+    client_subnets: Listed[Selector] = Field(
+        default=(),
+        description=(
+            "Networks behind the client, for gateways of branches. By default the client's assigned address only."
+        ),
+    )
+    dns: Listed[fields.Address] = Field(default=(), description="Name servers for clients.")
+    domains: Listed[fields.Domain] = Field(
+        default=(), description="Domains that these name servers are to be asked about. By default all."
+    )
+    single_pair: bool = Field(
+        default=False, description="Grant one pair of addresses at a time only (SINGLE_PAIR_REQUIRED)."
+    )
+    esp: ConnectionEspPart = Field(
+        default=ConnectionEspPart(),
+        description="What is different from [esp] for these clients.",
+        json_schema_extra={"shown": "as [esp]"},
+    )
+
+
+class GatewayIkePart(IkeSection):
+    """The IKE SA: the control channel."""
+
+    prefer_client_order: bool = Field(
+        default=False,
+        description="Of the proposals in common, take the one that the client likes best instead of the gateway's.",
+    )
+
+
+class GatewayFile(Section):
+    """A gateway's configuration."""
+
+    gateway: GatewayPart
+    network: NetworkPart = NetworkPart()
+    limits: LimitsPart = LimitsPart()
+    ike: GatewayIkePart = GatewayIkePart()
+    esp: EspSection = EspSection()
+    pools: dict[str, PoolPart] = Field(default={}, description="Pools of addresses, each with a name: `[pools.NAME]`.")
+    connections: dict[str, ConnectionPart] = Field(
+        min_length=1, description="Who may connect: `[connections.NAME]`. The first that fits a client is taken."
+    )

@@ -1,0 +1,131 @@
+"""Which connection a client gets: by how it logs in, whom it looks for, and who it says it is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from ikeway.auth.identity import Identity, IdentityPattern
+from ikeway.eap.questions import SecretQuestion
+from ikeway.errors import AuthenticationFailed, IkewayError, Side
+from ikeway.ike.questions import SelectConnection
+from ikeway.ike.settings import Connection
+from ikeway.questions import Ask, Question
+from ikeway.wire.registry import AuthenticationMethod, NotifyType
+
+Answer = TypeVar("Answer")
+
+_LOGIN_WORDS = {"eap-mschapv2": "EAP", "psk": "a pre-shared key", "certificate": "a certificate"}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A connection that a client may get: `connections` has one for each of `patterns`."""
+
+    login: str
+    patterns: tuple[IdentityPattern, ...]
+    names: tuple[Identity, ...]  # what the gateway can call itself; empty: what the client calls it
+    connections: tuple[Connection, ...]
+
+    @property
+    def name(self) -> str:
+        """Its name in the configuration."""
+        return self.connections[0].name
+
+
+def login_of(method: AuthenticationMethod | None) -> str:
+    """How a client logs in that sent an AUTH payload of this method, or none (RFC 7296 section 2.16)."""
+    if method is None:
+        return "eap-mschapv2"
+    return "psk" if method == AuthenticationMethod.SHARED_KEY_MIC else "certificate"
+
+
+def select_connection(candidates: Sequence[Candidate], question: SelectConnection) -> Connection:
+    """The first connection that fits. Raises `AuthenticationFailed` that says what did not fit."""
+    login = login_of(question.method)
+    by_login = [candidate for candidate in candidates if candidate.login == login]
+    if not by_login:
+        offered = ", ".join(dict.fromkeys(_LOGIN_WORDS[candidate.login] for candidate in candidates))
+        raise _refused(
+            f"{question.initiator_identity} wants to log in by {_LOGIN_WORDS[login]}, which no connection here takes",
+            expected=offered,
+            got=_LOGIN_WORDS[login],
+            remedy=f'set the client to {offered}, or add a connection with login = "{login}"',
+        )
+    by_name = [candidate for candidate in by_login if _name_for(candidate, question.responder_identity) is not None]
+    if not by_name:
+        names = ", ".join(dict.fromkeys(str(name) for candidate in by_login for name in candidate.names))
+        raise _refused(
+            f"{question.initiator_identity} looks for another gateway",
+            expected=names,
+            got=str(question.responder_identity),
+            remedy="correct the remote identity on the client, or `identity` (or the certificate's names) here",
+        )
+    candidate, connection = _by_identity(by_name, login, question.initiator_identity)
+    wanted = question.responder_identity
+    if wanted is None or (candidate.names and wanted.matches(candidate.names[0])):
+        return connection
+    return replace(connection, local_identity=_name_for(candidate, wanted))
+
+
+def scoped_to(patterns: Sequence[IdentityPattern]) -> Callable[[Ask], Ask]:
+    """Let an EAP log-in ask only for users that a pattern allows; others are unknown to it."""
+
+    def scope(ask: Ask) -> Ask:
+        def scoped(question: Question[Answer]) -> Awaitable[Answer]:
+            if isinstance(question, SecretQuestion) and not user_matches(patterns, question.identity):
+                return _nobody()  # type: ignore[return-value] # None is one of the answers of this question
+            return ask(question)
+
+        return scoped
+
+    return scope if patterns else lambda ask: ask
+
+
+def user_matches(patterns: Sequence[IdentityPattern], user: bytes) -> bool:
+    """True when one of the patterns allows this EAP user name."""
+    try:
+        identity = Identity.parse(user.decode())
+    except (IkewayError, UnicodeDecodeError):
+        return False
+    return any(pattern.matches(identity) for pattern in patterns)
+
+
+def _by_identity(candidates: Sequence[Candidate], login: str, identity: Identity) -> tuple[Candidate, Connection]:
+    for candidate in candidates:
+        for pattern, connection in zip(candidate.patterns, candidate.connections, strict=True):
+            if pattern.matches(identity):
+                return candidate, connection
+    if login == "eap-mschapv2":
+        # Clients that log in by EAP put into IDi what they like (Windows its address); the user name comes later.
+        return candidates[0], candidates[0].connections[0]
+    patterns = ", ".join(dict.fromkeys(str(pattern) for candidate in candidates for pattern in candidate.patterns))
+    raise _refused(
+        f"no connection here is for {identity}",
+        expected=patterns,
+        got=str(identity),
+        remedy="correct the client's own identity, or add it to `identities` of a connection",
+    )
+
+
+def _name_for(candidate: Candidate, wanted: Identity | None) -> Identity | None:
+    """What the gateway calls itself to a client that looks for `wanted`; None when it is not that."""
+    if not candidate.names:
+        return wanted or _ANONYMOUS
+    if wanted is None:
+        return candidate.names[0]
+    return next((name for name in candidate.names if wanted.matches(name)), None)
+
+
+async def _nobody() -> None:
+    return None
+
+
+def _refused(reason: str, *, expected: str, got: str, remedy: str) -> AuthenticationFailed:
+    return AuthenticationFailed(
+        reason, notify=NotifyType.AUTHENTICATION_FAILED, expected=expected, got=got, side=Side.BOTH, remedy=remedy
+    )
+
+
+_ANONYMOUS = Identity.parse("0.0.0.0")  # noqa: S104 - stands for "our address" here, is never sent

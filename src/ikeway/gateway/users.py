@@ -1,0 +1,159 @@
+"""Users: who they are, what proves it, which addresses are theirs.
+
+`UserStore` is what the gateway needs; a file serves small sites, a database can serve large ones.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Protocol
+
+from pydantic import Field, PlainValidator, SecretStr
+
+from ikeway.config import fields
+from ikeway.config.errors import ConfigErrors
+from ikeway.config.fields import Kind, Section
+from ikeway.config.reading import Document, read_document, validate
+from ikeway.config.secrets import shared_secret
+from ikeway.errors import ConfigError
+
+EVERYONE = "%any"  # an entry whose shared secret serves all who have no entry of their own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """One user."""
+
+    name: str
+    password: str | None = field(default=None, repr=False)
+    nt_hash: bytes | None = field(default=None, repr=False)
+    psk: bytes | None = field(default=None, repr=False)
+    ipv4: ipaddress.IPv4Address | None = None
+    ipv6: ipaddress.IPv6Address | None = None
+    disabled: bool = False
+
+
+class UserStore(Protocol):
+    """Where users are looked up. May be slow; may raise `HostError` when it cannot be reached."""
+
+    async def find(self, name: str) -> User | None:
+        """The user of that name (an identity's text, an EAP user name), without regard to case; None when unknown."""
+        ...
+
+
+def _hidden(parse_text: str, pattern: str) -> PlainValidator:
+    import re
+
+    def check(value: object) -> SecretStr:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value, re.DOTALL):
+            fields.refuse("this is not what is expected here", expected=parse_text)
+        return SecretStr(value)
+
+    return PlainValidator(check)
+
+
+def _check_psk(value: object) -> SecretStr:
+    if not isinstance(value, str) or not value:
+        fields.refuse("a text is needed", expected=PSK_TEXT)
+    try:
+        shared_secret(value)
+    except ConfigError as error:
+        fields.refuse_error(error)
+    return SecretStr(value)
+
+
+PASSWORD_TEXT = "a text of 1 to 256 characters"  # noqa: S105 - not one
+PSK_TEXT = 'a text, or octets as "0x..." or base64 as "0s..."'
+HASH_TEXT = "32 hexadecimal digits"
+Password = Annotated[SecretStr, _hidden(PASSWORD_TEXT, ".{1,256}"), Kind(PASSWORD_TEXT, secret=True)]
+NtHash = Annotated[SecretStr, _hidden(HASH_TEXT, "[0-9A-Fa-f]{32}"), Kind(HASH_TEXT, secret=True)]
+Psk = Annotated[SecretStr, PlainValidator(_check_psk), Kind(PSK_TEXT, secret=True)]
+
+
+class UserPart(Section):
+    """One user."""
+
+    password: Password | None = Field(default=None, description="The password for EAP-MSCHAPv2.")
+    nt_hash: NtHash | None = Field(default=None, description="In place of `password`: its NT hash (MD4 of UTF-16LE).")
+    psk: Psk | None = Field(
+        default=None, description="The pre-shared key. The user `%any` has the one of all who have none of their own."
+    )
+    ipv4: fields.Address | None = Field(default=None, description="The IPv4 address that this user always gets.")
+    ipv6: fields.Address | None = Field(default=None, description="The IPv6 address that this user always gets.")
+    disabled: bool = Field(default=False, description="Refuse this user, whatever proves who it is.")
+
+
+class UsersFile(Section):
+    """A users file."""
+
+    users: dict[str, UserPart] = Field(default={}, description='Users by name: `[users."alice@example.com"]`.')
+
+
+class FileUserStore:
+    """The users of a file."""
+
+    def __init__(self, users: dict[str, User]) -> None:
+        """Take users by their name; names are compared without case."""
+        self._users = {name.casefold(): user for name, user in users.items()}
+
+    async def find(self, name: str) -> User | None:
+        """The user of that name."""
+        return self._users.get(name.casefold())
+
+    @property
+    def all(self) -> tuple[User, ...]:
+        """All users, for checks of the configuration."""
+        return tuple(self._users.values())
+
+
+def load_users(path: Path) -> FileUserStore:
+    """Read a users file, which only its owner may read. Raises `ConfigError`."""
+    document = read_document(path)
+    if not document.private:
+        raise ConfigError(
+            "others may read the users file, and it holds passwords",
+            file=str(path),
+            expected="mode 0600, owned by you or root",
+            remedy=f"chmod 600 {shlex.quote(str(path))}",
+        )
+    file, problems = validate(document, UsersFile)
+    users: dict[str, User] = {}
+    for name, part in (file.users if file is not None else {}).items():
+        problems.errors.extend(_mistakes(document, name, part, users))
+        users[name.casefold()] = _user(name, part)
+    if problems.errors:
+        raise ConfigErrors(problems.errors)
+    return FileUserStore(users)
+
+
+def _user(name: str, part: UserPart) -> User:
+    return User(
+        name=name,
+        password=part.password.get_secret_value() if part.password else None,
+        nt_hash=bytes.fromhex(part.nt_hash.get_secret_value()) if part.nt_hash else None,
+        psk=shared_secret(part.psk.get_secret_value()) if part.psk else None,
+        ipv4=part.ipv4 if isinstance(part.ipv4, ipaddress.IPv4Address) else None,
+        ipv6=part.ipv6 if isinstance(part.ipv6, ipaddress.IPv6Address) else None,
+        disabled=part.disabled,
+    )
+
+
+def _mistakes(document: Document, name: str, part: UserPart, earlier: dict[str, User]) -> list[ConfigError]:
+    found = []
+    at = ("users", name)
+    if name.casefold() in earlier:
+        found.append(document.error(at, f"there are two users {name!r} (case does not count)", remedy="remove one"))
+    if part.password is not None and part.nt_hash is not None:
+        found.append(document.error((*at, "nt_hash"), "there are both `password` and `nt_hash`", remedy="remove one"))
+    for key, kind in (("ipv4", ipaddress.IPv4Address), ("ipv6", ipaddress.IPv6Address)):
+        address = getattr(part, key)
+        if address is not None and not isinstance(address, kind):
+            found.append(
+                document.error((*at, key), f"{address} is no {key} address", remedy="move it to the other key")
+            )
+    if name == EVERYONE and (part.password is not None or part.nt_hash is not None or part.ipv4 or part.ipv6):
+        found.append(document.error(at, f"{EVERYONE} can have a `psk` only", remedy="remove the other keys"))
+    return found
