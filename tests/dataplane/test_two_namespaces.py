@@ -7,11 +7,8 @@ import os
 
 import pytest
 
-from ikeway.esp.parameters import EspTransforms
-from ikeway.wire.registry import EncryptionAlgorithm as E
-from ikeway.wire.registry import IntegrityAlgorithm as I
 from tests.dataplane.namespaces import run_in
-from tests.dataplane.tunnels import GCM, Side, connect, two_sides
+from tests.dataplane.tunnels import Side, connect, two_sides
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: namespaces and TUN")]
 

@@ -16,7 +16,7 @@ from ikeway.dataplane.userspace.sockets import open_esp, open_udp
 from ikeway.esp.parameters import Encapsulation, EspSa, EspTransforms, Mode
 from ikeway.host.tun import open_tun
 from ikeway.wire.payloads import TrafficSelector
-from ikeway.wire.registry import EncryptionAlgorithm, IntegrityAlgorithm, TrafficSelectorType
+from ikeway.wire.registry import EncryptionAlgorithm, TrafficSelectorType
 from tests.dataplane.namespaces import inside, ip, two_namespaces
 
 GCM = EspTransforms(encryption=EncryptionAlgorithm.ENCR_AES_GCM_16, key_bits=128, integrity=None)

@@ -1,0 +1,147 @@
+"""Sealing and opening, and what hostile octets do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ikeway.esp.drops import Drop
+from ikeway.esp.inbound import InboundSa, Opened
+from ikeway.esp.outbound import OutboundSa
+from ikeway.esp.parameters import EspLimits, EspSa
+from ikeway.esp.sequence import LAST_SHORT
+from tests.esp.material import SUITES, esp_sa
+
+
+def pair(suite: str = "aes128gcm16", **changes: object) -> tuple[OutboundSa, InboundSa]:
+    sa = esp_sa(suite, **changes)
+    return OutboundSa(sa), InboundSa(sa)
+
+
+def sealed(sender: OutboundSa, payload: bytes = b"payload", next_header: int = 4) -> bytes:
+    packet = sender.seal(payload, next_header)
+    assert isinstance(packet, bytes)
+    return packet
+
+
+@pytest.mark.parametrize("esn", [False, True], ids=["", "esn"])
+@pytest.mark.parametrize("suite", SUITES)
+def test_what_is_sealed_opens(suite: str, esn: bool) -> None:
+    sender, receiver = pair(suite, esn=esn)
+    for length in (0, 1, 2, 3, 4, 13, 14, 15, 16, 17, 1400):
+        payload = bytes(length)
+        packet = sealed(sender, payload, 41)
+        assert len(packet) == length + sender.overhead(length)
+        assert (len(packet) - receiver._head - receiver._cipher.icv_octets) % 4 == 0
+        assert receiver.open(packet) == Opened(payload, 41, True)
+        assert receiver.open(packet) == Drop.REPLAYED
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_longest_payload_for_a_room(suite: str) -> None:
+    sender = OutboundSa(esp_sa(suite))
+    for room in range(100, 200):
+        largest = sender.largest_payload(room)
+        assert largest + sender.overhead(largest) <= room
+        assert largest + 1 + sender.overhead(largest + 1) > room
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_changed_octet_is_noticed(suite: str) -> None:
+    sender, receiver = pair(suite, esn=True)
+    packet = sealed(sender)
+    for at in range(4, len(packet)):  # the SPI is what led here
+        changed = bytearray(packet)
+        changed[at] ^= 0x40
+        assert isinstance(receiver.open(bytes(changed)), Drop), at
+    assert receiver.window.highest == 0
+    assert isinstance(receiver.open(packet), Opened)
+
+
+@given(octets=st.binary(max_size=200), suite=st.sampled_from(sorted(SUITES)), esn=st.booleans())
+@settings(max_examples=400)
+def test_hostile_octets_are_dropped_for_a_reason(octets: bytes, suite: str, esn: bool) -> None:
+    receiver = InboundSa(esp_sa(suite, esn=esn))
+    assert receiver.open(octets) in (Drop.TOO_SHORT, Drop.REPLAYED, Drop.TOO_OLD, Drop.INTEGRITY)
+    assert receiver.window.highest == 0
+
+
+@given(plain=st.binary(min_size=1, max_size=64))
+def test_any_authentic_plaintext_opens_or_is_dropped(plain: bytes) -> None:
+    sender, receiver = pair()
+    plain += bytes(-len(plain) % 4)
+    packet = sender.seal_padded(plain, 0)
+    padding = plain[-2]
+    opened = receiver.open(packet)
+    if plain[-1] == 59:
+        assert opened == Drop.DUMMY
+    elif padding + 2 <= len(plain) and plain[len(plain) - 2 - padding : -2] == bytes(range(1, padding + 1)):
+        assert opened == Opened(plain[: len(plain) - 2 - padding], plain[-1], True)
+    else:
+        assert opened == Drop.PADDING
+
+
+def test_more_padding_than_needed_is_accepted() -> None:
+    sender, receiver = pair()
+    packet = sender.seal_padded(b"load" + bytes(range(1, 255)) + bytes((254, 4)), 4)
+    assert receiver.open(packet) == Opened(b"load", 4, True)
+
+
+def test_newest_is_said_of_packets_beyond_the_highest_only() -> None:
+    sender, receiver = pair()
+    first, second, third = (sealed(sender) for _ in range(3))
+    assert [receiver.open(p).newest for p in (second, first, third)] == [True, False, True]
+
+
+def test_sequence_numbers_never_wrap() -> None:
+    sender, receiver = pair()
+    sender.sequence = LAST_SHORT - 2
+    assert not sender.hard_due
+    receiver.window.add(LAST_SHORT - 10)
+    for _ in range(2):
+        assert isinstance(receiver.open(sealed(sender)), Opened)
+    assert sender.hard_due
+    assert sender.seal(b"", 4) == Drop.SEQUENCE_END
+    assert sender.sequence == LAST_SHORT
+    assert receiver.soft_due
+
+
+def test_extended_numbers_go_on_over_the_edge() -> None:
+    sender, receiver = pair(esn=True)
+    sender.sequence = LAST_SHORT - 1
+    receiver.window.add(LAST_SHORT - 5)
+    packets = [sealed(sender) for _ in range(5)]
+    assert all(isinstance(receiver.open(p), Opened) for p in reversed(packets))
+    assert receiver.window.highest == LAST_SHORT + 4
+    assert not sender.hard_due
+
+
+def test_limits_of_packets() -> None:
+    sender, receiver = pair(limits=EspLimits(soft_packets=2, hard_packets=3))
+    for due in (False, True, True):
+        opened = receiver.open(sealed(sender))
+        assert isinstance(opened, Opened)
+        receiver.usage.packets += 1
+        assert sender.soft_due == receiver.soft_due == due
+    assert sender.hard_due
+    assert receiver.hard_due
+    assert sender.seal(b"", 4) == Drop.EXPIRED
+    assert receiver.open(OutboundSa(receiver.parameters).seal_padded(b"\1\2\2\4", 0)) == Drop.EXPIRED
+
+
+def test_limits_of_octets() -> None:
+    sender = OutboundSa(esp_sa(limits=EspLimits(soft_bytes=10, hard_bytes=20)))
+    assert isinstance(sender.seal(bytes(10), 4), bytes)
+    assert sender.soft_due
+    assert isinstance(sender.seal(bytes(10), 4), bytes)
+    assert sender.seal(b"", 4) == Drop.EXPIRED
+    assert (sender.usage.packets, sender.usage.octets) == (2, 20)
+
+
+def test_keys_are_not_shown() -> None:
+    sa: EspSa = replace(esp_sa("aes256-sha256"), encryption_key=b"K" * 32, integrity_key=b"I" * 32)
+    assert "KKKK" not in repr(sa)
+    assert "IIII" not in repr(sa)

@@ -1,0 +1,65 @@
+"""The replay window against a model: a set of everything accepted."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ikeway.esp.replay import LARGEST, ReplayWindow
+
+SIZES = st.sampled_from((1, 2, 3, 31, 32, 33, 64, 1000, 4096))
+
+
+@st.composite
+def arrivals(draw: st.DrawFn) -> tuple[int, list[tuple[int, bool]]]:
+    """A window size, and numbers around a wandering position, authentic or not."""
+    size = draw(SIZES)
+    at, numbers = 0, []
+    for _ in range(draw(st.integers(1, 80))):
+        at = max(at + draw(st.sampled_from((0, 1, 1, 1, 2, size - 1, size, size + 1, 3 * size))), 0)
+        numbers.append(
+            (max(at - draw(st.integers(0, 2 * size + 2)) * draw(st.booleans()), 0), draw(st.integers(0, 9)) > 0)
+        )
+    return size, numbers
+
+
+@given(arrivals())
+def test_accepts_what_the_model_accepts(case: tuple[int, list[tuple[int, bool]]]) -> None:
+    size, numbers = case
+    window, accepted = ReplayWindow(size), set()
+    for number, authentic in numbers:
+        highest = max(accepted, default=0)
+        expected = number > 0 and number > highest - size and number not in accepted
+        assert window.is_new(number) == expected
+        assert window.is_too_old(number) == (number <= highest - size)
+        if expected and authentic:  # verify, then update: a forged packet leaves no trace
+            window.add(number)
+            accepted.add(number)
+        assert window.highest == max(accepted, default=0)
+
+
+def test_without_a_window_only_order_is_known() -> None:
+    window = ReplayWindow(0)
+    for number in (5, 5, 3):
+        assert window.is_new(number)
+        window.add(number)
+    assert window.highest == 5
+    assert not window.is_new(0)
+    assert not window.is_too_old(1)
+
+
+def test_numbers_of_64_bits() -> None:
+    window = ReplayWindow(64)
+    window.add(2**32 + 5)
+    assert window.is_new(2**32 - 3)
+    window.add(2**32 - 3)
+    assert not window.is_new(2**32 - 3)
+    assert not window.is_new(2**32 - 59)
+    assert window.is_new(2**64 - 1)
+
+
+@pytest.mark.parametrize("size", [-1, LARGEST + 1])
+def test_sizes_have_a_limit(size: int) -> None:
+    with pytest.raises(ValueError, match="replay window"):
+        ReplayWindow(size)
