@@ -69,8 +69,8 @@ def boot_id() -> str:
         return ""
 
 
-def network_namespace(pid: int | str = "self") -> int | None:
-    """The inode number of a process's network namespace; None when we may not know."""
+def network_namespace(pid: int | str = "thread-self") -> int | None:
+    """The inode number of the network namespace of a process, or of this thread; None when we may not know."""
     return _inode(Path(f"/proc/{pid}/ns/net"))
 
 

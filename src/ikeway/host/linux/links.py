@@ -28,8 +28,8 @@ _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _IFLA_IFNAME = 3
 _IFLA_MTU = 4
 _IFLA_LINKINFO = 18
-_IFLA_NET_NS_PID = 19
 _IFLA_AF_SPEC = 26
+_IFLA_NET_NS_FD = 28
 _IFLA_INFO_KIND = 1
 _IFLA_INFO_DATA = 2
 _VETH_INFO_PEER = 1
@@ -124,11 +124,11 @@ def silence_ipv6(nl: Netlink, name: str) -> None:
             raise
 
 
-def add_veth(nl: Netlink, name: str, peer: str, peer_pid: int | None = None) -> None:
-    """Make a pair of virtual Ethernet interfaces, the peer in the network namespace of process `peer_pid`."""
+def add_veth(nl: Netlink, name: str, peer: str, peer_namespace: int | None = None) -> None:
+    """Make a pair of virtual Ethernet interfaces, the peer in the network namespace that descriptor refers to."""
     there = {_IFLA_IFNAME: _text(peer)}
-    if peer_pid is not None:
-        there[_IFLA_NET_NS_PID] = struct.pack("=I", peer_pid)
+    if peer_namespace is not None:
+        there[_IFLA_NET_NS_FD] = struct.pack("=I", peer_namespace)
     peer_octets = _LINK.pack(0, 0, 0, 0, 0) + encode_attributes(there)
     description = encode_attributes({_VETH_INFO_PEER | netlink.NLA_F_NESTED: peer_octets})
     kind = encode_attributes({_IFLA_INFO_KIND: b"veth", _IFLA_INFO_DATA | netlink.NLA_F_NESTED: description})
