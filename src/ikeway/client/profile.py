@@ -73,7 +73,7 @@ class Profile:
     username: str  # for EAP; empty with other methods
     password: SecretSource | None = field(repr=False)
     psk: SecretSource | None = field(repr=False)
-    _connection: Connection
+    _connection: Connection = field(repr=False)
 
     def connection(self) -> Connection:
         """What may be agreed with the gateway. Passwords and shared secrets are not in it: they are asked for with
@@ -121,7 +121,7 @@ def load_profile(name_or_path: str | Path, prompt: Prompt | None = None) -> Prof
             interface=network.interface,
             mtu=network.mtu,
             addresses=network.addresses,
-            routes=None if network.routes == "granted" else network.routes,
+            routes=_routes(network),
             keep_local_networks=network.keep_local_networks,
             block_leaks=network.block_leaks,
             dns=network.dns,
@@ -337,6 +337,13 @@ class _Builder:
                     self._problems.add(
                         ("network", name), f'`{name}` is not used: dns = "off"', remedy="remove it, or `dns`"
                     )
+
+
+def _routes(network: NetworkSection) -> tuple[IpNetwork, ...] | None:
+    """The networks to route through the tunnel; None for all that are granted."""
+    if "granted" in network.routes:
+        return None
+    return tuple(route for route in network.routes if not isinstance(route, str))
 
 
 def _username(file: ProfileFile) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainValidator
 
 from ikeway.config import fields
-from ikeway.config.fields import FilePath, IdentityText, IpAddress, Kind, Listed, PatternText, Section
+from ikeway.config.fields import FilePath, IdentityText, IpAddress, IpNetwork, Kind, Listed, PatternText, Section
 from ikeway.config.protocol import ChildSection, ClientEspSection, IkeSection
 from ikeway.config.secrets import Secret
 from ikeway.config.trust import ChecksSection
@@ -23,10 +23,15 @@ def _parse_wish(value: object) -> str | IpAddress:
         fields.refuse("this is no address to ask for", expected=WISH_TEXT, got=str(value)[:60])
 
 
+def _parse_route(value: object) -> str | IpNetwork:
+    return "granted" if value == "granted" else fields.parse_network(value)
+
+
 WISH_TEXT = '"ipv4", "ipv6", or one address such as "10.0.0.7"'
 Port = Annotated[int, fields.between(1, 65535), Kind("a port from 1 to 65535")]
 Mtu = Annotated[int, fields.between(0, 65535), Kind("0, or octets from 576 to 65535")]
 Wish = Annotated[str | IpAddress, PlainValidator(_parse_wish), Kind(WISH_TEXT)]
+Route = Annotated[str | IpNetwork, PlainValidator(_parse_route), Kind('"granted", or a network such as "10.1.0.0/16"')]
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,15}$"), Kind("up to 15 letters, digits, . _ -")]
 
 
@@ -141,13 +146,13 @@ class NetworkSection(Section):
     addresses: Listed[fields.Interface] = Field(
         default=(), description="Addresses of the tunnel interface that the gateway does not assign."
     )
-    routes: Literal["granted"] | Listed[fields.Network] = Field(
-        default="granted",
-        union_mode="left_to_right",
+    routes: Listed[Route] = Field(
+        default=("granted",),
         description=(
             "What goes through the tunnel: all that the gateway grants, or only these networks of it. An empty list "
             "sets no routes."
         ),
+        json_schema_extra={"shown": '"granted"'},
     )
     keep_local_networks: bool = Field(
         default=True,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.utils import CryptographyDeprecationWarning
 
 from ikeway.auth.certificate import CertificateCredential, CertificatePolicy, TrustStore
 from ikeway.auth.parse import (
@@ -141,7 +143,10 @@ def _parse(
         problems.add(at, f"{path} cannot be read: {error.strerror}", remedy="check the name, owner and permissions")
         return ()
     try:
-        return tuple(parse(octets))
+        with warnings.catch_warnings():
+            # Old roots that every system trusts have serial numbers which cryptography grumbles about.
+            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            return tuple(parse(octets))
     except ConfigError as error:
         problems.add(at, f"{path}: {error.reason}", expected=error.expected, got=error.got, remedy=error.remedy)
         return ()

@@ -33,11 +33,12 @@ def explain(model: type[BaseModel], detail: ErrorDetails) -> Mistake:
     """Translate one of pydantic's errors about `model`."""
     location = detail["loc"]
     steps = list(_walk(model, location))
-    name = ".".join(str(part) for part in location)
+    name = spell(location)
+    correct = f"correct `{name}`"
     kind = detail["type"]
     if kind == "missing":
         expected = kind_of(steps[-1]) if steps else ""
-        where = f"[{'.'.join(str(part) for part in location[:-1])}]" if len(location) > 1 else "the file"
+        where = f"[{spell(location[:-1])}]" if len(location) > 1 else "the file"
         return Mistake(location, f"`{location[-1]}` is missing in {where}", expected, remedy=f"add `{location[-1]}`")
     if kind == "extra_forbidden":
         return _unknown_key(model, location, steps)
@@ -48,11 +49,19 @@ def explain(model: type[BaseModel], detail: ErrorDetails) -> Mistake:
             f"`{name}`: {context['reason']}",
             context["expected"],
             context["got"],
-            context["remedy"],
+            context["remedy"] or correct,
         )
     expected = kind_of(steps[-1]) if steps else ""
     got = "" if any(is_secret(step) for step in steps) else shorten(detail["input"])
-    return Mistake(location, f"`{name}` is not right", expected or detail["msg"], got, f"change `{location[-1]}`")
+    return Mistake(location, f"`{name}` is not right", expected or detail["msg"], got, correct)
+
+
+def spell(location: Sequence[str | int]) -> str:
+    """A location as a person would write it: `connections.office.identities[2]`, counted from 1."""
+    text = ""
+    for part in location:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
 
 
 def shorten(value: object) -> str:
@@ -101,6 +110,8 @@ def is_secret(annotation: Annotation) -> bool:
 
 def model_of(annotation: Annotation) -> type[BaseModel] | None:
     """The model that an annotation wraps: `Model | None`, `dict[str, Model]`, `list[Model]`."""
+    if isinstance(annotation, FieldInfo):
+        return model_of(annotation.annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for argument in typing.get_args(annotation) if (found := model_of(argument))), None)
@@ -144,6 +155,6 @@ def _unknown_key(model: type[BaseModel], location: Sequence[str | int], steps: S
     holder = model_of(steps[len(parents) - 1]) if parents else model
     known = sorted(fields_of(holder)) if holder else []
     near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.6)
-    where = f" in [{'.'.join(str(part) for part in parents)}]" if parents else ""
+    where = f" in [{spell(parents)}]" if parents else ""
     remedy = f"write `{near[0]}`" if near else f"remove `{last}`"
     return Mistake(tuple(location), f"unknown key `{last}`{where}", ", ".join(known), remedy=remedy)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
@@ -247,8 +246,3 @@ def between(low: float, high: float) -> AfterValidator:
         return value
 
     return AfterValidator(check)
-
-
-def join(location: Sequence[str | int]) -> str:
-    """A location as the file would write it."""
-    return ".".join(str(part) for part in location)

@@ -337,7 +337,7 @@ class _Builder:
                 expected="0, or 576 (IPv6: 1280) and more",
                 remedy="write 0 to have it chosen",
             )
-        if network.nat and not network.forward:
+        if any(network.nat) and not network.forward:
             self._problems.add(("network", "nat"), "`nat` needs `forward`", remedy="write forward = true")
 
     def _reserved(self) -> frozenset[IpAddress]:
@@ -393,6 +393,7 @@ class _Builder:
             mtu=file.network.mtu,
             pools=tuple(dict.fromkeys(reached)),
             forward=file.network.forward,
-            masquerade=bool(nat),
-            masquerade_interfaces=() if isinstance(nat, bool) else nat,
+            masquerade=any(nat),
+            # Without names (or with `true` among them) wherever packets leave.
+            masquerade_interfaces=() if True in nat else tuple(each for each in nat if isinstance(each, str)),
         )

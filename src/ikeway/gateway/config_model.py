@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -71,10 +72,17 @@ def parse_range(value: object) -> AddressRange:
     return AddressRange(first, last, None)
 
 
+def _parse_masquerade(value: object) -> bool | str:
+    if not isinstance(value, bool | str) or (isinstance(value, str) and not re.fullmatch(r"[\w.@-]{1,15}", value)):
+        fields.refuse("this is no name of an interface", expected="true, false, or names of interfaces")
+    return value
+
+
 Range = Annotated[AddressRange, PlainValidator(parse_range), Kind(RANGE_TEXT)]
 Port = Annotated[int, fields.between(0, 65535), Kind("a port from 1 to 65535; 0 takes a free one")]
 Mtu = Annotated[int, fields.between(0, 65535), Kind("0, or octets from 576 to 65535")]
 Count = Annotated[int, fields.between(0, 10_000_000), Kind("a whole number")]
+Masquerade = Annotated[bool | str, PlainValidator(_parse_masquerade), Kind("true, false, or names of interfaces")]
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,15}$"), Kind("up to 15 letters, digits, . _ -")]
 
 
@@ -128,14 +136,13 @@ class NetworkPart(Section):
         default=True,
         description="Let this host forward packets between clients and its networks, while the gateway runs.",
     )
-    nat: bool | Listed[str] = Field(
-        default=False,
-        union_mode="left_to_right",
+    nat: Listed[Masquerade] = Field(
+        default=(False,),
         description=(
             "Give what clients send to other networks this host's own address (nftables masquerade): `true`, or the "
             "names of the interfaces where that is done."
         ),
-        json_schema_extra={"kind": "true, false, or a list of interface names"},
+        json_schema_extra={"shown": "false"},
     )
 
 
