@@ -92,7 +92,8 @@ class Channel:
     retransmission: Retransmission = Retransmission()
     reassembly_limit: int = 65536
     protection: Protection | None = None
-    fragment_octets: int = 0  # 0: the peer cannot put fragments together
+    accept_fragments: bool = False  # both sides announced RFC 7383
+    fragment_octets: int = 0  # of the IP packets that we make; 0: none are made
     window: int = 1  # requests that the peer may have outstanding
     peer_window: int = 1  # requests that we may have outstanding
     next_id: int = 0
@@ -247,7 +248,7 @@ class Channel:
         last = message.payloads[-1] if message.payloads else None
         if isinstance(last, Encrypted):
             first, plaintext = int(last.first_payload), self.protection.open(octets, last)
-        elif isinstance(last, EncryptedFragment) and self.fragment_octets:
+        elif isinstance(last, EncryptedFragment) and self.accept_fragments:
             whole = self._open_fragment(header, octets, last)
             if whole is None:
                 return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeAlias
 
 from ikeway.crypto.algorithms import EncryptionInfo, encryption_info, integrity_info
@@ -24,7 +25,6 @@ from ikeway.wire.registry import (
     KeyExchangeMethod,
     ProtocolId,
     PseudorandomFunction,
-    TransformAttributeType,
     TransformType,
 )
 
@@ -56,16 +56,17 @@ __all__ = [
 ]
 
 _T = TransformType
-_ADDITIONAL = (_T.ADDKE1, _T.ADDKE2, _T.ADDKE3, _T.ADDKE4, _T.ADDKE5, _T.ADDKE6, _T.ADDKE7)
-_KEY_EXCHANGES = frozenset((_T.KE, *_ADDITIONAL))
+_ADDITIONAL = frozenset(range(_T.ADDKE1, _T.ADDKE7 + 1))
+_KEY_EXCHANGES = _ADDITIONAL | {_T.KE}
 _MANDATORY = {
     ProtocolId.IKE: (_T.ENCR, _T.PRF, _T.KE),
     ProtocolId.ESP: (_T.ENCR, _T.ESN),
 }
 _OPTIONAL = {
-    ProtocolId.IKE: (_T.INTEG, *_ADDITIONAL),
-    ProtocolId.ESP: (_T.INTEG, _T.KE, *_ADDITIONAL),
+    ProtocolId.IKE: _ADDITIONAL | {_T.INTEG},
+    ProtocolId.ESP: _ADDITIONAL | {_T.INTEG, _T.KE},
 }
+_UNDERSTOOD = {protocol: _OPTIONAL[protocol].union(kinds) for protocol, kinds in _MANDATORY.items()}
 
 _Choice: TypeAlias = tuple[int, int | None]
 """Transform ID and key length in bits."""
@@ -105,17 +106,7 @@ class Suite:
 
     def transforms(self) -> tuple[Transform, ...]:
         """One transform of each type, by type."""
-        transforms = [Transform.of(_T.ENCR, self.encryption, self.key_bits)]
-        if self.prf is not None:
-            transforms.append(Transform.of(_T.PRF, self.prf))
-        if self.integrity is not None:
-            transforms.append(Transform.of(_T.INTEG, self.integrity))
-        if self.key_exchange is not None:
-            transforms.append(Transform.of(_T.KE, self.key_exchange))
-        if self.protocol == ProtocolId.ESP:
-            transforms.append(Transform.of(_T.ESN, int(self.esn)))
-        transforms += [Transform.of(step, method) for step, method in self.additional_key_exchanges]
-        return tuple(transforms)
+        return _transforms(self)
 
     def to_proposal(self, number: int, spi: bytes) -> Proposal:
         """The suite as a proposal that offers nothing else."""
@@ -124,6 +115,21 @@ class Suite:
     def __str__(self) -> str:
         """Return it as a proposal string."""
         return format_proposal(self.to_proposal(0, b""))
+
+
+@lru_cache(maxsize=256)
+def _transforms(suite: Suite) -> tuple[Transform, ...]:
+    transforms = [Transform.of(_T.ENCR, suite.encryption, suite.key_bits)]
+    if suite.prf is not None:
+        transforms.append(Transform.of(_T.PRF, suite.prf))
+    if suite.integrity is not None:
+        transforms.append(Transform.of(_T.INTEG, suite.integrity))
+    if suite.key_exchange is not None:
+        transforms.append(Transform.of(_T.KE, suite.key_exchange))
+    if suite.protocol == ProtocolId.ESP:
+        transforms.append(Transform.of(_T.ESN, int(suite.esn)))
+    transforms += [Transform.of(step, method) for step, method in suite.additional_key_exchanges]
+    return tuple(transforms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +144,11 @@ class Selection:
 
     def to_proposal(self, spi: bytes) -> Proposal:
         """The responder's answer, with the SPI on which it listens (RFC 7296 section 3.3.6)."""
-        transforms = [*self.suite.transforms(), *(Transform.of(kind, 0) for kind in self.declined)]
-        transforms.sort(key=lambda transform: transform.type)
-        return Proposal(self.number, self.suite.protocol, spi, tuple(transforms))
+        transforms = self.suite.transforms()
+        if self.declined:
+            nones = tuple(Transform.of(kind, 0) for kind in self.declined)
+            transforms = tuple(sorted(transforms + nones, key=lambda transform: transform.type))
+        return Proposal(self.number, self.suite.protocol, spi, transforms)
 
 
 def select(
@@ -149,27 +157,31 @@ def select(
     *,
     prefer_initiator: bool = False,
     required_key_exchange: KeyExchangeMethod | None = None,
+    ignore_key_exchange: bool = False,
 ) -> Selection | None:
     """Choose a suite from what the peer offers, or None when nothing fits (NO_PROPOSAL_CHOSEN).
 
     The order of `acceptable` counts, proposals and transforms alike, or with `prefer_initiator` that of `offered`.
     `required_key_exchange` admits only suites with that method: the one for which a KE payload came, or NONE.
+    `ignore_key_exchange` is for IKE_AUTH, whose child SA has none (RFC 7296 section 1.2): it looks at the proposals of
+    both sides as if they were `without_key_exchange`.
     """
-    theirs = [(proposal, choices) for proposal in offered if (choices := _choices(proposal)) is not None]
-    ours = [(proposal, choices) for proposal in acceptable if (choices := _choices(proposal)) is not None]
-    pairs = (
-        ((their, our) for their in theirs for our in ours)
-        if prefer_initiator
-        else ((their, our) for our in ours for their in theirs)
-    )
-    for (their_proposal, their_choices), (our_proposal, our_choices) in pairs:
-        if their_proposal.protocol != our_proposal.protocol:
+    outer, inner = (offered, acceptable) if prefer_initiator else (acceptable, offered)
+    looked_at: list[_Choices | None] = []  # of `inner`, as far as we have come: most often the first will do
+    for first_proposal in outer:
+        first = _choices(first_proposal, ignore_key_exchange)
+        if first is None:
             continue
-        first, second = (their_choices, our_choices) if prefer_initiator else (our_choices, their_choices)
-        suite = _agree(their_proposal.protocol, first, second, required_key_exchange)
-        if suite is not None:
-            declined = _declined(suite, their_choices)
-            return Selection(their_proposal.number, their_proposal.spi, suite, declined)
+        for index, second_proposal in enumerate(inner):
+            if index == len(looked_at):
+                looked_at.append(_choices(second_proposal, ignore_key_exchange))
+            second = looked_at[index]
+            if second is None or first_proposal.protocol != second_proposal.protocol:
+                continue
+            suite = _agree(first_proposal.protocol, first, second, required_key_exchange)
+            if suite is not None:
+                their, choices = (first_proposal, first) if prefer_initiator else (second_proposal, second)
+                return Selection(their.number, their.spi, suite, _declined(suite, choices))
     return None
 
 
@@ -236,26 +248,27 @@ def key_exchange_methods(proposals: Iterable[Proposal]) -> tuple[KeyExchangeMeth
 # -- how two proposals meet ----------------------------------------------------------------------------------------
 
 
-def _choices(proposal: Proposal) -> _Choices | None:
+def _choices(proposal: Proposal, ignore_key_exchange: bool = False) -> _Choices | None:
     """What may be chosen, by type; None when the proposal has a transform type that we do not understand, or lacks one
     that it must have: it is refused as a whole (RFC 7296 section 3.3.6). A transform with an attribute that we do not
     understand, or an algorithm that we do not have, is no choice."""
     mandatory = _MANDATORY.get(proposal.protocol)
     if mandatory is None:
         return None
-    understood = (*mandatory, *_OPTIONAL[proposal.protocol])
+    understood = _UNDERSTOOD[proposal.protocol]
     choices: _Choices = {}
     for transform in proposal.transforms:
-        if transform.type not in understood:
+        kind, attributes = transform.type, transform.attributes
+        if kind not in understood:
             return None
-        same_type = choices.setdefault(transform.type, [])
-        attributes = transform.attributes
-        if attributes and (len(attributes) > 1 or attributes[0].type != TransformAttributeType.KEY_LENGTH):
+        if ignore_key_exchange and kind in _KEY_EXCHANGES:
             continue
-        key_bits = transform.key_length
-        if (attributes and key_bits is None) or not is_supported(transform.type, transform.id, key_bits):
+        same_type = choices.setdefault(kind, [])
+        key_bits: int | None = None
+        if attributes and (len(attributes) > 1 or (key_bits := transform.key_length) is None):
             continue
-        same_type.append((transform.id, key_bits))
+        if is_supported(kind, transform.id, key_bits):
+            same_type.append((transform.id, key_bits))
     return choices if all(kind in choices for kind in mandatory) else None
 
 
@@ -267,13 +280,12 @@ def _agree(protocol: ProtocolId, first: _Choices, second: _Choices, required: Ke
         return None
     (encryption, key_bits), integrity = cipher
     additional = []
-    for kind in _ADDITIONAL:
-        if kind in first or kind in second:
-            method = _first_common(first.get(kind, _ONLY_NONE), second.get(kind, _ONLY_NONE))
-            if method is None:
-                return None
-            if method != _NONE:
-                additional.append((kind, KeyExchangeMethod(method[0])))
+    for kind in sorted(_ADDITIONAL & (first.keys() | second.keys())):
+        method = _first_common(first.get(kind, _ONLY_NONE), second.get(kind, _ONLY_NONE))
+        if method is None:
+            return None
+        if method != _NONE:
+            additional.append((TransformType(kind), KeyExchangeMethod(method[0])))
     prf = esn = None
     if protocol == ProtocolId.IKE:
         prf = _first_common(first[_T.PRF], second[_T.PRF])
@@ -337,7 +349,7 @@ def _first_common(first: list[_Choice], second: list[_Choice], *, skip_none: boo
 
 
 def _declined(suite: Suite, offered: _Choices) -> tuple[TransformType, ...]:
-    taken = {kind for kind, _ in suite.additional_key_exchanges}
+    taken = {_T.ESN, *(kind for kind, _ in suite.additional_key_exchanges)}  # ESN 0 is "no", not NONE
     if suite.integrity is not None:
         taken.add(_T.INTEG)
     if suite.key_exchange is not None:
@@ -349,13 +361,17 @@ def _declined(suite: Suite, offered: _Choices) -> tuple[TransformType, ...]:
 
 def _is_none(transform: Transform) -> bool:
     """A transform that says NONE where we offered nothing of its type: the same as leaving it out."""
-    return transform.id == 0 and not transform.attributes and transform.type in (_T.INTEG, *_KEY_EXCHANGES)
+    return (
+        transform.id == 0
+        and not transform.attributes
+        and (transform.type == _T.INTEG or transform.type in _KEY_EXCHANGES)
+    )
 
 
 def _gaps(their: Proposal, our: Proposal) -> list[str]:
     """The transform types in which two proposals do not meet, in words."""
     gaps = []
-    kinds = sorted({item.type for item in (*their.transforms, *our.transforms)})
+    kinds = sorted(dict.fromkeys(item.type for item in (*their.transforms, *our.transforms)))
     for kind in kinds:
         offered = [item for item in their.transforms if item.type == kind]
         accepted = [item for item in our.transforms if item.type == kind]

@@ -253,6 +253,7 @@ class IkeSa:
         """Know what the IKE SA knew that this one replaces (RFC 7296 section 2.18)."""
         for name in _INHERITED:
             setattr(self, name, getattr(old, name))
+        self.channel.accept_fragments = old.channel.accept_fragments
         self.channel.fragment_octets = old.channel.fragment_octets
         self.channel.window = old.channel.window
 

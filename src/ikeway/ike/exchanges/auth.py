@@ -291,7 +291,7 @@ async def _select_connection(sa: IkeSa, message: Message) -> None:
     )
     connection = sa.connection
     sa.channel.window = connection.window
-    if connection.fragment_size and sa.peer_fragments:
+    if sa.channel.accept_fragments:
         sa.channel.fragment_octets = connection.fragment_size
 
 

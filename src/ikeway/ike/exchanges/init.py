@@ -133,6 +133,7 @@ def _conclude(sa: IkeSa, reply: Message, exchange: PrivateKeyExchange, nonce: by
     learn(sa, reply)
     protect_initial(sa, suite, exchange.shared_secret(key.public_value))
     if sa.connection.fragment_size and sa.peer_fragments:
+        sa.channel.accept_fragments = True
         sa.channel.fragment_octets = sa.connection.fragment_size
     _choose_ports(sa)
     sa.report(events.PeerSeen(sa, f"agreed on {suite}"))
@@ -191,6 +192,7 @@ def respond(
     sa.nonce_initiator, sa.nonce_responder = nonce, shared.random(NONCE_OCTETS)
     sa.init_request = octets
     learn(sa, message)
+    sa.channel.accept_fragments = settings.fragmentation and sa.peer_fragments
     payloads = _responder_payloads(sa, settings, suite.to_proposal(number, b""), public_value, key.method)
     sa.init_response = sa.send_response(0, ExchangeType.IKE_SA_INIT, payloads)
     sa.pretends_nat = settings.force_udp_encapsulation
@@ -229,7 +231,7 @@ def _responder_payloads(
         )
     if settings.certificate_authorities:
         payloads.append(CertificateRequest(CertificateEncoding.X509_SIGNATURE, settings.certificate_authorities))
-    payloads += _capabilities(fragmentation=settings.fragmentation and sa.peer_fragments)
+    payloads += _capabilities(fragmentation=sa.channel.accept_fragments)
     if settings.childless:
         payloads.append(Notify(NotifyType.CHILDLESS_IKEV2_SUPPORTED))
     payloads += (VendorId(octets) for octets in settings.vendor_ids)
