@@ -51,7 +51,7 @@ class FakeEngine:
         self.received.append(octets)
         self.bring(*self.script(octets))
 
-    def answer(self, question, answer, now):
+    def answer(self, question, answer, now, *, sa=None):
         self.answers.append((question, answer))
 
     def tick(self, now):

@@ -72,8 +72,8 @@ class Machine(Protocol):
         """Hand out what happened."""
         ...
 
-    def answer(self, question: Question[Any], answer: Any, now: float) -> None:  # noqa: ANN401 - its own type
-        """Take the answer to a question, or the error that it is refused with."""
+    def answer(self, question: Question[Any], answer: Any, now: float, *, sa: Any = None) -> None:  # noqa: ANN401
+        """Take the answer to a question of `sa`, or the error that it is refused with."""
         ...
 
     def deadline(self) -> float | None:
@@ -153,9 +153,11 @@ class Driver:
         """Let `handler(question)` answer questions of this class; an `IkewayError` that it raises is the refusal."""
         self._handlers[question] = handler
 
-    def listen(self, listener: Callable[[ike.Event], None]) -> None:
-        """Tell `listener` of every event, after the data plane has carried out what came before it."""
+    def listen(self, listener: Callable[[ike.Event], None]) -> Callable[[], None]:
+        """Tell `listener` of every event, after the data plane has carried out what came before it, until the
+        function that is returned is called."""
         self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     # -- what goes into the engine
 
@@ -235,10 +237,10 @@ class Driver:
                     refused.append((event, error))
             self._tell(event)
         self._send(step.outgoing)
-        for event, error in refused:
-            log.debug("The data plane refused %s: %s", type(event).__name__, error)
+        for event, refusal in refused:
+            log.debug("The data plane refused %s: %s", type(event).__name__, refusal)
             if self.on_refused_sa:
-                self.on_refused_sa(event, error)
+                self.on_refused_sa(event, refusal)
 
     async def _to_dataplane(self, event: ike.Event) -> None:
         match event:
@@ -260,7 +262,7 @@ class Driver:
     def _tell(self, event: ike.Event) -> None:
         match event:
             case ike.Asked(sa=sa, question=question):
-                task = asyncio.get_running_loop().create_task(self._answer(question))
+                task = asyncio.get_running_loop().create_task(self._answer(question, sa))
                 self._asked[task] = sa
                 task.add_done_callback(lambda done: self._asked.pop(done, None))
             case ike.KeepaliveDue(local=local, remote=remote):
@@ -269,13 +271,13 @@ class Driver:
                 for task, asker in self._asked.items():
                     if asker is sa:
                         task.cancel()
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             try:
                 listener(event)
             except Exception:
                 log.exception("A listener failed; this is a defect of Ikeway")
 
-    async def _answer(self, question: Question[Any]) -> None:
+    async def _answer(self, question: Question[Any], sa: Any) -> None:  # noqa: ANN401 - of no interest here
         answer: Any
         handler = self._handlers.get(type(question))
         try:
@@ -287,7 +289,7 @@ class Driver:
         except Exception as error:
             log.exception("Answering %s failed; this is a defect of Ikeway", type(question).__name__)
             answer = IkewayError(f"{type(question).__name__} could not be answered: {type(error).__name__}")
-        self._into_engine(lambda now: self.engine.answer(question, answer, now))
+        self._into_engine(lambda now: self.engine.answer(question, answer, now, sa=sa))
 
     # -- the end
 

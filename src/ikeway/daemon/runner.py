@@ -1,0 +1,238 @@
+"""One engine with all that it needs around it: sockets, TUN device, data plane, driver. Opened and closed together.
+
+The client and the gateway each run one. The sockets and the TUN device outlive a data plane that dies: it is started
+again on duplicates of the same descriptors, so that ports, routes and addresses stay where they are. The SAs are gone
+with it, since nobody knows the sequence numbers that they had reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ikeway.address import Address
+from ikeway.daemon import clock
+from ikeway.daemon.loop import Driver
+from ikeway.daemon.sockets import IKE_PORT, NON_ESP_MARKER, IkeSockets, Listen
+from ikeway.dataplane.interface import (
+    DataPlaneDied,
+    DataPlaneEvent,
+    HardExpired,
+    IkeReceived,
+    PeerMoved,
+    SoftExpired,
+    UnknownSpi,
+)
+from ikeway.dataplane.userspace.plane import UserspaceDataPlane
+from ikeway.dataplane.userspace.sockets import open_esp
+from ikeway.errors import HostError
+from ikeway.host.tun import TunDevice, open_tun
+from ikeway.ike import events as ike
+from ikeway.ike.child import ChildSa
+from ikeway.ike.engine import Engine
+from ikeway.ike.settings import EngineSettings, ResponderSettings
+
+log = logging.getLogger("ikeway.daemon")
+
+_TRAFFIC_SECONDS = 10.0
+FIRST_MTU = 1400  # until it is known what fits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerSettings:
+    """`interface` is the TUN device's name, `%d` in it stands for a free number. `esp_protocol`: also carry ESP as IP
+    protocol 50, where this process may. `responder`: answer IKE_SA_INIT requests."""
+
+    listen: Listen = field(default_factory=Listen)
+    interface: str = "ikeway%d"
+    esp_protocol: bool = True
+    responder: ResponderSettings | None = None
+
+
+class Runner:
+    """See the module. Made and used on one running event loop."""
+
+    def __init__(self, settings: RunnerSettings) -> None:
+        """Nothing is opened before `start`."""
+        self.settings = settings
+        self.sockets = IkeSockets(settings.listen)
+        self.on_dataplane_died: Callable[[str], None] | None = None
+        self.unknown_spis = 0
+        self._tun: TunDevice | None = None
+        self._esp: list[socket.socket] = []
+        self._dataplane: UserspaceDataPlane | None = None
+        self._driver: Driver | None = None
+        self._engine: Engine | None = None
+        self._mtu = FIRST_MTU
+        self._inbound: dict[int, ChildSa] = {}
+        self._outbound: dict[int, list[ChildSa]] = {}
+        self._traffic: asyncio.Task[None] | None = None
+
+    @property
+    def driver(self) -> Driver:
+        """The driver; only while started."""
+        assert self._driver is not None, "not started"
+        return self._driver
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; only while started."""
+        assert self._engine is not None, "not started"
+        return self._engine
+
+    @property
+    def dataplane(self) -> UserspaceDataPlane:
+        """The data plane of now; only while started."""
+        assert self._dataplane is not None, "not started"
+        return self._dataplane
+
+    @property
+    def interface(self) -> str:
+        """The name that the TUN device got."""
+        assert self._tun is not None, "not started"
+        return self._tun.name
+
+    async def start(self) -> None:
+        """Open everything. Raises HostError, and leaves nothing open then."""
+        try:
+            self.sockets.open()
+            self._open_esp()
+            self._tun = open_tun(self.settings.interface)
+            self._dataplane = await self._new_dataplane()
+        except BaseException:
+            await self.stop()
+            raise
+        self._engine = Engine(
+            EngineSettings(
+                responder=self.settings.responder,
+                epoch=clock.epoch(),
+                local_nat_port=self.sockets.nat_sockets[0].port,
+            )
+        )
+        self._driver = Driver(self._engine, self.sockets, self._dataplane)
+        self._driver.listen(self._on_event)
+        self._traffic = asyncio.create_task(self._tell_of_traffic())
+        self.sockets.on_datagram = self._driver.receive
+        self.sockets.start(nat_too=False)
+
+    async def restart_dataplane(self) -> None:
+        """Start a new worker in place of one that died. Its SAs must have been closed. Raises HostError."""
+        old, self._dataplane = self.dataplane, None
+        await old.stop()
+        self._dataplane = self.driver.dataplane = await self._new_dataplane()
+        self.sockets.start(nat_too=False)
+
+    async def set_mtu(self, mtu: int) -> None:
+        """The TUN device has another MTU now."""
+        self._mtu = mtu
+        await self.dataplane.set_mtu(mtu)
+
+    async def stop(self) -> None:
+        """Close everything, whatever state it is in. SAs should have been closed before. Idempotent."""
+        if self._traffic is not None:
+            self._traffic.cancel()
+        if self._driver is not None:
+            await self._driver.stop()
+        if self._dataplane is not None:
+            await self._dataplane.stop()
+        self.sockets.close()
+        for each in self._esp:
+            each.close()
+        self._esp.clear()
+        if self._tun is not None:
+            self._tun.close()
+
+    def _open_esp(self) -> None:
+        """Raw sockets for ESP without UDP. A process that may not have them still works where there is UDP."""
+        if not self.settings.esp_protocol:
+            return
+        for host in dict.fromkeys(each.host for each in self.sockets.nat_sockets):
+            try:
+                self._esp.append(open_esp(host))
+            except HostError as error:
+                log.info("ESP travels in UDP only: %s", error.reason)
+                return
+
+    async def _new_dataplane(self) -> UserspaceDataPlane:
+        """A worker on duplicates of our descriptors, which it closes at its end."""
+        assert self._tun is not None
+        dataplane = UserspaceDataPlane(
+            dataclasses.replace(self._tun, fd=os.dup(self._tun.fd)),
+            [each.socket.dup() for each in self.sockets.nat_sockets],
+            esp=[each.dup() for each in self._esp],
+            mtu=self._mtu,
+        )
+        try:
+            await dataplane.start(lambda event: self._on_dataplane_event(dataplane, event))
+        except BaseException:
+            await dataplane.stop()
+            raise
+        return dataplane
+
+    def _on_dataplane_event(self, source: UserspaceDataPlane, event: DataPlaneEvent) -> None:
+        if source is not self._dataplane or self._driver is None:
+            return
+        match event:
+            case IkeReceived(octets=octets, local=local, remote=remote):
+                if self.sockets.tap:
+                    self.sockets.tap(NON_ESP_MARKER + octets, local, remote, False)
+                self._driver.receive(octets, local, remote)
+            case SoftExpired(spi=spi, inbound=inbound):
+                for child in self._children(spi, inbound):
+                    self._driver.command(functools.partial(child.sa.rekey_child, child))
+            case HardExpired(spi=spi, inbound=inbound):
+                for child in self._children(spi, inbound):
+                    self._driver.command(functools.partial(child.sa.expire_child, child))
+            case PeerMoved(spi=spi, remote=remote):
+                for child in self._children(spi, True):
+                    self._driver.command(functools.partial(child.sa.peer_moved, remote))
+            case UnknownSpi():
+                self.unknown_spis += 1
+            case DataPlaneDied(reason=reason):
+                log.error("The data plane died: %s", reason)
+                self.sockets.start()  # until there is a new worker, IKE on the shared sockets is ours to read
+                if self.on_dataplane_died:
+                    self.on_dataplane_died(reason)
+
+    def _on_event(self, event: ike.Event) -> None:
+        """Remember which child SA an SPI belongs to: the data plane knows no more than that."""
+        match event:
+            case ike.InboundAdded(esp=esp, child=child):
+                self._inbound[esp.spi] = child
+            case ike.InboundRemoved(spi=spi):
+                self._inbound.pop(spi, None)
+            case ike.OutboundAdded(esp=esp, child=child):
+                self._outbound.setdefault(esp.spi, []).append(child)
+            case ike.OutboundRemoved(spi=spi, child=child):
+                if left := [each for each in self._outbound.pop(spi, []) if each is not child]:
+                    self._outbound[spi] = left
+
+    def _children(self, spi: int, inbound: bool) -> list[ChildSa]:
+        """Two peers may have chosen the same SPI for what we send; then both rekey, which harms nothing."""
+        if inbound:
+            return [self._inbound[spi]] if spi in self._inbound else []
+        return list(self._outbound.get(spi, ()))
+
+    async def _tell_of_traffic(self) -> None:
+        """Authentic ESP shows that a peer lives: without this, the engine would keep asking (RFC 7296 section 2.4)."""
+        while True:
+            await asyncio.sleep(_TRAFFIC_SECONDS)
+            if not self._inbound:
+                continue
+            with contextlib.suppress(HostError):
+                for (spi, inbound), counters in (await self.dataplane.counters()).items():
+                    if inbound and counters.last_used and spi in self._inbound:
+                        self._inbound[spi].sa.traffic_seen(counters.last_used)
+
+
+def local_path(runner: Runner, local: str, remote: Address) -> Address:
+    """The full local address to begin a connection from: port 500, or 4500 towards a peer at another port, where IKE
+    and ESP share one from the beginning."""
+    return Address(local, runner.sockets.local_port(local, nat=remote.port != IKE_PORT))
