@@ -94,6 +94,11 @@ class Runner:
         return self._dataplane
 
     @property
+    def is_started(self) -> bool:
+        """True from a successful `start` on."""
+        return self._driver is not None
+
+    @property
     def interface(self) -> str:
         """The name that the TUN device got."""
         assert self._tun is not None, "not started"

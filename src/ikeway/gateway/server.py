@@ -1,0 +1,329 @@
+"""`Gateway`: serves the clients of a configuration, as an async context manager.
+
+Theory of operation. The engine answers the clients; what it asks (which connection, which password, which address) is
+answered by `GatewayAnswers` from the configuration, the users and the pools. This module opens and closes what is
+around the engine, makes the host forward, gives addresses back when a session ends, and carries a new configuration
+into the running gateway: it holds for sessions to come, and ends those whose user may not connect any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from ikeway.address import Address
+from ikeway.auth.questions import PskQuestion
+from ikeway.config.secrets import Prompt
+from ikeway.daemon.privileges import CAP_NET_ADMIN, CAP_NET_RAW, keep_only
+from ikeway.daemon.runner import Runner, RunnerSettings
+from ikeway.daemon.sockets import Listen
+from ikeway.eap.questions import SecretQuestion
+from ikeway.errors import HostError
+from ikeway.esp.parameters import EspTransforms
+from ikeway.gateway.answers import GatewayAnswers
+from ikeway.gateway.config import GatewayConfig, load_gateway_config
+from ikeway.gateway.sessions import Session, session_of
+from ikeway.gateway.users import EVERYONE
+from ikeway.host import GatewayConfiguration, HostNetwork, check_rights, open_host_network, recover_stale
+from ikeway.host.mtu import tunnel_mtu
+from ikeway.ike import events as ike
+from ikeway.ike.questions import AssignAddresses, SelectConnection
+from ikeway.wire.registry import EncryptionAlgorithm, IntegrityAlgorithm
+
+if TYPE_CHECKING:
+    from ikeway.ike.sa import IkeSa
+
+log = logging.getLogger("ikeway.gateway")
+
+_CLOSE_SECONDS = 3.0  # for the clients' answers to our deletes
+_STOP_SECONDS = 10.0  # for everything else at the end
+_PAUSES = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)  # before a data plane that keeps dying is started again
+# The transforms with the largest ESP packets: whichever a client chooses, the MTU made from these fits.
+_LARGEST = EspTransforms(
+    encryption=EncryptionAlgorithm.ENCR_AES_CBC,
+    key_bits=256,
+    integrity=IntegrityAlgorithm.AUTH_HMAC_SHA2_512_256,
+)
+# Documentation addresses (RFC 5737, RFC 3849): where the default routes lead, without naming anybody.
+_SOMEWHERE = (Address("192.0.2.1", 500), Address("2001:db8::1", 500))
+
+Observe = Callable[[Runner], None]
+
+
+class Gateway:
+    """A gateway that runs while the block does, or from `start` to `close`.
+
+    async with ikeway.Gateway("/etc/ikeway/gateway.toml") as gateway:
+        await gateway.wait()
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig | Path | str,
+        *,
+        prompt: Prompt | None = None,
+        observers: Sequence[Observe] = (),
+        drop_privileges: bool = False,
+    ) -> None:
+        """`config` may be the path of the file. `observers` get the `Runner` when it is there, to trace what it does.
+        `drop_privileges` gives up, for this whole process, what is not needed once the gateway runs. Raises
+        `ConfigErrors`."""
+        self.config = config if isinstance(config, GatewayConfig) else load_gateway_config(config, prompt)
+        self.dataplane_deaths = 0
+        self._prompt = prompt
+        self._observers = tuple(observers)
+        self._drop_privileges = drop_privileges
+        self._answers = GatewayAnswers(self.config)
+        self._runner = Runner(
+            RunnerSettings(
+                listen=Listen(
+                    hosts=tuple(map(str, self.config.listen)),
+                    ike_port=self.config.port,
+                    nat_port=self.config.nat_port,
+                ),
+                interface=self.config.host.interface or "ikeway%d",
+                esp_protocol=not self.config.responder.force_udp_encapsulation,
+                responder=self.config.responder,
+            )
+        )
+        self._host: HostNetwork | None = None
+        self._ended = asyncio.Event()
+        self._error: HostError | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._restarting: asyncio.Task[None] | None = None
+
+    # -- for the user
+
+    @property
+    def runner(self) -> Runner:
+        """Sockets, engine and data plane."""
+        return self._runner
+
+    @property
+    def answers(self) -> GatewayAnswers:
+        """What the gateway knows, its pools among it."""
+        return self._answers
+
+    @property
+    def interface(self) -> str:
+        """The tunnel interface."""
+        return self._runner.interface
+
+    async def __aenter__(self) -> Gateway:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
+    async def start(self) -> None:
+        """Listen, and make the host forward. Raises `HostError`; nothing is left then."""
+        try:
+            check_rights(tun=True, ports=(self.config.port, self.config.nat_port))
+            for each in await recover_stale():
+                log.warning("Cleaned up after a client or gateway that was killed: %s", "; ".join(each.undone))
+            self._host = open_host_network()
+            await self._runner.start()
+            self._set_up_driver()
+            await self._configure_host()
+            if self._drop_privileges:
+                raw = [CAP_NET_RAW] if self._runner.settings.esp_protocol else []
+                keep_only([CAP_NET_ADMIN, *raw])
+        except BaseException:
+            await self.close()
+            raise
+
+    async def wait(self) -> None:
+        """Wait until the gateway has ended. Raises why, when that was not our wish."""
+        await self._ended.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def close(self) -> None:
+        """Tell all clients, undo what was done to the host, and end. Takes a bounded time; idempotent."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    def established(self) -> list[IkeSa]:
+        """The IKE SAs of all clients that are logged in."""
+        return [sa for sa in self._runner.engine.sas if sa.established and sa.successor is None]
+
+    async def sessions(self) -> list[Session]:
+        """Who is connected, with counters; the oldest first."""
+        try:
+            counters = await self._runner.dataplane.counters()
+        except HostError:
+            counters = {}
+        pools = self._answers.pools
+        found = [session_of(sa, pools.leases_of(sa.connection_id), counters) for sa in self.established()]
+        return sorted(found, key=lambda session: session.since)
+
+    def disconnect(self, connection_id: int) -> bool:
+        """End one session. False when there is none of this number."""
+        wanted = [sa for sa in self.established() if sa.connection_id == connection_id]
+        for sa in wanted:
+            self._runner.driver.command(sa.close)
+        return bool(wanted)
+
+    async def reload(self) -> list[str]:
+        """Read the configuration anew and go on with it. Returns what needs a restart to take effect, and who was
+        disconnected, as lines for people. Raises `ConfigErrors`, and changes nothing then."""
+        load = functools.partial(load_gateway_config, self.config.path, self._prompt)
+        fresh = await asyncio.to_thread(load)
+        old, self.config = self.config, fresh
+        self._answers.reload(fresh)
+        self._runner.engine.reconfigure(fresh.responder)
+        await self._configure_host()
+        said = [f"`{name}` has changed, and takes effect with a restart" for name in _fixed_changes(old, fresh)]
+        for sa in self.established():
+            if not await self._is_welcome(sa):
+                said.append(f"{_name_of(sa)} may not connect any more, and was disconnected")
+                self._runner.driver.command(sa.close)
+        return said
+
+    # -- inside
+
+    def _set_up_driver(self) -> None:
+        driver = self._runner.driver
+        driver.listen(self._on_event)
+        driver.on_refused_sa = self._on_refused_sa
+        driver.answer_with(SelectConnection, self._answers.select)
+        driver.answer_with(SecretQuestion, self._answers.secret)
+        driver.answer_with(PskQuestion, self._answers.psk)
+        driver.answer_with(AssignAddresses, self._answers.assign)
+        self._runner.on_dataplane_died = self._on_dataplane_died
+        for observe in self._observers:
+            observe(self._runner)
+
+    async def _configure_host(self) -> None:
+        assert self._host is not None
+        host = self.config.host
+        mtu = host.mtu or self._mtu()
+        await self._host.configure_gateway(
+            GatewayConfiguration(
+                interface=self.interface,
+                addresses=host.addresses,
+                mtu=mtu,
+                pools=host.pools,
+                forward=host.forward,
+                masquerade=host.masquerade,
+                masquerade_interfaces=host.masquerade_interfaces,
+            )
+        )
+        await self._runner.set_mtu(mtu)
+
+    def _mtu(self) -> int:
+        """One interface serves all clients, whatever they negotiate and wherever they are."""
+        assert self._host is not None
+        outer = min(self._host.outer_mtu(each) for each in _SOMEWHERE)
+        ipv6_inside = any(pool.version == 6 for pool in self.config.host.pools)
+        ipv6_outside = any(address.version == 6 for address in self.config.listen)
+        return tunnel_mtu(outer, _LARGEST, outer_ipv6=ipv6_outside, udp=True, inner_ipv6=ipv6_inside)
+
+    def _on_event(self, event: ike.Event) -> None:
+        match event:
+            case ike.IkeClosed(sa=sa):
+                self._answers.pools.release(sa.connection_id)
+
+    def _on_refused_sa(self, event: ike.Event, error: HostError) -> None:
+        """The data plane cannot carry an SA: the client had better know than send into nothing."""
+        if isinstance(event, ike.InboundAdded | ike.OutboundAdded) and self._restarting is None:
+            child = event.child
+            log.error("The data plane refused %s of %s: %s", child, _name_of(child.sa), error)
+            self._runner.driver.command(functools.partial(child.sa.delete_child, child))
+
+    async def _is_welcome(self, sa: IkeSa) -> bool:
+        """Whether the configuration of now would let this client in, as far as it can be told without a log-in."""
+        candidate = next((each for each in self.config.candidates if each.name == sa.connection.name), None)
+        if candidate is None:
+            return False
+        eap = sa.eap_identity.decode(errors="replace") if sa.eap_identity is not None else None
+        user = await self.config.users.find(eap if eap is not None else str(sa.remote_identity))
+        if user is not None:
+            return not user.disabled
+        if candidate.login == "psk":
+            everyone = await self.config.users.find(EVERYONE)
+            return everyone is not None and not everyone.disabled
+        return candidate.login == "certificate"
+
+    def _on_dataplane_died(self, reason: str) -> None:
+        self.dataplane_deaths += 1
+        if self._restarting is None and self._closing is None:
+            self._restarting = asyncio.create_task(self._restart_dataplane())
+
+    async def _restart_dataplane(self) -> None:
+        """Nothing is carried any more: end the sessions, so that the clients connect again, and start a new worker."""
+        closed = len(self.established())
+        self._runner.driver.command(self._runner.engine.close_all)
+        log.error("%d sessions are ended, as their data plane is gone; clients may connect again", closed)
+        try:
+            for pause in _PAUSES:
+                await asyncio.sleep(pause)
+                try:
+                    await self._runner.restart_dataplane()
+                except HostError as error:
+                    log.error("The data plane cannot be started again: %s", error)
+                    self._error = error
+                else:
+                    self._error = None
+                    log.warning("The data plane runs again")
+                    return
+            self._closing = asyncio.create_task(self._close())
+        finally:
+            self._restarting = None
+
+    async def _close(self) -> None:
+        try:
+            if self._restarting is not None:
+                self._restarting.cancel()
+            if self._runner.is_started:
+                await self._say_goodbye()
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_SECONDS):
+                    if self._host is not None:
+                        await self._host.close()
+                    await self._runner.stop()
+            self._ended.set()
+
+    async def _say_goodbye(self) -> None:
+        self._runner.engine.reconfigure(None)  # nobody new
+        gone = asyncio.Event()
+
+        def listen(event: ike.Event) -> None:
+            if isinstance(event, ike.IkeClosed) and not self.established():
+                gone.set()
+
+        stop_listening = self._runner.driver.listen(listen)
+        self._runner.driver.command(self._runner.engine.close_all)
+        if self.established():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await gone.wait()
+        stop_listening()
+
+
+def _name_of(sa: IkeSa) -> str:
+    return sa.eap_identity.decode(errors="replace") if sa.eap_identity is not None else str(sa.remote_identity)
+
+
+def _fixed_changes(old: GatewayConfig, new: GatewayConfig) -> list[str]:
+    """What sockets and devices were opened with."""
+    fixed = {
+        "listen": (old.listen, new.listen),
+        "port": (old.port, new.port),
+        "nat_port": (old.nat_port, new.nat_port),
+        "interface": (old.host.interface, new.host.interface),
+    }
+    return [name for name, (before, after) in fixed.items() if before != after]
