@@ -1,0 +1,176 @@
+"""What a running client or gateway tells of itself: values that turn into JSON, for `status` and `watch`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ikeway.dataplane.interface import Counters
+from ikeway.ike.selectors import format_selector
+
+if TYPE_CHECKING:
+    from ikeway.ike.child import ChildSa
+    from ikeway.ike.sa import IkeSa
+
+CountersBySa = Mapping[tuple[int, bool], Counters]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildStatus:
+    """One child SA. Octets are of inner packets; seconds are ages and times to go; `last_used` None: never."""
+
+    name: str
+    state: str
+    spi_in: str
+    spi_out: str
+    suite: str
+    mode: str
+    encapsulation: str
+    local: tuple[str, ...]
+    remote: tuple[str, ...]
+    age: float
+    packets_in: int = 0
+    packets_out: int = 0
+    octets_in: int = 0
+    octets_out: int = 0
+    idle: float | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStatus:
+    """One IKE SA with its child SAs. `id` names it in commands."""
+
+    id: int
+    name: str
+    state: str
+    role: str  # ours: initiator or responder
+    local: str
+    remote: str
+    local_identity: str
+    remote_identity: str
+    eap_identity: str
+    initiator_spi: str
+    responder_spi: str
+    suite: str
+    age: float
+    nat: str  # who is behind one: "", "this side", "the peer", "both sides"
+    mobike: bool
+    addresses: tuple[str, ...] = ()  # inside the tunnel: ours as client, the client's as gateway
+    children: tuple[ChildStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolStatus:
+    """How full a range of a pool is."""
+
+    name: str
+    addresses: str
+    size: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A client or gateway. `counters` are of the whole process, by name."""
+
+    role: str  # client or gateway
+    name: str
+    state: str
+    version: str
+    pid: int
+    uptime: float
+    interface: str = ""
+    mtu: int = 0
+    routes: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    sessions: tuple[SessionStatus, ...] = ()
+    half_open: int = 0
+    pools: tuple[PoolStatus, ...] = ()
+    counters: dict[str, int] = field(default_factory=dict)
+    error: str = ""  # why it does not work at the moment
+
+    def to_json(self) -> dict[str, Any]:
+        """As it goes over the control socket."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Status:
+        """What came over the control socket."""
+        sessions = tuple(
+            SessionStatus(
+                **{
+                    **session,
+                    "addresses": tuple(session["addresses"]),
+                    "children": tuple(_child_from_json(child) for child in session["children"]),
+                }
+            )
+            for session in fields["sessions"]
+        )
+        pools = tuple(PoolStatus(**pool) for pool in fields["pools"])
+        lists = {name: tuple(fields[name]) for name in ("routes", "dns", "domains")}
+        return cls(**{**fields, **lists, "sessions": sessions, "pools": pools})
+
+
+def session_status(sa: IkeSa, counters: CountersBySa, now: float, *, addresses: Iterable[object] = ()) -> SessionStatus:
+    """The status of an IKE SA. `now` is on the engine's clock and on that of `Counters.last_used`."""
+    nat = {
+        (False, False): "",
+        (True, False): "this side",
+        (False, True): "the peer",
+        (True, True): "both sides",
+    }[sa.nat.self_behind_nat, sa.nat.peer_behind_nat]
+    return SessionStatus(
+        id=sa.connection_id,
+        name=sa.name,
+        state=sa.state.value,
+        role="initiator" if sa.is_initiator else "responder",
+        local=str(sa.local),
+        remote=str(sa.remote),
+        local_identity=str(sa.local_identity or ""),
+        remote_identity=str(sa.remote_identity or ""),
+        eap_identity=(sa.eap_identity or b"").decode("utf-8", "replace"),
+        initiator_spi=sa.channel.initiator_spi.hex(),
+        responder_spi=sa.channel.responder_spi.hex(),
+        suite=str(sa.suite or ""),
+        age=max(now - sa.created, 0.0),
+        nat=nat,
+        mobike=sa.mobike,
+        addresses=tuple(str(address) for address in addresses),
+        children=tuple(child_status(child, counters, now) for child in sa.live_children),
+    )
+
+
+def child_status(child: ChildSa, counters: CountersBySa, now: float) -> ChildStatus:
+    """The status of a child SA."""
+    inbound = counters.get((child.spi_in, True), Counters())
+    outbound = counters.get((child.spi_out, False), Counters())
+    dropped = dict(inbound.dropped)
+    for reason, count in outbound.dropped.items():
+        dropped[reason] = dropped.get(reason, 0) + count
+    last_used = max(inbound.last_used, outbound.last_used)
+    return ChildStatus(
+        name=child.name,
+        state=child.state.value,
+        spi_in=f"{child.spi_in:08x}",
+        spi_out=f"{child.spi_out:08x}",
+        suite=str(child.suite),
+        mode=child.mode.value,
+        encapsulation=child.esp_in.encapsulation.value,
+        local=tuple(format_selector(selector) for selector in child.local_selectors),
+        remote=tuple(format_selector(selector) for selector in child.remote_selectors),
+        age=max(now - child.created, 0.0),
+        packets_in=inbound.packets,
+        packets_out=outbound.packets,
+        octets_in=inbound.octets,
+        octets_out=outbound.octets,
+        idle=max(now - last_used, 0.0) if last_used else None,
+        dropped={reason: count for reason, count in dropped.items() if count},
+    )
+
+
+def _child_from_json(fields: Mapping[str, Any]) -> ChildStatus:
+    return ChildStatus(**{**fields, "local": tuple(fields["local"]), "remote": tuple(fields["remote"])})
