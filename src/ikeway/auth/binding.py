@@ -34,6 +34,14 @@ def describe(certificate: x509.Certificate) -> str:
     return text if len(text) <= 160 else text[:157] + "..."
 
 
+def describe_name(name: x509.Name) -> str:
+    """A name for a person."""
+    try:
+        return str(decode_name(name.public_bytes())) or "a CA without a name"
+    except (DerError, ValueError):
+        return "a CA with an unreadable name"
+
+
 def alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
     """The subjectAltName extension, None when there is none or it cannot be read."""
     try:

@@ -26,7 +26,8 @@ from ikeway.auth.parse import (
 )
 from ikeway.auth.path import CertificatePolicy, Role, VerifiedPath, find_path
 from ikeway.auth.revocation import RevocationLists
-from ikeway.crypto import signature
+from ikeway.crypto.signature import SignatureScheme
+from ikeway.crypto.signature import sign as sign_octets
 from ikeway.errors import ConfigError, Side
 from ikeway.wire.payloads import Certificate, CertificateRequest
 from ikeway.wire.registry import CertificateEncoding
@@ -63,7 +64,7 @@ class Signer(Protocol):
         """The public half, which the certificate must hold."""
         ...
 
-    def sign(self, scheme: signature.SignatureScheme, octets: bytes) -> bytes:
+    def sign(self, scheme: SignatureScheme, octets: bytes) -> bytes:
         """Sign the octets by that scheme."""
         ...
 
@@ -79,9 +80,9 @@ class LocalSigner:
         """The public half."""
         return self.private_key.public_key()
 
-    def sign(self, scheme: signature.SignatureScheme, octets: bytes) -> bytes:
+    def sign(self, scheme: SignatureScheme, octets: bytes) -> bytes:
         """Sign the octets by that scheme."""
-        return signature.sign(self.private_key, scheme, octets)
+        return sign_octets(self.private_key, scheme, octets)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -233,7 +233,8 @@ class IdentityPattern:
         if self._name is not None:
             name = identity.distinguished_name
             return name is not None and name.matches(self._name)
-        return _glob_matches(self._glob, identity.value.decode("latin-1").lower())
+        value = identity.value.lower() if self.type in _CASELESS else identity.value
+        return _glob_matches(self._glob, value.decode("utf-8", "surrogateescape"))
 
     def _holds_address(self, identity: Identity) -> bool:
         if identity.type not in _ADDRESSES or len(identity.value) not in (4, 16):
@@ -252,7 +253,7 @@ def _parse_pattern(text: str) -> IdentityPattern:
     prefix, _, rest = text.partition(":")
     kind = _PREFIXES.get(prefix.lower())
     body = rest if kind is not None else text
-    if "*" not in body and ("/" not in body or "=" in body):
+    if text.startswith(("{", "@#")) or ("*" not in body and ("/" not in body or "=" in body)):
         return IdentityPattern.of(_parse(text))
     if "*" not in body:
         network = ipaddress.ip_network(body, strict=False)
@@ -265,7 +266,7 @@ def _parse_pattern(text: str) -> IdentityPattern:
         if not re.fullmatch(r"[\w.*@+%=~!#$&'-]+", body):
             raise ValueError("a pattern of host names or mail addresses has no such characters")
         kind = IdentificationType.ID_RFC822_ADDR if "@" in body else IdentificationType.ID_FQDN
-    return IdentityPattern(text, None, kind, None, None, body.lower())
+    return IdentityPattern(text, None, kind, None, None, body.lower() if kind in _CASELESS else body)
 
 
 def _glob_matches(glob: str, text: str) -> bool:

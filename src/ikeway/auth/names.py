@@ -82,7 +82,8 @@ class NamePart:
         name = _NAME_BY_OID.get(self.oid, self.oid)
         if isinstance(self.value, bytes):
             return f"{name}=#{self.value.hex()}"
-        return f"{name}={''.join(map(_escaped, self.value))}"
+        mark = "\\" if self.value.startswith("#") else ""  # else it would be read back as hexadecimal
+        return f"{name}={mark}{''.join(map(_escaped, self.value))}"
 
 
 def _escaped(character: str) -> str:
