@@ -235,6 +235,15 @@ class _Side:
         """End the daemon without a word."""
         self.charon.kill()
 
+    def wait_until_gone(self, timeout: float) -> None:
+        """Wait until it has given the IKE SA up."""
+        deadline = time.monotonic() + timeout
+        while self.charon.sas():
+            assert time.monotonic() < deadline, (
+                f"after {timeout:g} s charon still has {self.charon.sas()}\n{self.log()}"
+            )
+            time.sleep(0.05)
+
     def stop(self) -> None:
         """Leave the daemon to the next case, without this one's SAs."""
         if self.charon.running:
@@ -255,7 +264,7 @@ class StrongswanGateway(_Side):
         for version, network in agreed.pool.items():
             charon.vici("load-pool", {f"pool{version}": {"addrs": network}})
         connection = _connection(own) | {
-            "local_addrs": [agreed.way.gateway],
+            "local_addrs": ["%any"],
             "pools": [f"pool{version}" for version in agreed.pool],
             "remote": _remote(own, agreed.client.auth),
             "children": {name: _child(own, local=networks) for name, networks in own.networks.items()},

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import ipaddress
 import os
 import re
-import signal
 import socket
-import subprocess
 import threading
 import time
 from dataclasses import dataclass
@@ -126,23 +125,57 @@ class PingResult:
         return self.sent - self.received
 
 
-class Pings:
-    """Pings at a steady pace until `stop()`."""
+class Pulse:
+    """A numbered datagram every few milliseconds to an echo in another namespace, until `stop()`: none may be lost."""
 
-    def __init__(self, namespace: str, host: str, *, interval: float = 0.01) -> None:
-        self._process = subprocess.Popen(
-            ["ip", "netns", "exec", namespace, "ping", "-n", "-q", "-i", str(interval), "-W", "2", host],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def __init__(self, sender: str, receiver: str, host: str, *, interval: float = 0.01) -> None:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+        self._echo = socket_in(receiver, family, socket.SOCK_DGRAM)
+        self._echo.bind((host, 0))
+        self._socket = socket_in(sender, family, socket.SOCK_DGRAM)
+        self._socket.connect(self._echo.getsockname()[:2])
+        for opened in (self._echo, self._socket):
+            opened.settimeout(0.1)
+        self._interval = interval
+        self._sent: list[float] = []
+        self._returned: set[int] = set()
+        self._ending, self._ended = threading.Event(), threading.Event()
+        self._threads = [
+            threading.Thread(target=call, daemon=True) for call in (self._beat, self._send_back, self._collect)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> PingResult:
-        """Stop, wait for the last answers, and count."""
-        time.sleep(0.1)
-        self._process.send_signal(signal.SIGINT)
-        output, _ = self._process.communicate(timeout=10)
-        return _count(output)
+        """Stop, wait for the last echoes, and count."""
+        self._ending.set()
+        self._threads[0].join()
+        deadline = time.monotonic() + 2
+        while len(self._returned) < len(self._sent) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+        self._echo.close()
+        self._socket.close()
+        return PingResult(len(self._sent), len(self._returned))
+
+    def _beat(self) -> None:
+        while not self._ending.wait(self._interval):
+            with contextlib.suppress(OSError):
+                self._socket.send(len(self._sent).to_bytes(4, "big").ljust(200, b"."))
+            self._sent.append(time.monotonic())
+
+    def _send_back(self) -> None:
+        while not self._ended.is_set():
+            with contextlib.suppress(OSError):
+                octets, source = self._echo.recvfrom(2048)
+                self._echo.sendto(octets, source)
+
+    def _collect(self) -> None:
+        while not self._ended.is_set():
+            with contextlib.suppress(OSError):
+                self._returned.add(int.from_bytes(self._socket.recv(2048)[:4], "big"))
 
 
 def ping(network: Network, namespace: str, host: str, *, count: int = 3, timeout: float = 2) -> PingResult:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Union
 
-Value = Union[str, bytes, int, Sequence[Union[str, bytes]], "Section"]
+Value = Union[str, bytes, int, Sequence[str | bytes], "Section"]
 Section = Mapping[str, Value]
 # What comes back: texts, lists of texts, and sections.
 Answer = dict[str, "str | list[str] | Answer"]
