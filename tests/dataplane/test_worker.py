@@ -1,0 +1,358 @@
+"""The worker through its control channel, with a peer on the loopback. Needs no rights."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scapy.layers.inet import IP, TCP
+
+from ikeway.address import Address
+from ikeway.dataplane.interface import DataPlaneDied, HardExpired, IkeReceived, PeerMoved, SoftExpired, UnknownSpi
+from ikeway.errors import HostError
+from ikeway.esp.parameters import Encapsulation, EspLimits
+from tests.dataplane.rig import inner, opened, peer_socket, process_exists, rig, sealed
+from tests.esp.material import network
+
+BACK = {"source": "10.78.0.2", "destination": "10.78.0.1"}
+
+
+async def test_packets_pass_in_both_directions() -> None:
+    async with rig() as r:
+        receiver, sender = await r.outbound(), await r.inbound()
+        await r.send(inner())
+        assert opened(receiver, await r.at_peer()) == inner()
+        await r.to_worker(sealed(sender, inner(**BACK)))
+        assert await r.delivered() == inner(**BACK)
+        for spi, inbound in ((0x2001, False), (0x1001, True)):
+            counters = await r.counters(spi, inbound)
+            assert (counters.packets, counters.octets, counters.dropped) == (1, len(inner()), {})
+            assert counters.last_used > 0
+
+
+async def test_ike_goes_to_the_daemon_and_leaves_through_the_same_port() -> None:
+    async with rig() as r:
+        await r.to_worker(bytes(4) + b"an IKE message")
+        await r.until(lambda: bool(r.events))
+        assert r.events == [IkeReceived(b"an IKE message", r.local, r.remote)]
+        assert r.plane.send_ike(b"an answer", r.local, r.remote)
+        octets, source = await asyncio.get_running_loop().sock_recvfrom(r.peer, 100)
+        assert (octets, Address(*source)) == (bytes(4) + b"an answer", r.local)
+        assert r.plane.send_keepalive(r.local, r.remote)
+        assert await r.at_peer() == b"\xff"
+        assert not r.plane.send_ike(b"nowhere", Address("127.0.0.1", 1), r.remote)
+        assert not r.plane.send_ike(b"nowhere", Address("::1", 4500), Address("::1", 4500))
+
+
+async def test_the_longest_ike_message_comes_through() -> None:
+    async with rig() as r:
+        message = os.urandom(65507 - 4)
+        await r.to_worker(bytes(4) + message)
+        await r.until(lambda: bool(r.events))
+        assert r.events[0].octets == message
+
+
+@pytest.mark.parametrize(
+    ("octets", "reason"),
+    [(b"\xff", "keepalive"), (b"\xfe", "too-short"), (b"\0\0\0", "too-short"), (b"\0\0\0\1abc", "too-short")],
+)
+async def test_what_is_neither_ike_nor_esp_is_counted(octets: bytes, reason: str) -> None:
+    async with rig() as r:
+        await r.to_worker(octets)
+        assert await r.dropped(0, True, reason) == 1
+        assert r.events == []
+
+
+async def test_unknown_spis_are_told_at_a_bounded_rate() -> None:
+    async with rig() as r:
+        for _ in range(100):
+            await r.to_worker(b"\0\0\x99\x99" + bytes(60))
+        await r.until(lambda: bool(r.events))
+        while await r.dropped(0, True, "unknown-spi") < 100:
+            await asyncio.sleep(0.01)
+        assert set(r.events) == {UnknownSpi(0x9999, r.remote)}
+        assert len(r.events) <= 20  # ten a second, and a second may have begun
+
+
+@pytest.mark.parametrize("packet_first", [False, True])
+async def test_a_packet_that_comes_with_its_sa_is_not_lost(packet_first: bool) -> None:
+    async with rig() as r:
+        assert r.plane.pid
+        sa = r.sa(0x1001)
+        from ikeway.esp.outbound import OutboundSa
+
+        packet = sealed(OutboundSa(sa), inner(**BACK))
+        os.kill(r.plane.pid, signal.SIGSTOP)  # both wait when it goes on
+        if packet_first:
+            await r.to_worker(packet)
+        adding = asyncio.create_task(r.plane.add_inbound(sa))
+        await asyncio.sleep(0.05)
+        if not packet_first:
+            await r.to_worker(packet)
+        os.kill(r.plane.pid, signal.SIGCONT)
+        await adding
+        assert await r.delivered() == inner(**BACK)
+
+
+async def test_drops_of_an_sa_are_counted_under_it() -> None:
+    async with rig() as r:
+        sender = await r.inbound()
+        packet = sealed(sender, inner(**BACK))
+        for octets in (packet, packet, packet[:-1] + bytes((packet[-1] ^ 1,)), packet[:20]):
+            await r.to_worker(octets)
+        await r.to_worker(sealed(sender, bytes(40), 59))
+        await r.to_worker(sealed(sender, inner(source="10.99.0.1", destination="10.78.0.1")))
+        await r.to_worker(sealed(sender, b"no packet"))
+        await r.dropped(0x1001, True, "malformed")
+        dropped = (await r.counters(0x1001, True)).dropped
+        assert dropped == {"replayed": 2, "too-short": 1, "dummy": 1, "selectors": 1, "malformed": 1}
+        await r.to_worker(packet[:7] + b"\x63" + packet[8:])
+        assert await r.dropped(0x1001, True, "integrity") == 1
+        assert await r.delivered() == inner(**BACK)
+
+
+async def test_nothing_leaves_without_a_policy() -> None:
+    async with rig() as r:
+        receiver = await r.outbound()
+        await r.send(inner(destination="10.99.0.1"))
+        await r.send(inner(source="10.99.0.1"))
+        await r.send(b"\x45junk")
+        await r.send(inner())
+        assert opened(receiver, await r.at_peer()) == inner()
+        assert (await r.counters(0, False)).dropped == {"no-policy": 1, "selectors": 1, "malformed": 1}
+
+
+async def test_the_most_special_destination_wins_and_the_newest_of_equals() -> None:
+    async with rig() as r:
+        selectors = ("10.78.0.0/16", "10.78.0.0/24", "10.78.0.2/32", "10.78.0.0/24")
+        receivers = [
+            await r.outbound(0x3000 + number, child_id=number, remote_selectors=(network(text),))
+            for number, text in enumerate(selectors)
+        ]
+        for destination, chosen in (("10.78.0.2", 2), ("10.78.0.3", 3), ("10.78.9.9", 0)):
+            await r.send(inner(destination=destination))
+            assert opened(receivers[chosen], await r.at_peer()) == inner(destination=destination)
+
+
+async def test_rekeying_takes_the_newest_and_falls_back() -> None:
+    async with rig() as r:
+        old = await r.outbound(0x3001)
+        await r.send(inner())
+        assert opened(old, await r.at_peer())
+        new = await r.outbound(0x3002)
+        await r.send(inner())
+        assert opened(new, await r.at_peer())
+        await r.plane.remove_outbound(0x3002, Address("127.0.0.9", 4500))  # another peer's
+        await r.send(inner())
+        assert opened(new, await r.at_peer())
+        await r.plane.remove_outbound(0x3002, r.remote)
+        await r.send(inner())
+        assert opened(old, await r.at_peer())
+        await r.plane.remove_outbound(0x3001, r.remote)
+        await r.plane.remove_outbound(0x3001, r.remote)
+        await r.send(inner())
+        assert await r.dropped(0, False, "no-policy") == 1
+
+
+async def test_a_rekeyed_sa_may_have_other_selectors() -> None:
+    async with rig() as r:
+        await r.outbound(0x3001)
+        new = await r.outbound(0x3002, remote_selectors=(network("10.79.0.0/16"), network("10.80.0.1/32")))
+        for destination in ("10.79.1.1", "10.80.0.1"):
+            await r.send(inner(destination=destination))
+            assert opened(new, await r.at_peer())
+        await r.send(inner())
+        assert await r.dropped(0, False, "no-policy") == 1
+
+
+async def test_removed_inbound_sas_accept_nothing() -> None:
+    async with rig() as r:
+        sender = await r.inbound()
+        await r.plane.remove_inbound(0x1001)
+        await r.plane.remove_inbound(0x1001)
+        await r.to_worker(sealed(sender, inner(**BACK)))
+        assert await r.dropped(0, True, "unknown-spi") == 1
+
+
+async def test_limits_are_told_once() -> None:
+    async with rig() as r:
+        limits = EspLimits(soft_packets=2, hard_packets=4)
+        receiver, sender = await r.outbound(limits=limits), await r.inbound(limits=limits)
+        for _ in range(6):
+            await r.send(inner())
+            await r.to_worker(sealed(replace_limits(sender), inner(**BACK)))
+        await r.until(lambda: len(r.events) >= 4)
+        assert await r.dropped(0x2001, False, "expired") == 2
+        assert await r.dropped(0x1001, True, "expired") == 2
+        expected = [
+            kind(spi, inbound)
+            for kind in (SoftExpired, HardExpired)
+            for spi, inbound in ((0x2001, False), (0x1001, True))
+        ]
+        assert sorted(map(repr, r.events)) == sorted(map(repr, expected))
+        assert receiver.parameters.limits == limits
+
+
+def replace_limits(sender):
+    """The peer counts for itself; here it does not."""
+    sender._last_sequence = 1 << 32
+    return sender
+
+
+async def test_a_peer_that_moves_is_told_by_its_newest_packets_only() -> None:
+    async with rig() as r:
+        sender = await r.inbound(follow_peer=True)
+        first, second, third = (sealed(sender, inner(**BACK)) for _ in range(3))
+        with peer_socket() as elsewhere:
+            there = Address(*elsewhere.getsockname())
+            await r.to_worker(second)
+            assert await r.delivered()
+            await r.to_worker(first, elsewhere)  # authentic, but old: it may have been held back by an attacker
+            assert await r.delivered()
+            forged = third[:-1] + bytes((third[-1] ^ 1,))
+            await r.to_worker(forged, elsewhere)
+            assert await r.dropped(0x1001, True, "integrity")
+            assert r.events == []
+            await r.to_worker(third, elsewhere)
+            await r.to_worker(sealed(sender, inner(**BACK)), elsewhere)
+            for _ in range(2):
+                assert await r.delivered()
+            await r.until(lambda: bool(r.events))
+            assert r.events == [PeerMoved(0x1001, there)]
+            receiver = await r.outbound()
+            await r.plane.move(1, r.local, there, True)
+            await r.send(inner())
+            octets = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(elsewhere, 65536), 2)
+            assert opened(receiver, octets) == inner()
+            await r.plane.remove_outbound(0x2001, there)
+            assert (0x2001, False) not in await r.plane.counters()
+
+
+async def test_mistakes_of_the_daemon_are_answered() -> None:
+    async with rig() as r:
+        sa = r.sa(0x1001)
+        for wrong in (replace(sa, encryption_key=b"short"), replace(sa, replay_window=1 << 30)):
+            with pytest.raises(HostError):
+                await r.plane.add_inbound(wrong)
+        with pytest.raises(HostError, match="no socket"):
+            await r.plane.add_outbound(replace(sa, encapsulation=Encapsulation.ESP))
+        with pytest.raises(HostError, match="not an IP address"):
+            await r.plane.add_outbound(replace(sa, remote=Address("gateway.example", 4500)))
+        await r.outbound()
+        with pytest.raises(HostError, match="no socket"):
+            await r.plane.move(1, Address("127.0.0.1", 1), r.remote, True)
+        await r.plane.move(77, r.local, r.remote, True)  # an unknown connection has no SAs
+        await r.send(inner())
+        assert await r.at_peer()
+
+
+async def test_counters_of_many_sas() -> None:
+    async with rig() as r:
+        await asyncio.gather(*(r.plane.add_inbound(r.sa(spi, replay_window=64)) for spi in range(256, 1256)))
+        assert len(await r.plane.counters()) == 1002
+
+
+async def test_mss_is_clamped_in_both_directions() -> None:
+    async with rig(mtu=1300) as r:
+        receiver, sender = await r.outbound(), await r.inbound()
+        syn = bytes(IP(src="10.78.0.1", dst="10.78.0.2") / TCP(flags="S", options=[("MSS", 1460)]))
+        back = bytes(IP(src="10.78.0.2", dst="10.78.0.1") / TCP(flags="SA", options=[("MSS", 1460)]))
+        await r.send(syn)
+        await r.to_worker(sealed(sender, back))
+        for packet in (opened(receiver, await r.at_peer()), await r.delivered()):
+            assert dict(IP(packet)[TCP].options)["MSS"] == 1260
+        await r.plane.set_mtu(1200)
+        await r.send(syn)
+        assert dict(IP(opened(receiver, await r.at_peer()))[TCP].options)["MSS"] == 1160
+
+
+async def test_the_worker_has_given_up_its_rights() -> None:
+    async with rig() as r:
+        status = dict(
+            line.split(":\t", 1)
+            for line in Path(f"/proc/{r.plane.pid}/status").read_text().splitlines()
+            if ":\t" in line
+        )
+        assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == int(status["CapInh"], 16) == 0
+        assert status["NoNewPrivs"] == "1"
+        if os.geteuid() == 0:
+            assert status["Uid"].split() == ["65534"] * 4
+
+
+async def test_a_dead_worker_is_told_with_the_reason() -> None:
+    async with rig() as r:
+        assert r.plane.pid
+        os.kill(r.plane.pid, signal.SIGKILL)
+        await r.until(lambda: bool(r.events))
+        assert r.events == [DataPlaneDied("it was killed by SIGKILL")]
+        with pytest.raises(HostError):
+            await r.plane.add_inbound(r.sa(0x1001))
+        assert not process_exists(r.plane.pid)
+
+
+async def test_requests_under_way_fail_when_the_worker_dies() -> None:
+    async with rig() as r:
+        assert r.plane.pid
+        os.kill(r.plane.pid, signal.SIGSTOP)
+        request = asyncio.create_task(r.plane.counters())
+        await asyncio.sleep(0.02)
+        os.kill(r.plane.pid, signal.SIGKILL)
+        with pytest.raises(HostError, match="SIGKILL"):
+            await request
+
+
+async def test_stopping_gives_everything_back() -> None:
+    async with rig() as r:
+        pid = r.plane.pid
+        assert pid
+        await r.plane.stop()
+        await r.plane.stop()
+        assert not process_exists(pid)
+        assert r.events == []
+        assert not r.plane.send_ike(b"", r.local, r.remote)
+        with pytest.raises(HostError, match="does not run"):
+            await r.plane.counters()
+        assert r.tun.recv(10) == b""  # the other end of the device is closed
+
+
+async def test_no_worker_outlives_its_daemon(tmp_path: Path) -> None:
+    """kill -9 of the daemon closes the control socket, and that ends the worker."""
+    program = textwrap.dedent("""
+        import asyncio
+        from tests.dataplane.rig import rig
+
+        async def main():
+            async with rig() as r:
+                print(r.plane.pid, flush=True)
+                await asyncio.sleep(60)
+
+        asyncio.run(main())
+    """)
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert daemon.stdout
+    with daemon.stdout:
+        worker = int(await asyncio.to_thread(daemon.stdout.readline))
+    assert process_exists(worker)
+    daemon.kill()
+    daemon.wait()
+    async with asyncio.timeout(3):
+        while process_exists(worker):
+            await asyncio.sleep(0.01)
+
+
+async def test_interrupts_of_the_terminal_do_not_end_it() -> None:
+    async with rig() as r:
+        assert r.plane.pid
+        os.kill(r.plane.pid, signal.SIGINT)
+        os.kill(r.plane.pid, signal.SIGHUP)
+        await asyncio.sleep(0.05)
+        assert await r.plane.counters()
