@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ikeway.wire.registry import (
-    EncryptionAlgorithm,
     ExtendedSequenceNumbers,
     IntegrityAlgorithm,
     KeyExchangeMethod,
@@ -14,31 +15,36 @@ from .algorithms import encryption_algorithms, integrity_algorithms
 from .key_exchange import key_exchange_methods
 from .prf import pseudorandom_functions
 
-_ENCRYPTION = frozenset((int(algorithm), key_bits) for algorithm, key_bits in encryption_algorithms())
-_PRF = frozenset(map(int, pseudorandom_functions()))
-_INTEGRITY = frozenset(map(int, integrity_algorithms())) | {int(IntegrityAlgorithm.NONE)}
-_KEY_EXCHANGE = frozenset(map(int, key_exchange_methods())) | {int(KeyExchangeMethod.NONE)}
-_SEQUENCE_NUMBERS = frozenset((int(ExtendedSequenceNumbers.NO), int(ExtendedSequenceNumbers.YES)))
-
-_WITHOUT_KEY_LENGTH = {
-    TransformType.PRF: _PRF,
-    TransformType.INTEG: _INTEGRITY,
-    TransformType.KE: _KEY_EXCHANGE,
-    TransformType.ESN: _SEQUENCE_NUMBERS,
-    TransformType.ADDKE1: _KEY_EXCHANGE,
-    TransformType.ADDKE2: _KEY_EXCHANGE,
-    TransformType.ADDKE3: _KEY_EXCHANGE,
-    TransformType.ADDKE4: _KEY_EXCHANGE,
-    TransformType.ADDKE5: _KEY_EXCHANGE,
-    TransformType.ADDKE6: _KEY_EXCHANGE,
-    TransformType.ADDKE7: _KEY_EXCHANGE,
-}
+_KEY_EXCHANGES = (
+    TransformType.KE,
+    TransformType.ADDKE1,
+    TransformType.ADDKE2,
+    TransformType.ADDKE3,
+    TransformType.ADDKE4,
+    TransformType.ADDKE5,
+    TransformType.ADDKE6,
+    TransformType.ADDKE7,
+)
 
 
-def is_supported(transform_type: TransformType, identifier: int, key_bits: int | None = None) -> bool:
+def _supported() -> Iterator[tuple[int, int, int | None]]:
+    for algorithm, key_bits in encryption_algorithms():
+        yield TransformType.ENCR, algorithm, key_bits
+    for function in pseudorandom_functions():
+        yield TransformType.PRF, function, None
+    for integrity in (IntegrityAlgorithm.NONE, *integrity_algorithms()):
+        yield TransformType.INTEG, integrity, None
+    for kind in _KEY_EXCHANGES:
+        for method in (KeyExchangeMethod.NONE, *key_exchange_methods()):
+            yield kind, method, None
+    for numbers in (ExtendedSequenceNumbers.NO, ExtendedSequenceNumbers.YES):
+        yield TransformType.ESN, numbers, None
+
+
+_SUPPORTED: frozenset[tuple[int, int, int | None]] = frozenset(_supported())
+
+
+def is_supported(transform_type: int, identifier: int, key_bits: int | None = None) -> bool:
     """True when we can do this transform. NONE counts for integrity and key exchange; whether it may stand there is
     a question of the proposal."""
-    if transform_type == TransformType.ENCR:
-        return (int(EncryptionAlgorithm(identifier)), key_bits) in _ENCRYPTION
-    known = _WITHOUT_KEY_LENGTH.get(transform_type)
-    return known is not None and key_bits is None and identifier in known
+    return (transform_type, identifier, key_bits) in _SUPPORTED

@@ -354,9 +354,7 @@ def _declined(suite: Suite, offered: _Choices) -> tuple[TransformType, ...]:
         taken.add(_T.INTEG)
     if suite.key_exchange is not None:
         taken.add(_T.KE)
-    return tuple(
-        kind for kind in (_T.INTEG, _T.KE, *_ADDITIONAL) if kind not in taken and _NONE in offered.get(kind, ())
-    )
+    return tuple(_T(kind) for kind in sorted(offered) if kind not in taken and _NONE in offered[kind])
 
 
 def _is_none(transform: Transform) -> bool:
