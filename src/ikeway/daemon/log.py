@@ -33,13 +33,21 @@ _HIDDEN = frozenset({"password", "passwd", "psk", "secret", "key", "keys", "msk"
 _JOURNAL_LEVELS = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
-def event(log: logging.Logger, level: int, name: str, message: str, *, limited: str = "", **fields: object) -> None:
+def event(
+    log: logging.Logger,
+    level: int,
+    name: str,
+    message: str,
+    fields: Mapping[str, object] | None = None,
+    *,
+    limited: str = "",
+) -> None:
     """Log an event. `name` is a short fixed word for machines, `message` a sentence for people.
 
     `limited` names whom the line is about (a peer's address) when strangers can cause it at will.
     """
     if log.isEnabledFor(level):
-        extra = {"event": name, "fields": fields, "limited": limited}
+        extra = {"event": name, "fields": fields or {}, "limited": limited}
         log.log(level, "%s", message, extra=extra, stacklevel=2)
 
 

@@ -38,10 +38,10 @@ class PcapWriter:
                 f"the trace file {path} cannot be written: {error.strerror}", remedy="name another file"
             ) from None
         self._file = os.fdopen(fd, "wb")
-        application = _option(_OPTION_APPLICATION, f"ikeway {__version__}".encode())
+        application = _options((_OPTION_APPLICATION, f"ikeway {__version__}".encode()))
         self._block(_SECTION, struct.pack("=IHHq", 0x1A2B3C4D, 1, 0, -1) + application)
         # Time stamps count nanoseconds (if_tsresol 9).
-        options = _option(_OPTION_NAME, b"ike") + _option(_OPTION_RESOLUTION, b"\x09")
+        options = _options((_OPTION_NAME, b"ike"), (_OPTION_RESOLUTION, b"\x09"))
         self._block(_INTERFACE, struct.pack("=HHI", _LINKTYPE_RAW, 0, 0) + options)
 
     def udp(self, octets: bytes, local: Address, remote: Address, sent: bool) -> None:
@@ -50,7 +50,7 @@ class PcapWriter:
         packet = ip_packet(octets, source, destination)
         now = time.time_ns()
         head = struct.pack("=IIIII", 0, now >> 32, now & 0xFFFFFFFF, len(packet), len(packet))
-        flags = _option(_OPTION_FLAGS, struct.pack("=I", _OUTBOUND if sent else _INBOUND))
+        flags = _options((_OPTION_FLAGS, struct.pack("=I", _OUTBOUND if sent else _INBOUND)))
         self._block(_PACKET, head + _padded(packet) + flags)
 
     def close(self) -> None:
@@ -90,14 +90,15 @@ def ip_packet(octets: bytes, source: Address, destination: Address) -> bytes:
 def _checksum(octets: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     padded = octets + b"\0" if len(octets) % 2 else octets
-    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
 
 
-def _option(code: int, value: bytes) -> bytes:
-    return struct.pack("=HH", code, len(value)) + _padded(value)
+def _options(*options: tuple[int, bytes]) -> bytes:
+    found = b"".join(struct.pack("=HH", code, len(value)) + _padded(value) for code, value in options)
+    return found + bytes(4)  # opt_endofopt
 
 
 def _padded(octets: bytes) -> bytes:
