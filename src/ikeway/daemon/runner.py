@@ -8,7 +8,6 @@ with it, since nobody knows the sequence numbers that they had reached.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import functools
 import logging
@@ -22,6 +21,7 @@ from ikeway.daemon import clock
 from ikeway.daemon.loop import Driver
 from ikeway.daemon.sockets import IKE_PORT, NON_ESP_MARKER, IkeSockets, Listen
 from ikeway.dataplane.interface import (
+    Counters,
     DataPlaneDied,
     DataPlaneEvent,
     HardExpired,
@@ -139,6 +139,25 @@ class Runner:
         self._mtu = mtu
         await self.dataplane.set_mtu(mtu)
 
+    async def counters(self) -> dict[tuple[int, bool], Counters]:
+        """The counters of all SAs; nothing while there is no data plane."""
+        try:
+            return await self.dataplane.counters()
+        except HostError:
+            return {}
+
+    def totals(self) -> dict[str, int]:
+        """What became of datagrams that belong to no SA, by name."""
+        sockets = self.sockets.counters
+        return {
+            "received": sockets.received,
+            "sent": sockets.sent,
+            "lost": sockets.lost,
+            "unknown_esp_spi": self.unknown_spis,
+            **{f"dropped_{reason.replace(' ', '_')}": count for reason, count in sockets.dropped.items()},
+            **dataclasses.asdict(self.engine.counters),
+        }
+
     async def stop(self) -> None:
         """Close everything, whatever state it is in. SAs should have been closed before. Idempotent."""
         if self._traffic is not None:
@@ -231,10 +250,9 @@ class Runner:
             await asyncio.sleep(_TRAFFIC_SECONDS)
             if not self._inbound:
                 continue
-            with contextlib.suppress(HostError):
-                for (spi, inbound), counters in (await self.dataplane.counters()).items():
-                    if inbound and counters.last_used and spi in self._inbound:
-                        self._inbound[spi].sa.traffic_seen(counters.last_used)
+            for (spi, inbound), counters in (await self.counters()).items():
+                if inbound and counters.last_used and spi in self._inbound:
+                    self._inbound[spi].sa.traffic_seen(counters.last_used)
 
 
 def local_path(runner: Runner, local: str, remote: Address) -> Address:

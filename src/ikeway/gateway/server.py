@@ -10,25 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import ikeway
 from ikeway.address import Address
 from ikeway.auth.questions import PskQuestion
 from ikeway.config.secrets import Prompt
+from ikeway.daemon import clock
 from ikeway.daemon.privileges import CAP_NET_ADMIN, CAP_NET_RAW, keep_only
 from ikeway.daemon.runner import Runner, RunnerSettings
 from ikeway.daemon.sockets import Listen
+from ikeway.daemon.status import PoolStatus, SessionStatus, Status, session_status
 from ikeway.eap.questions import SecretQuestion
 from ikeway.errors import HostError
 from ikeway.esp.parameters import EspTransforms
 from ikeway.gateway.answers import GatewayAnswers
 from ikeway.gateway.config import GatewayConfig, load_gateway_config
-from ikeway.gateway.sessions import Session, session_of
 from ikeway.gateway.users import EVERYONE
 from ikeway.host import GatewayConfiguration, HostNetwork, check_rights, open_host_network, recover_stale
 from ikeway.host.mtu import tunnel_mtu
@@ -92,6 +96,9 @@ class Gateway:
                 responder=self.config.responder,
             )
         )
+        self._started = clock.now()
+        self._mtu_now = 0
+        self._since: dict[int, float] = {}  # by connection, rekeyings and all
         self._host: HostNetwork | None = None
         self._ended = asyncio.Event()
         self._error: HostError | None = None
@@ -159,15 +166,39 @@ class Gateway:
         """The IKE SAs of all clients that are logged in."""
         return [sa for sa in self._runner.engine.sas if sa.established and sa.successor is None]
 
-    async def sessions(self) -> list[Session]:
+    async def sessions(self) -> list[SessionStatus]:
         """Who is connected, with counters; the oldest first."""
-        try:
-            counters = await self._runner.dataplane.counters()
-        except HostError:
-            counters = {}
-        pools = self._answers.pools
-        found = [session_of(sa, pools.leases_of(sa.connection_id), counters) for sa in self.established()]
-        return sorted(found, key=lambda session: session.since)
+        counters, now = await self._runner.counters(), clock.now()
+        found = []
+        for sa in self.established():
+            leases = self._answers.pools.leases_of(sa.connection_id)
+            status = session_status(sa, counters, now, addresses=[lease.address for lease in leases])
+            found.append(dataclasses.replace(status, age=now - self._since.get(sa.connection_id, sa.created)))
+        return sorted(found, key=lambda session: -session.age)
+
+    async def status(self) -> Status:
+        """All that there is to tell."""
+        engine, now = self._runner.engine, clock.now()
+        pools = [
+            PoolStatus(name=one.name, addresses=one.addresses, size=one.size, used=one.used)
+            for one in self._answers.pools.usage()
+        ]
+        return Status(
+            role="gateway",
+            name=self.config.path.stem,
+            state="restarting" if self._restarting is not None else "up",
+            version=ikeway.__version__,
+            pid=os.getpid(),
+            uptime=now - self._started,
+            interface=self.interface,
+            mtu=self._mtu_now,
+            routes=tuple(map(str, self.config.host.pools)),
+            sessions=tuple(await self.sessions()),
+            half_open=sum(not sa.established for sa in engine.sas),
+            pools=tuple(pools),
+            counters=self._runner.totals(),
+            error=str(self._error) if self._error is not None else "",
+        )
 
     def disconnect(self, connection_id: int) -> bool:
         """End one session. False when there is none of this number."""
@@ -188,7 +219,7 @@ class Gateway:
         said = [f"`{name}` has changed, and takes effect with a restart" for name in _fixed_changes(old, fresh)]
         for sa in self.established():
             if not await self._is_welcome(sa):
-                said.append(f"{_name_of(sa)} may not connect any more, and was disconnected")
+                said.append(f"{user_of(sa)} may not connect any more, and was disconnected")
                 self._runner.driver.command(sa.close)
         return said
 
@@ -222,6 +253,7 @@ class Gateway:
             )
         )
         await self._runner.set_mtu(mtu)
+        self._mtu_now = mtu
 
     def _mtu(self) -> int:
         """One interface serves all clients, whatever they negotiate and wherever they are."""
@@ -233,14 +265,17 @@ class Gateway:
 
     def _on_event(self, event: ike.Event) -> None:
         match event:
+            case ike.IkeEstablished(sa=sa):
+                self._since[sa.connection_id] = clock.now()
             case ike.IkeClosed(sa=sa):
+                self._since.pop(sa.connection_id, None)
                 self._answers.pools.release(sa.connection_id)
 
     def _on_refused_sa(self, event: ike.Event, error: HostError) -> None:
         """The data plane cannot carry an SA: the client had better know than send into nothing."""
         if isinstance(event, ike.InboundAdded | ike.OutboundAdded) and self._restarting is None:
             child = event.child
-            log.error("The data plane refused %s of %s: %s", child, _name_of(child.sa), error)
+            log.error("The data plane refused %s of %s: %s", child, user_of(child.sa), error)
             self._runner.driver.command(functools.partial(child.sa.delete_child, child))
 
     async def _is_welcome(self, sa: IkeSa) -> bool:
@@ -314,7 +349,8 @@ class Gateway:
         stop_listening()
 
 
-def _name_of(sa: IkeSa) -> str:
+def user_of(sa: IkeSa) -> str:
+    """Who it is: the EAP user where EAP told one, else the peer's identity."""
     return sa.eap_identity.decode(errors="replace") if sa.eap_identity is not None else str(sa.remote_identity)
 
 

@@ -1,0 +1,434 @@
+"""`Client`: a connection to one gateway that is kept up.
+
+Theory of operation. A client has one engine for its whole life and at most one connection (`Link`) in it. What happens
+to the connection comes in as events; what takes time is done by tasks that end with the client:
+
+- `_keep` waits for the end of the connection and makes a new one, with growing pauses, until it is told to stop or the
+  gateway refuses us for good;
+- `_watch` hears of changes of the network and of sleep, and moves the connection (MOBIKE) or drops it, for `_keep`;
+- `_adapt` makes the host follow what was agreed, each time that something in it has changed.
+
+The host's settings stay while the client reconnects: what is to go through the tunnel must not leave beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import enum
+import logging
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import ikeway
+from ikeway.address import Address
+from ikeway.auth.questions import PskQuestion
+from ikeway.client import reach
+from ikeway.client.assigned import Assigned
+from ikeway.client.attachment import Attachment
+from ikeway.client.link import Link
+from ikeway.client.profile import Profile
+from ikeway.client.secrets import ClientSecrets
+from ikeway.config.secrets import Prompt
+from ikeway.daemon import clock
+from ikeway.daemon.privileges import CAP_NET_ADMIN, CAP_NET_RAW, keep_only
+from ikeway.daemon.runner import Runner, RunnerSettings, local_path
+from ikeway.daemon.sockets import Listen
+from ikeway.daemon.status import Status, session_status
+from ikeway.eap.questions import PasswordQuestion
+from ikeway.errors import AuthenticationFailed, Closed, ConfigError, HostError, IkewayError, PeerUnreachable
+from ikeway.host import ChangeKind, NetworkChanged, TunnelConfiguration, check_rights, open_host_network, recover_stale
+from ikeway.ike import events as ike
+
+if TYPE_CHECKING:
+    from ikeway.ike.sa import IkeSa
+
+log = logging.getLogger("ikeway.client")
+
+_STOP_SECONDS = 10.0  # for undoing what was done to the host
+_FIRST_PAUSE = 1.0  # before connecting again; doubled each time
+_NO_NETWORK_SECONDS = 5.0  # without a way to the gateway's address, until its other addresses are tried
+_REFUSALS = 3  # log-ins refused in a row that make us give up reconnecting: more may lock the account
+
+
+class ClientState(enum.Enum):
+    """What a client is at."""
+
+    CONNECTING = "connecting"
+    UP = "up"
+    WAITING = "waiting"  # to connect again
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step, for people. `step` is a fixed word, `text` says what happened."""
+
+    step: str
+    text: str
+
+
+Tell = Callable[[Progress], None]
+Observe = Callable[[Runner], None]
+
+
+class Client:
+    """A connection to one gateway that is kept up. `start` it, then `wait` for its end or `close` it."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        prompt: Prompt | None = None,
+        tell: Tell = lambda progress: None,
+        observers: Sequence[Observe] = (),
+        drop_privileges: bool = False,
+    ) -> None:
+        """`prompt` asks a person for secrets (blocking; in a thread). `observers` get the `Runner` when it is there, to
+        trace what it does. `drop_privileges` gives up, for this whole process, what is not needed once it is up."""
+        self.profile = profile
+        self.state = ClientState.CONNECTING
+        self.error: IkewayError | None = None  # why it is not up
+        self.runner = Runner(
+            RunnerSettings(
+                listen=Listen(fallback=True),
+                interface=profile.host.interface or "ikeway%d",
+                esp_protocol=not profile.connection().force_udp_encapsulation,
+            )
+        )
+        self._connection = profile.connection()
+        self._secrets = ClientSecrets(profile, prompt)
+        self._tell = tell
+        self._observers = tuple(observers)
+        self._drop_privileges = drop_privileges
+        self._gateways: list[Address] = []
+        self._attachment: Attachment | None = None
+        self._link: Link | None = None
+        self._reach: reach.Reach | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._changed = asyncio.Event()  # something that the host has to follow
+        self._wake = asyncio.Event()  # do not wait longer before connecting again
+        self._ended = asyncio.Event()
+        self._failure: IkewayError | None = None  # why it ended by itself
+        self._started = clock.now()
+        self._dataplane_died = False
+        self._closing: asyncio.Task[None] | None = None
+
+    # -- for the user
+
+    @property
+    def link(self) -> Link | None:
+        """The connection of now; None while there is none."""
+        return self._link if self._link is not None and not self._link.ended.is_set() else None
+
+    @property
+    def assigned(self) -> Assigned:
+        """What the gateway assigned: addresses, name servers, domains, networks."""
+        return self._link.assigned if self._link is not None else Assigned()
+
+    @property
+    def interface(self) -> str:
+        """The tunnel interface."""
+        return self.runner.interface
+
+    @property
+    def configuration(self) -> TunnelConfiguration | None:
+        """What was done to this host; None before."""
+        return self._attachment.configuration if self._attachment is not None else None
+
+    async def start(self) -> None:
+        """Connect, and make the host use the tunnel. Raises the error of the first try; nothing is left then."""
+        try:
+            check_rights(tun=True)
+            for each in await recover_stale():
+                log.warning("Cleaned up after a client or gateway that was killed: %s", "; ".join(each.undone))
+            self._attachment = Attachment(self.profile, self.runner, open_host_network())
+            await self.runner.start()
+            self._set_up_driver()
+            await self._connect()
+            await self._follow()
+            if self._drop_privileges:
+                raw = [CAP_NET_RAW] if self.runner.settings.esp_protocol else []
+                keep_only([CAP_NET_ADMIN, *raw])
+        except BaseException:
+            await self.close()
+            raise
+        self._tasks += [asyncio.create_task(work) for work in (self._keep(), self._watch(), self._adapt())]
+
+    async def wait(self) -> None:
+        """Wait until the client has ended. Raises why, when that was not our wish."""
+        await self._ended.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def close(self) -> None:
+        """Delete the SAs, undo what was done to the host, and end. Takes a bounded time; idempotent."""
+        await asyncio.shield(self._begin_to_close())
+
+    async def status(self) -> Status:
+        """All that there is to tell."""
+        now, link, configuration = clock.now(), self.link, self.configuration
+        sessions = []
+        if link is not None:
+            addresses = [each.ip for each in link.assigned.addresses]
+            session = session_status(link.sa, await self.runner.counters(), now, addresses=addresses)
+            sessions.append(dataclasses.replace(session, age=now - link.since))
+        return Status(
+            role="client",
+            name=self.profile.name,
+            state=self.state.value,
+            version=ikeway.__version__,
+            pid=os.getpid(),
+            uptime=now - self._started,
+            interface=self.interface,
+            mtu=configuration.mtu if configuration else 0,
+            routes=tuple(map(str, configuration.routes)) if configuration else (),
+            dns=tuple(map(str, configuration.dns_servers)) if configuration else (),
+            domains=configuration.search_domains if configuration else (),
+            sessions=tuple(sessions),
+            counters=self.runner.totals(),
+            error=str(self.error) if self.error is not None else "",
+        )
+
+    def reconnect(self) -> None:
+        """Do not wait any longer before the next try."""
+        self._wake.set()
+
+    # -- connecting
+
+    def _set_up_driver(self) -> None:
+        driver = self.runner.driver
+        driver.listen(self._on_event)
+        driver.on_refused_sa = self._on_refused_sa
+        driver.answer_with(PasswordQuestion, self._secrets.password)
+        driver.answer_with(PskQuestion, lambda question: self._secrets.psk())
+        self.runner.sockets.on_unreachable = self._on_unreachable
+        self.runner.on_dataplane_died = self._on_dataplane_died
+        for observe in self._observers:
+            observe(self.runner)
+
+    async def _connect(self) -> None:
+        """One try, over all addresses of the gateway. Raises what it failed with."""
+        self.state = ClientState.CONNECTING
+        self._report("resolve", f"looking for {self.profile.remote.host}")
+        await self._find_gateways()
+        outcome = reach.Outcome()
+        self._reach = reach.Reach(
+            self.runner.driver,
+            self.runner.engine,
+            self._connection,
+            self._paths(outcome),
+            outcome,
+            name=self.profile.remote.host,
+            on_begin=lambda path: self._report("connect", f"from {path.local} to {path.remote}"),
+        )
+        try:
+            sa = await self._reach.establish()
+        finally:
+            self._reach = None
+        link = self._link
+        if link is None or not link.owns(sa):
+            raise Closed("the connection was closed at once")
+        await link.wait_for_children([each.name for each in self._connection.children])
+        self.state, self.error = ClientState.UP, None
+        self._changed.set()
+
+    async def _find_gateways(self) -> None:
+        assert self._attachment is not None
+        try:
+            self._gateways = await reach.resolve(self.profile.remote)
+        except PeerUnreachable as error:
+            # The name server may be behind the very tunnel that is broken.
+            if not self._gateways:
+                raise
+            log.info("%s; the addresses of last time are tried", error.reason)
+        await self._attachment.allow(self._gateways)
+
+    def _paths(self, outcome: reach.Outcome) -> list[reach.Path]:
+        """A path to each address that can be reached from here."""
+        assert self._attachment is not None
+        found = []
+        for remote in self._gateways:
+            local = self._attachment.local_address(remote)
+            if local is None:
+                outcome.failures[remote] = "no route to it"
+                continue
+            try:
+                found.append(reach.Path(local_path(self.runner, local, remote), remote))
+            except HostError as error:
+                outcome.failures[remote] = error.reason
+        return found
+
+    # -- what happens
+
+    def _on_event(self, event: ike.Event) -> None:
+        match event:
+            case ike.PeerSeen(what=what):
+                self._report("peer", what)
+            case ike.MessageSent(message=message, remote=remote, retransmission=count) if count:
+                what = message.exchange_type.name
+                self._report("retransmit", f"no answer from {remote} yet: {what} is sent again ({count})")
+            case ike.IkeEstablished(sa=sa) if self._is_new(sa):
+                self._report("established", f"the gateway is {sa.remote_identity}")
+                self._link = Link(self.runner.driver, sa, self._report, self._changed.set)
+                return
+        if self._link is not None:
+            self._link.on_event(event)
+
+    def _is_new(self, sa: IkeSa) -> bool:
+        return self._reach is not None and (self._link is None or self._link.ended.is_set()) and sa.is_initiator
+
+    def _on_refused_sa(self, event: ike.Event, error: HostError) -> None:
+        """The data plane cannot carry an SA: without it the connection is worth nothing."""
+        if self._link is not None and not self._dataplane_died:
+            self._link.drop(error)
+
+    def _on_unreachable(self, remote: Address, code: int) -> None:
+        if self._reach is not None:
+            self._reach.on_unreachable(remote, code)
+
+    def _on_dataplane_died(self, reason: str) -> None:
+        self._dataplane_died = True
+        self._report("dataplane", f"the data plane died: {reason}")
+        if self._link is not None:
+            self._link.drop(HostError(f"the data plane died: {reason}", remedy="it is started again; see the log"))
+        self._wake.set()
+
+    # -- staying connected
+
+    async def _keep(self) -> None:
+        """Connect again whenever the connection ends."""
+        try:
+            while True:
+                assert self._link is not None
+                await self._link.ended.wait()
+                error = self._link.error or Closed("the connection was closed")
+                self.error = error
+                if not self.profile.session.reconnect:
+                    raise error
+                self._report("lost", str(error))
+                await self._reconnect()
+        except IkewayError as error:
+            self.error = self._failure = error
+            self._begin_to_close()
+
+    async def _reconnect(self) -> None:
+        """Try until it works. Raises what makes further tries useless."""
+        pause, refusals = _FIRST_PAUSE, 0
+        while True:
+            try:
+                if self._dataplane_died:
+                    await self.runner.restart_dataplane()
+                    self._dataplane_died = False
+                await self._connect()
+            except ConfigError:
+                raise
+            except IkewayError as error:
+                refusals = refusals + 1 if isinstance(error, AuthenticationFailed) else 0
+                if refusals >= _REFUSALS:
+                    raise
+                self.error = error
+            else:
+                return
+            self.state = ClientState.WAITING
+            self._report("retry", f"{self.error}; next try in {pause:.0f} s")
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause * random.uniform(0.8, 1.2)):  # noqa: S311 - spreads many clients
+                    await self._wake.wait()
+            pause = min(pause * 2, max(self.profile.session.retry_limit, _FIRST_PAUSE))
+
+    async def _watch(self) -> None:
+        """Follow changes of the network."""
+        assert self._attachment is not None
+        async for change in self._attachment.watch():
+            self._wake.set()
+            try:
+                await self._attachment.refresh()
+            except HostError as error:
+                log.warning("The host could not be set up anew after a change of the network: %s", error)
+            link = self.link
+            if link is not None and link.sa.is_alive:
+                await self._on_network_changed(link, change)
+
+    async def _on_network_changed(self, link: Link, change: NetworkChanged) -> None:
+        assert self._attachment is not None
+        sa = link.sa
+        local = self._attachment.local_address(sa.remote)
+        if local is None:
+            await self._wait_for_network(link)
+        elif local != sa.local.host:
+            self._report("network", f"this host's address is {local} now, it was {sa.local.host}")
+            if sa.mobike:
+                moved = sa.local._replace(host=local)
+                self.runner.driver.command(lambda now: sa.move(moved, None, now))
+            else:
+                link.drop(Closed(f"this host's address changed to {local}, and the gateway has no MOBIKE"))
+        elif ChangeKind.RESUMED in change.kinds:
+            self._report("resumed", f"back after {change.slept:.0f} s of sleep: asking whether the gateway is there")
+            self.runner.driver.command(sa.check_liveness)
+
+    async def _wait_for_network(self, link: Link) -> None:
+        """There is no way to the gateway's address. A short gap is ridden out; then its other addresses are tried."""
+        assert self._attachment is not None
+        self._report("network", f"no way to {link.sa.remote.host} at the moment")
+        await asyncio.sleep(_NO_NETWORK_SECONDS)
+        if link.ended.is_set() or self._attachment.local_address(link.sa.remote) is not None:
+            return
+        if any(self._attachment.local_address(each) for each in self._gateways):
+            link.drop(Closed(f"there is no way to {link.sa.remote.host} any more"))
+
+    # -- the host
+
+    async def _adapt(self) -> None:
+        """Make the host follow what was agreed."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._follow()
+            except HostError as error:
+                log.error("The host could not be set up: %s", error)
+                if self._link is not None:
+                    self._link.drop(error)
+
+    async def _follow(self) -> None:
+        if self._link is None or not self._link.is_up or self.state is not ClientState.UP:
+            return
+        assert self._attachment is not None
+        if changed := await self._attachment.follow(self._link):
+            shown = ", ".join(map(str, changed.routes)) or "nothing"
+            self._report("up", f"{self.interface} carries {shown} (MTU {changed.mtu})")
+
+    # -- the end
+
+    def _begin_to_close(self) -> asyncio.Task[None]:
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        return self._closing
+
+    async def _close(self) -> None:
+        self.state = ClientState.CLOSING
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            if self._link is not None:
+                await self._link.close()
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_SECONDS):
+                    if self._attachment is not None:
+                        await self._attachment.close()
+            await self.runner.stop()
+            self._secrets.forget()
+            self.state = ClientState.CLOSED
+            self._ended.set()
+
+    def _report(self, step: str, text: str) -> None:
+        self._tell(Progress(step, text))
