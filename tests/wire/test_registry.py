@@ -111,6 +111,11 @@ def test_unknown_numbers_are_not_kept():
     assert len(NotifyType._value2member_map_) == known == len(table)
 
 
+def test_a_number_of_another_registry_is_a_number():
+    value = PayloadType(NotifyType(200))
+    assert type(value) is PayloadType and value.name == "UNKNOWN_200" and type(value.value) is int
+
+
 def test_formatting():
     assert f"{NotifyType.COOKIE} {NotifyType.COOKIE:d} {NotifyType.COOKIE:04x}" == "COOKIE 16390 4006"
     assert f"{NotifyType.COOKIE:>8}" == "  COOKIE"

@@ -175,8 +175,10 @@ def _security_association(octets: bytes, position: int, end: int) -> SecurityAss
             raise _bad_marker("proposal", position, 2 if more else 0, last)
         _check_spi_size(protocol, spi_octets, position + 6)
         budget -= count
-        if budget < 0 or len(proposals) == MAX_PROPOSALS:
-            raise _too_many("proposals or transforms", MAX_TRANSFORMS, position)
+        if budget < 0:
+            raise _too_many("transforms", MAX_TRANSFORMS, position)
+        if len(proposals) == MAX_PROPOSALS:
+            raise _too_many("proposals", MAX_PROPOSALS, position)
         start = position + 8 + spi_octets
         transforms = _transforms(octets, start, stop, count)
         proposals.append(Proposal(number, _PROTOCOLS[protocol], octets[position + 8 : start], transforms))

@@ -18,11 +18,12 @@ class Registry(IntEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
-        if type(value) is not int or not 0 <= value <= LARGEST_NUMBER:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_NUMBER:
             return None
-        unknown = int.__new__(cls, value)
-        unknown._name_ = f"UNKNOWN_{value}"
-        unknown._value_ = value
+        number = int(value)  # of another registry, maybe
+        unknown = int.__new__(cls, number)
+        unknown._name_ = f"UNKNOWN_{number}"
+        unknown._value_ = number
         return unknown
 
     @property
