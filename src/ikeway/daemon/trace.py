@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ikeway.daemon.report import report
+from ikeway.daemon.eventlog import report
 from ikeway.ike import events as ike
 
 if TYPE_CHECKING:
