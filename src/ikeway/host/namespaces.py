@@ -29,6 +29,7 @@ from ikeway.errors import HostError
 from ikeway.host.checks import user_namespaces_allowed
 from ikeway.host.linux.links import add_address, add_veth, set_link
 from ikeway.host.linux.netlink import Netlink
+from ikeway.host.linux.sysctl import ROOT as SYSCTLS
 
 if sys.platform == "linux":
     _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -111,7 +112,7 @@ class Namespace:
         self.label = label
         self._processes: list[subprocess.Popen[Any]] = []
         self.fd = _in_thread(_new_namespace)
-        self.call(lambda: _set_up("lo"))
+        self.call(_furnish)
 
     def __enter__(self) -> Namespace:
         """Return itself."""
@@ -235,9 +236,13 @@ def _configure(port: Port) -> None:
             add_address(nl, port.interface, ip_interface(address), prefix_route=True)
 
 
-def _set_up(interface: str) -> None:
+def _furnish() -> None:
+    """Loopback up. Addresses are to be usable at once: nobody else is here who could have the same (RFC 4862)."""
     with Netlink() as nl:
-        set_link(nl, interface, up=True)
+        set_link(nl, "lo", up=True)
+    for scope in ("all", "default"):
+        with contextlib.suppress(OSError):
+            (SYSCTLS / f"net/ipv6/conf/{scope}/accept_dad").write_text("0")
 
 
 def _new_namespace() -> int:

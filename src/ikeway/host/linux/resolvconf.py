@@ -115,14 +115,13 @@ def location() -> Path:
 
     In a named namespace that is /etc/netns/NAME/resolv.conf, which `ip netns exec` mounts over /etc/resolv.conf.
     """
-    ours, host = network_namespace(), network_namespace(1)
-    if host is None or ours == host:
-        return PATH
-    if _identity(PATH) != _identity(Path("/proc/1/root") / PATH.relative_to("/")):
-        return PATH
-    name = namespace_name()
-    if name:
+    if _is_mount_point(PATH):
+        return PATH  # mounted for us, as `ip netns exec` and containers have it
+    if name := namespace_name():
         return NAMESPACES / name / PATH.name
+    host = network_namespace(1)
+    if host is None or host == network_namespace() or _identity(PATH) != _identity(Path(f"/proc/1/root{PATH}")):
+        return PATH
     raise HostError(
         f"{PATH} belongs to the whole host, and this process is in a network namespace without a name",
         remedy="mount a file of its own there (unshare -m; mount --bind FILE /etc/resolv.conf), or leave DNS alone in "
@@ -218,7 +217,8 @@ def _is_mount_point(path: Path) -> bool:
         mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
     except OSError:
         return False
-    return any(line.split()[4] == str(path) for line in mounts.splitlines())
+    # Mounting over a symbolic link mounts over what it leads to.
+    return any(line.split()[4] in (str(path), str(path.resolve())) for line in mounts.splitlines())
 
 
 def _remove_empty(directory: Path) -> None:

@@ -18,7 +18,7 @@ from ikeway.errors import HostError
 from ikeway.host.journal import Change
 from ikeway.host.linux.links import find_link, require_link
 from ikeway.host.linux.netlink import Netlink
-from ikeway.host.processes import network_namespace
+from ikeway.host.processes import namespace_name, network_namespace
 
 if TYPE_CHECKING:
     from dbus_fast.aio import MessageBus
@@ -71,7 +71,7 @@ async def is_in_charge(
     resolv_conf: Path = Path("/etc/resolv.conf"), nsswitch: Path = Path("/etc/nsswitch.conf")
 ) -> bool:
     """True when systemd-resolved runs, programs ask it, and it sees our interfaces (same network namespace)."""
-    if not _has_bus() or network_namespace(1) not in (None, network_namespace()):
+    if not _has_bus() or namespace_name() or network_namespace(1) not in (None, network_namespace()):
         return False
     if not _is_asked(resolv_conf, nsswitch):
         return False

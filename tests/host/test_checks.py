@@ -1,0 +1,62 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from ikeway.errors import HostError
+from ikeway.host import checks, runtime_directory
+
+ALL = (1 << 41) - 1
+
+
+def with_capabilities(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    monkeypatch.setattr(checks, "_effective_capabilities", lambda: held)
+    monkeypatch.setattr(checks, "_check_tun", lambda: None)
+
+
+def test_all_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_capabilities(monkeypatch, 0)
+    with pytest.raises(HostError) as caught:
+        checks.check_rights(ports=(500, 4500), esp_protocol=True)
+    assert caught.value.expected == "CAP_NET_BIND_SERVICE and CAP_NET_ADMIN and CAP_NET_RAW"
+    assert "unshare -Urn" in caught.value.remedy
+    checks.check_rights(tun=False, ports=(4500,))
+
+
+def test_each_right_is_asked_for_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_capabilities(monkeypatch, ALL & ~(1 << 13))
+    checks.check_rights(ports=(500,))
+    with pytest.raises(HostError, match="no CAP_NET_RAW"):
+        checks.check_rights(esp_protocol=True)
+    with_capabilities(monkeypatch, ALL & ~(1 << 10))
+    monkeypatch.setattr(checks, "_first_unprivileged_port", lambda: 500)
+    checks.check_rights(ports=(500,))
+
+
+def test_a_missing_device_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(checks, "_effective_capabilities", lambda: ALL)
+    monkeypatch.setattr(checks, "_TUN", tmp_path / "tun")
+    with pytest.raises(HostError, match="modprobe tun"):
+        checks.check_rights()
+    (tmp_path / "tun").touch()
+    checks.check_rights()
+
+
+def test_the_runtime_directory_is_private_and_refused_when_it_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1234567)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "none"))
+    with pytest.raises(HostError, match="set XDG_RUNTIME_DIR"):
+        runtime_directory()  # what is there belongs to another user
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "geteuid", os.getuid)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    if os.getuid() != 0:
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        found = runtime_directory()
+        assert found.stat().st_mode & 0o777 == 0o700
+        found.chmod(0o777)
+        with pytest.raises(HostError):
+            runtime_directory()

@@ -1,0 +1,332 @@
+"""The host's network as a client and a gateway change it, in namespaces."""
+
+import asyncio
+import os
+import select
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+
+from ikeway.address import Address
+from ikeway.errors import HostError
+from ikeway.host import GatewayConfiguration, TunnelConfiguration
+from ikeway.host.linux.network import LinuxHostNetwork
+from ikeway.host.namespaces import Namespace
+from ikeway.host.tun import open_tun
+from tests.netlab import CLIENT, FAR, FAR6, TwoHosts, inside, settle, snapshot, two_hosts
+
+pytestmark = pytest.mark.root
+
+FULL = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+TUNNEL = TunnelConfiguration(
+    interface="ike0",
+    addresses=(ip_interface("10.60.0.7/32"), ip_interface("fd60::7/128")),
+    mtu=1400,
+    gateway=Address(FAR, 4500),
+    routes=FULL,
+)
+
+
+@pytest.fixture
+def hosts() -> Iterator[TwoHosts]:
+    with two_hosts() as lab:
+        tun = lab.client.call(lambda: open_tun("ike0"))
+        lab.client.run(["ip", "link", "set", "ike0", "up", "mtu", "1400"])
+        settle(lab.client)
+        settle(lab.gateway)
+        try:
+            yield lab
+        finally:
+            tun.close()
+
+
+def way(namespace: Namespace, destination: str, *match: str) -> str:
+    """`dev` and `src` that the kernel chooses."""
+    words = namespace.run(["ip", "route", "get", destination, *match], check=False).split()
+    return " ".join(words[words.index(key) + 1] for key in ("dev", "src") if key in words)
+
+
+def way_of_esp() -> str:
+    """The source of an ESP packet to the gateway from this thread's namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ESP) as sender:
+        sender.connect((FAR, 0))
+        return sender.getsockname()[0]
+
+
+IKE = ("ipproto", "udp", "dport", "4500")
+
+
+def test_full_tunnel_takes_all_but_its_own_packets_and_is_undone(hosts: TwoHosts) -> None:
+    before = snapshot(hosts.client)
+
+    async def work() -> None:
+        host = LinuxHostNetwork()
+        await host.configure_tunnel(TUNNEL)
+        client = hosts.client
+        assert way(client, "8.8.8.8") == "ike0 10.60.0.7"
+        assert way(client, "2001:4860::1") == "ike0 fd60::7"
+        assert way(client, FAR, *IKE) == f"eth0 {CLIENT}"
+        assert way(client, FAR, "ipproto", "udp", "dport", "500") == f"eth0 {CLIENT}"
+        assert way_of_esp() == CLIENT
+        # What else goes to the gateway's address stays inside (TunnelCrack's ServerIP).
+        assert way(client, FAR, "ipproto", "tcp", "dport", "443") == "ike0 10.60.0.7"
+        assert way(client, "192.168.50.9") == f"eth0 {CLIENT}"  # the private network that we are on
+        assert host.local_address(Address(FAR, 4500)) == CLIENT
+        assert host.local_address(Address("8.8.8.8", 4500)) is None
+        assert ip_address("10.60.0.7") not in host.local_addresses()
+        assert ip_address(CLIENT) in host.local_addresses()
+        assert host.outer_mtu(Address(FAR, 4500)) == 1500
+        await host.close()
+        await host.close()
+
+    inside(hosts.client, work)
+    assert snapshot(hosts.client) == before
+
+
+def test_ike_and_rp_filter_get_on(hosts: TwoHosts) -> None:
+    """Strict reverse path filtering must not drop the gateway's answers, which come from outside the tunnel."""
+    echo = "import socket; s = socket.socket(type=2); s.bind(('', 4500))\nwhile 1: s.sendto(*s.recvfrom(99))"
+    hosts.gateway.popen(["python3", "-c", echo])
+    hosts.client.run(["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.eth0.rp_filter=1"])
+    ask = (
+        "import socket; s = socket.socket(type=2); s.settimeout(0.2)\n"
+        "for _ in range(20):\n"
+        "  s.sendto(b'x', ('%s', 4500))\n"
+        "  try: print('answer', s.recv(9)); break\n"
+        "  except OSError: pass"
+    )
+
+    async def work() -> None:
+        host = LinuxHostNetwork()
+        await host.configure_tunnel(TUNNEL)
+        assert "answer" in hosts.client.run(["python3", "-c", ask % FAR])
+        await host.close()
+
+    inside(hosts.client, work)
+
+
+def test_local_networks_can_be_cut_off_and_public_ones_always_are(hosts: TwoHosts) -> None:
+    hosts.client.run(["ip", "addr", "add", "203.0.113.2/24", "dev", "eth0"])  # a hotspot that "owns" a public range
+
+    async def work() -> None:
+        host = LinuxHostNetwork()
+        await host.configure_tunnel(TUNNEL)
+        assert way(hosts.client, "203.0.113.9").startswith("ike0")
+        assert way(hosts.client, "192.168.50.9").startswith("eth0")
+        await host.configure_tunnel(replace(TUNNEL, keep_local_networks=False))
+        assert way(hosts.client, "192.168.50.9").startswith("ike0")
+        assert way(hosts.client, FAR, *IKE).startswith("eth0")
+        await host.close()
+
+    inside(hosts.client, work)
+
+
+def test_split_tunnel_blocks_and_more_specific_grants(hosts: TwoHosts) -> None:
+    async def work() -> None:
+        host = LinuxHostNetwork()
+        split = replace(
+            TUNNEL, routes=(ip_network("10.0.0.0/8"), ip_network("192.168.50.64/26")), block=(ip_network("::/0"),)
+        )
+        await host.configure_tunnel(split)
+        assert way(hosts.client, "10.1.2.3") == "ike0 10.60.0.7"
+        assert way(hosts.client, "8.8.8.8") == f"eth0 {CLIENT}"
+        assert way(hosts.client, "192.168.50.65").startswith("ike0")
+        assert "No route to host" in hosts.client.run(["ip", "route", "get", "2001:db8::77"], check=False)
+        await host.close()
+
+    inside(hosts.client, work)
+
+
+def test_update_changes_only_what_differs(hosts: TwoHosts) -> None:
+    before = snapshot(hosts.client)
+
+    async def work() -> None:
+        host = LinuxHostNetwork()
+        await host.configure_tunnel(TUNNEL)
+        with subprocess.Popen(
+            ["ip", "monitor", "route", "rule", "address"], stdout=subprocess.PIPE, text=True
+        ) as monitor:
+            await asyncio.sleep(0.3)
+            await host.configure_tunnel(replace(TUNNEL, gateway=Address(FAR6, 4500), mtu=1350))
+            await asyncio.sleep(0.3)
+            monitor.terminate()
+            assert monitor.stdout is not None
+            seen = monitor.stdout.read()
+        assert "default" not in seen  # the tunnel's own route was never away
+        assert "10.60.0.7" not in seen
+        assert seen.count(FAR6) == 3
+        assert seen.count(FAR) == 3
+        assert "mtu 1350" in hosts.client.run(["ip", "link", "show", "ike0"])
+        assert way(hosts.client, FAR6, *IKE).startswith("eth0")
+        # Another virtual address: the routes' source follows.
+        await host.configure_tunnel(replace(TUNNEL, addresses=(ip_interface("10.60.0.8/32"),), routes=FULL[:1]))
+        assert way(hosts.client, "8.8.8.8") == "ike0 10.60.0.8"
+        assert "10.60.0.7" not in hosts.client.run(["ip", "addr"])
+        await host.configure_tunnel(TUNNEL)
+        assert way(hosts.client, "2001:4860::1") == "ike0 fd60::7"
+        await host.close()
+
+    inside(hosts.client, work)
+    assert snapshot(hosts.client) == before
+
+
+def test_survives_a_change_of_network_and_refresh_adapts(hosts: TwoHosts) -> None:
+    async def work() -> None:
+        host = LinuxHostNetwork()
+        await host.configure_tunnel(TUNNEL)
+        commands = (
+            "ip addr del 192.168.50.2/24 dev eth0; ip addr add 192.168.99.2/24 dev eth0;"
+            "ip route add default via 192.168.99.1 dev eth0"
+        )
+        hosts.client.run(["sh", "-c", commands])
+        # Without a word from us the tunnel's own packets follow the new default route.
+        assert way(hosts.client, FAR, *IKE) == "eth0 192.168.99.2"
+        assert host.local_address(Address(FAR, 4500)) == "192.168.99.2"
+        assert way(hosts.client, "192.168.99.9").startswith("ike0")
+        await host.refresh()
+        assert way(hosts.client, "192.168.99.9") == "eth0 192.168.99.2"
+        assert way(hosts.client, "192.168.50.9").startswith("ike0")
+        await host.close()
+
+    inside(hosts.client, work)
+
+
+def test_two_connections_at_once(hosts: TwoHosts) -> None:
+    before = snapshot(hosts.client)
+    second = hosts.client.call(lambda: open_tun("ike1"))
+
+    async def work() -> None:
+        full, split = LinuxHostNetwork(), LinuxHostNetwork()
+        await full.configure_tunnel(TUNNEL)
+        await split.configure_tunnel(
+            replace(
+                TUNNEL,
+                interface="ike1",
+                addresses=(ip_interface("10.61.0.1/32"),),
+                routes=(ip_network("10.61.0.0/16"),),
+                gateway=Address("198.51.100.77", 4500),
+            )
+        )
+        assert way(hosts.client, "10.61.3.3") == "ike1 10.61.0.1"
+        assert way(hosts.client, "10.62.3.3") == "ike0 10.60.0.7"
+        assert way(hosts.client, "198.51.100.77", *IKE) == f"eth0 {CLIENT}"
+        await full.close()
+        assert way(hosts.client, "10.61.3.3") == "ike1 10.61.0.1"
+        await split.close()
+
+    inside(hosts.client, work)
+    second.close()
+    assert snapshot(hosts.client) == before
+
+
+def test_errors_say_what_is_wrong(hosts: TwoHosts) -> None:
+    async def missing() -> None:
+        host = LinuxHostNetwork()
+        with pytest.raises(HostError, match="there is no interface ike7"):
+            await host.configure_tunnel(replace(TUNNEL, interface="ike7"))
+        with pytest.raises(HostError, match="no interface name"):
+            await host.configure_tunnel(replace(TUNNEL, interface='x"; drop'))
+        with pytest.raises(HostError, match=r"route 192\.168\.50\.0/24 through ike0.*File exists"):
+            await host.configure_gateway(
+                GatewayConfiguration(interface="ike0", addresses=(), mtu=1400, pools=(ip_network("192.168.50.0/24"),))
+            )
+        await host.close()
+
+    before = snapshot(hosts.client)
+    inside(hosts.client, missing)
+    assert snapshot(hosts.client) == before
+
+
+GATEWAY_SIDE = GatewayConfiguration(
+    interface="ike0",
+    addresses=(ip_interface("10.60.0.1/32"), ip_interface("fd60::1/128")),
+    mtu=1400,
+    pools=(ip_network("10.60.0.0/24"), ip_network("fd60::/64")),
+    masquerade=True,
+)
+
+
+def test_gateway_forwards_masquerades_and_puts_all_back(hosts: TwoHosts) -> None:
+    box = hosts.client  # it has the TUN
+    box.run(["nft", "add", "table", "inet", "theirs"])
+    before = snapshot(box)
+
+    async def work() -> None:
+        host = LinuxHostNetwork()
+        await host.configure_gateway(GATEWAY_SIDE)
+        assert box.run(["sysctl", "-n", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"]).split() == ["1", "1"]
+        assert box.run(["sysctl", "-n", "net.ipv6.conf.eth0.accept_ra"]).strip() == "2"
+        rules = box.run(["nft", "list", "ruleset"])
+        assert 'ip saddr 10.60.0.0/24 oifname != "ike0" masquerade' in rules
+        assert "tcp option maxseg size set 1360" in rules
+        assert way(box, "10.60.0.9") == "ike0 10.60.0.1"
+        await host.configure_gateway(replace(GATEWAY_SIDE, masquerade=False, clamp_mss=False))
+        assert "ikeway" not in box.run(["nft", "list", "ruleset"])
+        await host.configure_gateway(replace(GATEWAY_SIDE, masquerade_interfaces=("eth0",)))
+        assert 'oifname "eth0" masquerade' in box.run(["nft", "list", "ruleset"])
+        await host.close()
+
+    inside(box, work)
+    assert snapshot(box) == before
+
+
+def test_two_gateways_share_forwarding(hosts: TwoHosts) -> None:
+    second = hosts.client.call(lambda: open_tun("ike1"))
+    box = hosts.client
+    before = snapshot(box)
+
+    async def work() -> None:
+        one, two = LinuxHostNetwork(), LinuxHostNetwork()
+        await one.configure_gateway(GATEWAY_SIDE)
+        await two.configure_gateway(
+            GatewayConfiguration(interface="ike1", addresses=(), mtu=1400, pools=(ip_network("10.70.0.0/24"),))
+        )
+        await one.close()
+        assert box.run(["sysctl", "-n", "net.ipv4.ip_forward"]).strip() == "1"
+        assert box.run(["sysctl", "-n", "net.ipv6.conf.all.forwarding"]).strip() == "0"
+        await two.close()
+
+    inside(box, work)
+    box.run(["ip", "link", "set", "ike1", "down"])
+    second.close()
+    after = snapshot(box)
+    assert [line for line in before.splitlines() if "ike1" not in line] == after.splitlines()
+
+
+def test_mss_is_only_ever_lowered() -> None:
+    """A forwarded SYN through a real TUN pair: 1460 becomes what fits the tunnel, 536 stays."""
+    with two_hosts() as lab:
+        box = lab.gateway
+        tun = box.call(lambda: open_tun("ike0"))
+
+        async def work() -> None:
+            host = LinuxHostNetwork()
+            await host.configure_gateway(replace(GATEWAY_SIDE, mtu=1300, masquerade=False))
+            lab.client.run(["sysctl", "-qw", "net.ipv4.tcp_base_mss=536"])
+            assert _mss_through(lab.client, tun.fd, None) == 1260
+            assert _mss_through(lab.client, tun.fd, 500) == 500
+            await host.close()
+
+        inside(box, work)
+        tun.close()
+
+
+def _mss_through(client: Namespace, tun: int, mss: int | None) -> int:
+    """Have the client connect to a host behind the tunnel and return the MSS in the SYN that arrives there."""
+    option = f"s.setsockopt(6, 2, {mss});" if mss else ""
+    connect = f"import socket; s = socket.socket(); s.settimeout(1); {option} s.connect_ex(('10.60.0.9', 80))"
+    client.popen(["python3", "-c", connect])
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if select.select([tun], [], [], 0.5)[0]:
+            packet = os.read(tun, 65536)[10:]
+            if packet[0] >> 4 == 4 and packet[9] == 6 and packet[16:20] == bytes([10, 60, 0, 9]):
+                options = packet[40:]
+                assert options[:2] == b"\x02\x04"
+                return int.from_bytes(options[2:4], "big")
+    raise AssertionError("no SYN arrived")
