@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
+from tests.ike.pair import IKE, Pair, child, connection, connection_b, mirrored
 
 from ikeway.address import Address
 from ikeway.auth.certificate import CertificateCredential, TrustStore
@@ -34,7 +35,6 @@ from ikeway.ike.settings import (
 )
 from ikeway.wire.payloads import ConfigurationAttribute
 from ikeway.wire.registry import ConfigurationAttributeType, ExchangeType, NotifyType, ProtocolId
-from tests.ike.pair import IKE, Pair, child, connection, connection_b, mirrored
 
 EPOCH = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -378,9 +378,7 @@ def test_default_retransmission_gives_up_after_about_three_minutes():
 
 def test_large_messages_travel_in_fragments(pki):
     made, trust = pki
-    a = connection(
-        local_credential=made["a.example"], remote_expectation=CertificateExpected(trust), fragment_size=576
-    )
+    a = connection(local_credential=made["a.example"], remote_expectation=CertificateExpected(trust), fragment_size=576)
     b = connection_b(
         local_credential=made["b.example"], remote_expectation=CertificateExpected(trust), fragment_size=576
     )
@@ -395,9 +393,7 @@ def test_large_messages_travel_in_fragments(pki):
 
 def test_fragments_in_any_order_and_twice(pki):
     made, trust = pki
-    a = connection(
-        local_credential=made["a.example"], remote_expectation=CertificateExpected(trust), fragment_size=300
-    )
+    a = connection(local_credential=made["a.example"], remote_expectation=CertificateExpected(trust), fragment_size=300)
     b = connection_b(
         local_credential=made["b.example"], remote_expectation=CertificateExpected(trust), fragment_size=300
     )
@@ -465,9 +461,7 @@ def test_childless_is_refused_where_the_gateway_cannot():
 
 
 def test_several_children():
-    settings = tuple(
-        child(f"net{number}", remote_selectors=(selector(f"10.{number}.0.0/16"),)) for number in (2, 3, 4)
-    )
+    settings = tuple(child(f"net{number}", remote_selectors=(selector(f"10.{number}.0.0/16"),)) for number in (2, 3, 4))
     pair = Pair(connection(children=settings), connection_b(children=tuple(map(mirrored, settings))))
     pair.connect()
     pair.agree()

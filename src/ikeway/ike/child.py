@@ -49,7 +49,7 @@ class RekeyByPeer:
     lowest_nonce: bytes
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ChildSa:
     """One child SA: both directions. `spi_in` is ours, `spi_out` the peer's."""
 
@@ -114,6 +114,9 @@ class ChildSa:
             self.inbound_installed = False
             self.sa.report(events.InboundRemoved(self.spi_in, self))
         self.sa.shared.esp_spis.discard(self.spi_in)
+
+    def __repr__(self) -> str:
+        return f"<{self}, {self.state.value}>"
 
     def __str__(self) -> str:
         return f"child SA {self.name} ({self.spi_in:08x} in, {self.spi_out:08x} out)"

@@ -137,6 +137,8 @@ class Engine:
             if sa.timers.next() == at:
                 return at
             heapq.heappop(self._deadlines)
+            if sa.next_wake == at:
+                sa.next_wake = None
             self._push(sa)
         return None
 
@@ -309,7 +311,7 @@ class Engine:
 
     def _push(self, sa: IkeSa) -> None:
         at = sa.timers.next()
-        if at is not None and sa.next_wake != at:
+        if at is not None and (sa.next_wake is None or at < sa.next_wake):
             sa.next_wake = at
             self._serial += 1
             heapq.heappush(self._deadlines, (at, self._serial, sa))

@@ -33,7 +33,6 @@ def start(sa: IkeSa) -> None:
         sa.timers.set("dpd", sa.now + connection.dpd_seconds)
     if sa.nat.self_behind_nat and connection.nat_keepalive_seconds:
         sa.timers.set("keepalive", sa.now + connection.nat_keepalive_seconds)
-    sa.shared.wake(sa)
 
 
 def start_child(sa: IkeSa, child: ChildSa) -> None:
@@ -86,7 +85,6 @@ def await_delete(sa: IkeSa) -> None:
     """The SA was replaced; the peer has to delete it, but not for ever."""
     sa.timers.clear()
     sa.timers.set("await-delete", sa.now + AWAIT_DELETE_SECONDS)
-    sa.shared.wake(sa)
 
 
 def due(sa: IkeSa, name: Hashable) -> None:

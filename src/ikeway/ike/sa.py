@@ -99,7 +99,7 @@ class IkeSa:
         self.created = now
         self.state = IkeState.CONNECTING
         self.established = False
-        self.timers = Timers()
+        self.timers = Timers(lambda: shared.wake(self))
         initiator_spi, responder_spi = (spi, peer_spi) if is_initiator else (peer_spi, spi)
         self.channel = Channel(
             initiator_spi=initiator_spi,
@@ -255,7 +255,7 @@ class IkeSa:
             setattr(self, name, getattr(old, name))
         self.channel.accept_fragments = old.channel.accept_fragments
         self.channel.fragment_octets = old.channel.fragment_octets
-        self.channel.window = old.channel.window
+        self.channel.window, self.channel.peer_window = old.channel.window, old.channel.peer_window
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
@@ -279,7 +279,6 @@ class IkeSa:
         """The data plane says that a child SA reached a hard limit."""
         self.now = now
         self._exchanges.delete.expire_child(self, child)
-        self.shared.wake(self)
 
     def check_liveness(self, now: float) -> None:
         """See whether the peer answers; when it does not, the SA ends."""
@@ -313,12 +312,10 @@ class IkeSa:
         """Delete the IKE SA and with it its child SAs."""
         self.now = now
         self._exchanges.delete.close(self)
-        self.shared.wake(self)
 
     def _command(self, now: float, task: Task) -> None:
         self.now = now
         self.driver.enqueue(task)
-        self.shared.wake(self)
 
     @property
     def _exchanges(self) -> ModuleType:
@@ -374,7 +371,6 @@ class IkeSa:
             self.rekeyed_by_peer[0].terminate(None, replaced=True)
             self.rekeyed_by_peer = None
         self.timers.set("forget", self.now + FORGET_SECONDS)
-        self.shared.wake(self)
         if not replaced:
             self.report(events.IkeClosed(self, error, self.established))
 
@@ -401,7 +397,6 @@ class IkeSa:
         """Adopt a new child SA (its data plane halves are installed by who made it)."""
         self.children.append(child)
         lifetimes.start_child(self, child)
-        self.shared.wake(self)
 
     def announce_child(self, child: ChildSa, replaces: ChildSa | None = None) -> None:
         """Tell that a child SA is up, once."""
@@ -478,6 +473,9 @@ class IkeSa:
     def _on_sent(self, message: Message, local: Address, remote: Address, retransmission: int) -> None:
         self.last_sent = self.now
         self.report(events.MessageSent(self, message, local, remote, retransmission))
+
+    def __repr__(self) -> str:
+        return f"<{self}, {self.state.value}>"
 
     def __str__(self) -> str:
         return f"IKE SA {self.name} {self.channel.initiator_spi.hex()}/{self.channel.responder_spi.hex()}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 
 class Timers:
-    """Deadlines by name: setting one again replaces it."""
+    """Deadlines by name: setting one again replaces it. `on_set` hears of every one."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_set: Callable[[], None] = lambda: None) -> None:
+        self._on_set = on_set
         self._at: dict[Hashable, float] = {}
         self._heap: list[tuple[float, int, Hashable]] = []
         self._serial = 0
@@ -19,6 +20,7 @@ class Timers:
         self._at[name] = at
         self._serial += 1
         heapq.heappush(self._heap, (at, self._serial, name))
+        self._on_set()
         if len(self._heap) > 64 + 4 * len(self._at):
             self._compact()
 

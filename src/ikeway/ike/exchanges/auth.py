@@ -128,6 +128,7 @@ def _rest(sa: IkeSa, offer: ChildOffer | None) -> tuple[Payload, ...]:
         payloads.append(Notify(NotifyType.INITIAL_CONTACT))
     if connection.mobike:
         payloads.append(Notify(NotifyType.MOBIKE_SUPPORTED))
+    payloads += window_notify(sa)
     if isinstance(connection.remote_expectation, EapOnlyExpected):
         payloads.append(Notify(NotifyType.EAP_ONLY_AUTHENTICATION))
     return tuple(payloads)
@@ -187,6 +188,7 @@ async def _bind(sa: IkeSa, session: EapPeer, own: IdInitiator, peer: IdResponder
 
 def _establish_initiator(sa: IkeSa, offer: ChildOffer | None, reply: Message) -> None:
     mobike.learn(sa, reply)
+    learn_window(sa, reply)
     sa.establish()
     sa.report(events.IkeEstablished(sa, sa.replaces))
     configuration = reply.find(Configuration)
@@ -368,7 +370,8 @@ async def _finish(
         child = (notify_for(error),)
         sa.report(events.Refused(sa.local, sa.remote, error))
         sa.report(events.ChildFailed(sa, _first_child(sa), error))
-    extra = mobike.announce(sa, request)
+    extra = (*mobike.announce(sa, request), *window_notify(sa))
+    learn_window(sa, request)
     sa.establish()
     sa.report(events.IkeEstablished(sa))
     if request.notify(NotifyType.INITIAL_CONTACT) is not None:
@@ -406,3 +409,20 @@ async def _assign(sa: IkeSa, identity: Identity, request: Message) -> tuple[Payl
     attributes = await sa.ask(AssignAddresses(sa.connection, sa.connection_id, identity, sa.remote, asked.attributes))
     sa.configuration = attributes
     return (Configuration(ConfigurationType.CFG_REPLY, attributes),)
+
+
+# --- both -------------------------------------------------------------------------------------------------------------
+
+
+def window_notify(sa: IkeSa) -> tuple[Payload, ...]:
+    """SET_WINDOW_SIZE, when we take more than one request at a time (RFC 7296 section 2.3)."""
+    window = sa.connection.window
+    return (Notify(NotifyType.SET_WINDOW_SIZE, window.to_bytes(4, "big")),) if window > 1 else ()
+
+
+def learn_window(sa: IkeSa, message: Message) -> None:
+    """How many requests the peer takes at a time; we use no more than we grant ourselves."""
+    notify = message.notify(NotifyType.SET_WINDOW_SIZE)
+    if notify is not None and len(notify.value) == 4:
+        announced = int.from_bytes(notify.value, "big")
+        sa.channel.peer_window = max(sa.channel.peer_window, min(announced, sa.connection.window))

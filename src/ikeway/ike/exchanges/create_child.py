@@ -34,8 +34,7 @@ async def create(sa: IkeSa, settings: ChildSettings) -> None:
     if any(child.settings is settings and child.state is ChildState.INSTALLED for child in sa.children):
         return
     try:
-        offer, reply, nonces = await request(sa, settings)
-        child = negotiation.conclude(sa, offer, reply, nonces)
+        child = await _exchange(sa, settings)
     except PeerError as error:
         if error.notify == NotifyType.TEMPORARY_FAILURE and sa.is_alive:
             lifetimes.retry_create(sa, settings)
@@ -43,6 +42,17 @@ async def create(sa: IkeSa, settings: ChildSettings) -> None:
         sa.report(events.ChildFailed(sa, settings, error))
         return
     install_both(sa, child)
+
+
+async def _exchange(sa: IkeSa, settings: ChildSettings) -> ChildSa:
+    offer, reply, nonces = await request(sa, settings)
+    try:
+        child = negotiation.conclude(sa, offer, reply, nonces)
+    except PeerError:
+        discard(sa, offer, reply)
+        raise
+    child.key_exchange = child.suite.key_exchange
+    return child
 
 
 async def request(sa: IkeSa, settings: ChildSettings, old: ChildSa | None = None) -> tuple[ChildOffer, Message, Nonces]:
@@ -61,6 +71,7 @@ async def request(sa: IkeSa, settings: ChildSettings, old: ChildSa | None = None
         if demanded is None or method is None:
             peer_nonce = reply.find(Nonce)
             if peer_nonce is None and failure_of(reply) is None:
+                discard(sa, offer, reply)
                 raise ProtocolViolation("a response to CREATE_CHILD_SA without a nonce")
             return offer, reply, Nonces(nonce, peer_nonce.value if peer_nonce is not None else b"")
         discard(sa, offer, reply)

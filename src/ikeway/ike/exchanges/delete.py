@@ -60,7 +60,6 @@ def close_replaced(sa: IkeSa, now: float) -> None:
         for child in sa.children:
             child.announced = False  # its successor has been told of
         close_redundant(sa)
-        sa.shared.wake(sa)
 
 
 # --- initiator: child SA ----------------------------------------------------------------------------------------------

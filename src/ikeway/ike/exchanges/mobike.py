@@ -71,7 +71,6 @@ def move(sa: IkeSa, local: Address, remote: Address) -> None:
     sa.channel.local, sa.channel.remote = local, remote
     sa.channel.resend_all(sa.now)
     sa.driver.enqueue(Task("update-addresses", update_addresses), first=True)
-    sa.shared.wake(sa)
 
 
 async def update_addresses(sa: IkeSa) -> None:

@@ -33,19 +33,20 @@ async def rekey(sa: IkeSa, old: ChildSa) -> None:
     """Replace a child SA by a new one."""
     if old.state is not ChildState.INSTALLED or old not in sa.children:
         return  # the peer was faster, or it is gone
+    if old.outbound is not Outbound.INSTALLED:
+        # Made by the peer, which may not have our response yet and would not know what we speak of.
+        lifetimes.retry_rekey(sa, old)
+        return
     old.state = ChildState.REKEYING
     try:
-        offer, reply, nonces = await create_child.request(sa, old.settings, old)
-        new = negotiation.conclude(sa, offer, reply, nonces, old)
+        new, nonces = await _exchange(sa, old)
     except PeerError as error:
         _refused(sa, old, error)
         return
-    new.key_exchange = new.suite.key_exchange or old.key_exchange
+    theirs = old.rekeyed_by_peer
     if new.spi_out in sa.early_deletes:
         await _stillborn(sa, old, new)
-        return
-    theirs = old.rekeyed_by_peer
-    if theirs is not None and (old.state is ChildState.DELETED or nonces.lowest < theirs.lowest_nonce):
+    elif theirs is not None and (old.state is ChildState.DELETED or nonces.lowest < theirs.lowest_nonce):
         # Ours is redundant; it was never used. The peer deletes the old one, or has already.
         sa.add_child(new)
         new.successor = theirs.successor
@@ -53,16 +54,24 @@ async def rekey(sa: IkeSa, old: ChildSa) -> None:
         await delete.delete_child(sa, new)
         if old.state is ChildState.DELETED:
             lifetimes.linger(sa, old)
-        return
-    if old.state is ChildState.DELETED or old not in sa.children:
-        return
-    if old.state is ChildState.DELETING and theirs is None:
-        # The peer deleted the old one while it granted the new one: the new one stands.
+    elif old not in sa.children or old.state in (ChildState.DELETED, ChildState.DELETING):
+        # The old one is gone already, by the peer's delete or by its hard lifetime.
         _take_over(sa, old, new)
         sa.remove_child(old)
-        return
-    _take_over(sa, old, new)
-    await delete.delete_child(sa, old)
+    else:
+        _take_over(sa, old, new)
+        await delete.delete_child(sa, old)
+
+
+async def _exchange(sa: IkeSa, old: ChildSa) -> tuple[ChildSa, Nonces]:
+    offer, reply, nonces = await create_child.request(sa, old.settings, old)
+    try:
+        new = negotiation.conclude(sa, offer, reply, nonces, old)
+    except PeerError:
+        create_child.discard(sa, offer, reply)
+        raise
+    new.key_exchange = new.suite.key_exchange or old.key_exchange
+    return new, nonces
 
 
 def _take_over(sa: IkeSa, old: ChildSa, new: ChildSa) -> None:

@@ -200,7 +200,6 @@ def _successor(sa: IkeSa, spi: bytes, peer_spi: bytes, nonces: Nonces, *, is_ini
 def register(sa: IkeSa) -> None:
     """From now on messages reach it."""
     sa.shared.table[sa.spi] = sa
-    sa.shared.wake(sa)
 
 
 def take_over(old: IkeSa, new: IkeSa) -> None:
