@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ikeway.host.namespaces import Namespace
 from tests.interop.agreement import Agreement
+from tests.interop.charon_cmd import CharonCmd
 from tests.interop.network import LAN_HOST, LAN_NETWORK, LAN_SECOND_HOST, LAN_SECOND_NETWORK, Network
 from tests.interop.ours import IkewayClient, IkewayGateway
 from tests.interop.strongswan import Charon, Sa, Settings, StrongswanClient, StrongswanGateway, daemon_settings
@@ -27,7 +27,7 @@ class Side(Protocol):
     """A gateway, or with `connect` a client, whoever made it."""
 
     is_ours: bool
-    namespace: str
+    namespace: Namespace
 
     def close(self) -> None: ...
 
@@ -48,7 +48,7 @@ class Client(Side, Protocol):
 
 @dataclass(frozen=True)
 class Pair:
-    """Who is the client and who the gateway: "charon" or "ikeway"."""
+    """Who is the client and who the gateway: "charon" or "ikeway"; as client also "charon-cmd"."""
 
     client: str
     gateway: str
@@ -100,10 +100,10 @@ class Tunnel:
     def check_ping(self) -> None:
         """Ping every network behind the gateway, and the client from there."""
         for host in self.hosts:
-            result = ping(self.network, self.client.namespace, host)
+            result = ping(self.client.namespace, host)
             assert result.lost == 0, f"{host}: {result}\n{self.logs()}"
         for version in self.agreed.pool:
-            result = ping(self.network, self.network.lan, self.virtual(version))
+            result = ping(self.network.lan, self.virtual(version))
             assert result.lost == 0, f"back to the client: {result}\n{self.logs()}"
 
     def check_transfer(self, megabytes: int = 0) -> Transfer:
@@ -132,21 +132,21 @@ class Lab:
 
     def __init__(self, network: Network, folder: Path) -> None:
         self.network, self.folder = network, folder
-        self._charons: dict[str, tuple[Settings, Charon]] = {}
+        self._charons: dict[Namespace, tuple[Settings, Charon]] = {}
         self._count = 0
 
-    def charon(self, namespace: str, settings: Settings | None = None) -> Charon:
+    def charon(self, namespace: Namespace, settings: Settings | None = None) -> Charon:
         """A charon in a namespace, with these settings."""
         settings = settings or {}
         standing = self._charons.get(namespace)
         if standing is not None and standing[0] == settings and standing[1].running:
             return standing[1]
         self.without_charon(namespace)
-        charon = Charon(self.network, namespace, self._folder(), settings)
+        charon = Charon(namespace, self._folder(), settings)
         self._charons[namespace] = (settings, charon)
         return charon
 
-    def without_charon(self, namespace: str) -> None:
+    def without_charon(self, namespace: Namespace) -> None:
         """No charon in this namespace: its ports are for another."""
         if namespace in self._charons:
             self._charons.pop(namespace)[1].stop()
@@ -166,15 +166,18 @@ class Lab:
         if maker == "charon":
             return StrongswanGateway(self.charon(namespace, daemon_settings(agreed, agreed.gateway)), agreed)
         self.without_charon(namespace)
-        return IkewayGateway(self.network, namespace, self._folder(), agreed)
+        return IkewayGateway(namespace, self._folder(), agreed)
 
-    def client(self, maker: str, agreed: Agreement, namespace: str = "") -> Client:
+    def client(self, maker: str, agreed: Agreement, namespace: Namespace | None = None) -> Client:
         """A client, not yet connected."""
         namespace = namespace or self.network.client
+        if maker == "charon-cmd":
+            self.without_charon(namespace)
+            return CharonCmd(namespace, self._folder(), agreed)
         if maker == "charon":
             return StrongswanClient(self.charon(namespace, daemon_settings(agreed, agreed.client)), agreed)
         self.without_charon(namespace)
-        return IkewayClient(self.network, namespace, self._folder(), agreed)
+        return IkewayClient(namespace, self._folder(), agreed)
 
     def close(self) -> None:
         """Stop all daemons."""
@@ -186,12 +189,3 @@ class Lab:
         folder = self.folder / str(self._count)
         folder.mkdir()
         return folder
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 10, logs: Callable[[], str] = str) -> None:
-    """Wait for something to become true."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"after {timeout:g} s: {what}\n{logs()}")
-        time.sleep(0.05)

@@ -4,18 +4,17 @@ its own."""
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ikeway.host.namespaces import Namespace
 from tests.interop.agreement import Agreement, Party
-from tests.interop.network import Network
 from tests.interop.strongswan import ConnectFailed
+from tests.interop.waiting import wait_for_text
 
 IKEWAY = (sys.executable, "-m", "ikeway")
 
@@ -27,35 +26,27 @@ class Ikeway:
 
     is_ours = True
 
-    def __init__(self, network: Network, namespace: str, folder: Path, *words: str) -> None:
-        self.network, self.namespace, self.folder = network, namespace, folder
+    def __init__(self, namespace: Namespace, folder: Path, *words: str) -> None:
+        self.namespace, self.folder = namespace, folder
         self._run = folder / "run"
         self._run.mkdir()
         self._output = folder / "output"
-        script = 'mount --bind "$1" /run && shift && exec "$@"'
         with self._output.open("wb") as output:
-            self.process = subprocess.Popen(
-                ["ip", "netns", "exec", namespace, "sh", "-c", script, "sh", str(self._run), *IKEWAY, *words],
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
+            self.process = namespace.popen(
+                [*IKEWAY, *words],
+                files={"/run": self._run},
+                environment=self._environment(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
 
     def _environment(self) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "DBUS_", "SSH_"))}
-        return kept | {"HOME": str(self.folder), "PYTHONUNBUFFERED": "1", "TERM": "dumb", "COLUMNS": "500"}
+        return {"HOME": str(self.folder), "PYTHONUNBUFFERED": "1", "TERM": "dumb", "COLUMNS": "500"}
 
-    def command(self, *words: str, timeout: float = 20) -> subprocess.CompletedProcess[str]:
-        """Another `ikeway` beside the running one, in its namespaces."""
-        inside = ["nsenter", "--target", str(self.process.pid), "--mount", "--net"]
-        return subprocess.run(
-            [*inside, *IKEWAY, *words],
-            env=self._environment(),
-            check=False,
-            text=True,
-            capture_output=True,
-            timeout=timeout,
+    def command(self, *words: str, timeout: float = 20) -> str:
+        """Another `ikeway` beside the running one; what it says."""
+        return self.namespace.run(
+            [*IKEWAY, *words], files={"/run": self._run}, environment=self._environment(), timeout=timeout
         )
 
     def log(self) -> str:
@@ -64,15 +55,7 @@ class Ikeway:
 
     def wait_for_log(self, pattern: str, timeout: float = 15) -> str:
         """Wait until a line matches, or the process ends."""
-        deadline = time.monotonic() + timeout
-        while True:
-            ended = self.process.poll() is not None
-            if found := re.search(pattern, self.log()):
-                return found[0]
-            if ended or time.monotonic() > deadline:
-                why = f"ended with {self.process.returncode}" if ended else f"said nothing like it in {timeout:g} s"
-                raise ConnectFailed(f"ikeway {why}; expected {pattern!r}:\n{self.log()}")
-            time.sleep(0.02)
+        return wait_for_text(self.log, pattern, timeout, lambda: self.process.poll() is not None, ConnectFailed)
 
     def interrupt(self, timeout: float = 15) -> int:
         """End it as its user would, and return its exit code."""
@@ -101,21 +84,21 @@ class Ikeway:
 class IkewayGateway(Ikeway):
     """`ikeway gateway run` for an agreement."""
 
-    def __init__(self, network: Network, namespace: str, folder: Path, agreed: Agreement) -> None:
+    def __init__(self, namespace: Namespace, folder: Path, agreed: Agreement) -> None:
         own = agreed.gateway
         configuration = folder / "gateway.toml"
         users = folder / "users.toml"
         write_private(users, {"users": _users(own, agreed)})
         write_private(configuration, _gateway(own, agreed, folder, users))
-        super().__init__(network, namespace, folder, "gateway", "run", str(configuration))
+        super().__init__(namespace, folder, "gateway", "run", str(configuration))
         self.wait_for_log(r"(?i)serving|listening|ready")
 
 
 class IkewayClient(Ikeway):
     """`ikeway up` for an agreement; runs from `connect()` on."""
 
-    def __init__(self, network: Network, namespace: str, folder: Path, agreed: Agreement) -> None:
-        self.network, self.namespace, self.folder, self.agreed = network, namespace, folder, agreed
+    def __init__(self, namespace: Namespace, folder: Path, agreed: Agreement) -> None:
+        self.namespace, self.folder, self.agreed = namespace, folder, agreed
         self.profile = folder / "lab.toml"
         write_private(self.profile, _profile(agreed.client, agreed, folder))
         self._started = False
@@ -123,7 +106,7 @@ class IkewayClient(Ikeway):
     def connect(self, timeout: float = 15) -> None:
         """Bring it up; raises `ConnectFailed` with what it said."""
         self._started = True
-        super().__init__(self.network, self.namespace, self.folder, "up", str(self.profile))
+        super().__init__(self.namespace, self.folder, "up", str(self.profile))
         self.wait_for_log(r"(?i)\bconnected\b|\bis up\b", timeout)
 
     def log(self) -> str:

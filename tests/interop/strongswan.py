@@ -6,8 +6,6 @@ its gateway; its TUN device `ipsec0` has an MTU of 1400.
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -15,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Union
 
+from ikeway.host.namespaces import Namespace
 from tests.interop.agreement import Agreement, Party
-from tests.interop.network import NARROW_MTU, Network, Way
+from tests.interop.network import NARROW_MTU, Way
 from tests.interop.vici import Answer, Section, Vici, ViciError
+from tests.interop.waiting import wait_for_text
 
 CHARON = "/usr/lib/ipsec/charon"
-CHARON_CMD = "/usr/sbin/charon-cmd"
 PLUGINS = (
     "aes aesni sha1 sha2 md5 random nonce x509 revocation constraints pubkey pkcs1 pkcs8 pem openssl curve25519 chapoly "
     "gcm hmac kdf drbg kernel-libipsec kernel-netlink socket-default vici updown eap-identity eap-mschapv2 attr"
@@ -80,8 +79,8 @@ class Sa:
 class Charon:
     """A charon process; `stop()` or `kill()` ends it."""
 
-    def __init__(self, network: Network, namespace: str, folder: Path, settings: Settings | None = None) -> None:
-        self.network, self.namespace, self.folder = network, namespace, folder
+    def __init__(self, namespace: Namespace, folder: Path, settings: Settings | None = None) -> None:
+        self.namespace, self.folder = namespace, folder
         self._run = folder / "run"
         self._run.mkdir(parents=True, exist_ok=True)
         self._log = folder / "charon.log"
@@ -89,12 +88,11 @@ class Charon:
         self._mark = 0
         configuration = folder / "strongswan.conf"
         configuration.write_text("charon {\n" + "\n".join(_lines(self._settings(settings or {}))) + "\n}\n")
-        script = 'mount --bind "$1" /run && exec "$2"'
         with (folder / "stdout").open("wb") as output:
-            self._process = subprocess.Popen(
-                ["ip", "netns", "exec", namespace, "sh", "-c", script, "sh", str(self._run), CHARON],
-                env=os.environ | {"STRONGSWAN_CONF": str(configuration)},
-                stdin=subprocess.DEVNULL,
+            self._process = namespace.popen(
+                [CHARON],
+                files={"/run": self._run},
+                environment={"STRONGSWAN_CONF": str(configuration)},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -157,12 +155,7 @@ class Charon:
 
     def wait_for_log(self, pattern: str, timeout: float = 10) -> str:
         """Wait until a line matches."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if found := re.search(pattern, self.log()):
-                return found[0]
-            time.sleep(0.02)
-        raise AssertionError(f"charon did not log {pattern!r}:\n{self.log()}")
+        return wait_for_text(self.log, pattern, timeout)
 
     def sas(self) -> list[Sa]:
         """All IKE SAs with their children."""
@@ -298,7 +291,7 @@ class StrongswanClient(_Side):
             except ViciError as error:
                 raise ConnectFailed(f"{error}\n{self.charon.log()}") from error
         if self._narrow:
-            self.charon.network.ip(self.namespace, "link", "set", TUN, "mtu", str(NARROW_MTU - 100))
+            self.namespace.run(["ip", "link", "set", TUN, "mtu", str(NARROW_MTU - 100)])
 
 
 def _connection(own: Party) -> dict[str, object]:

@@ -19,12 +19,12 @@ Make = Callable[[Pair, Agreement], Tunnel]
 
 @pytest.mark.parametrize("way", Way)
 def test_the_network_carries_packets_on_every_way(network: Network, way: Way) -> None:
-    assert ping(network, network.client, way.gateway).lost == 0
+    assert ping(network.client, way.gateway).lost == 0
 
 
 def test_the_narrow_way_carries_no_large_packet(network: Network) -> None:
     before = network.narrow_drops()
-    network.run(network.client, "ping", "-c1", "-W1", "-s", "800", "-M", "dont", Way.NARROW.gateway, check=False)
+    network.client.run(["ping", "-c1", "-W1", "-s800", "-Mdont", Way.NARROW.gateway], check=False)
     assert network.narrow_drops() > before
 
 

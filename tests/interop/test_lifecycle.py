@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.interop.agreement import Agreement, agreement
-from tests.interop.lab import PAIRS, Pair, Tunnel, wait_until
+from tests.interop.lab import PAIRS, Pair, Tunnel
 from tests.interop.network import CLIENT_SECOND_ADDRESS, LAN_HOST, Network, Way
 from tests.interop.traffic import MEGABYTE, Pulse, RunningTransfer
+from tests.interop.waiting import wait_until
 
 pytestmark = pytest.mark.peer
 
@@ -133,8 +134,8 @@ def test_the_clients_address_changes_during_a_transfer(tunnel: Make, network: Ne
     made.client.connect()
     running = RunningTransfer(network.client, network.lan, LAN_HOST[4], megabytes=made.megabytes)
     running.wait_for(made.megabytes // 10 * MEGABYTE)
-    network.ip(network.client, "address", "add", f"{CLIENT_SECOND_ADDRESS}/24", "dev", "wan")
-    network.ip(network.client, "address", "delete", f"{Way.WAN.client}/24", "dev", "wan")
+    network.ip(network.client, f"address add {CLIENT_SECOND_ADDRESS}/24 dev wan")
+    network.ip(network.client, f"address delete {Way.WAN.client}/24 dev wan")
     running.result()
     made.check_ping()
     sa = made.sa()

@@ -8,9 +8,10 @@ import pytest
 
 from tests.interop.agreement import GATEWAY_NAME, Agreement, agreement
 from tests.interop.half_open import leave_half_open
-from tests.interop.lab import PAIRS, Pair, Tunnel, wait_until
+from tests.interop.lab import PAIRS, Pair, Tunnel
 from tests.interop.network import LAN_NETWORK, LAN_SECOND_NETWORK, POOL, Network, Way
 from tests.interop.pki import issue
+from tests.interop.waiting import wait_until
 
 pytestmark = pytest.mark.peer
 

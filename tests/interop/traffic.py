@@ -13,7 +13,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from tests.interop.network import Network, socket_in
+from ikeway.host.namespaces import Namespace
+from tests.interop.network import socket_in
 
 MEGABYTE = 1_000_000
 _PIECE = 256 * 1024
@@ -41,7 +42,9 @@ class Transfer:
 class RunningTransfer:
     """A TCP connection from one namespace to a host in another, filled from a thread. `result()` waits for it."""
 
-    def __init__(self, sender: str, receiver: str, host: str, *, megabytes: int = 100, timeout: float = 60) -> None:
+    def __init__(
+        self, sender: Namespace, receiver: Namespace, host: str, *, megabytes: int = 100, timeout: float = 60
+    ) -> None:
         family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
         self._octets, self._hash = _content(megabytes * MEGABYTE)
         self._timeout = timeout
@@ -108,7 +111,9 @@ class RunningTransfer:
         self._ended = time.monotonic()
 
 
-def transfer(sender: str, receiver: str, host: str, *, megabytes: int = 100, timeout: float = 60) -> Transfer:
+def transfer(
+    sender: Namespace, receiver: Namespace, host: str, *, megabytes: int = 100, timeout: float = 60
+) -> Transfer:
     """Send so much to `host`, which is an address of the receiver's namespace, and check it."""
     return RunningTransfer(sender, receiver, host, megabytes=megabytes, timeout=timeout).result()
 
@@ -128,7 +133,7 @@ class PingResult:
 class Pulse:
     """A numbered datagram every few milliseconds to an echo in another namespace, until `stop()`: none may be lost."""
 
-    def __init__(self, sender: str, receiver: str, host: str, *, interval: float = 0.01) -> None:
+    def __init__(self, sender: Namespace, receiver: Namespace, host: str, *, interval: float = 0.01) -> None:
         family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
         self._echo = socket_in(receiver, family, socket.SOCK_DGRAM)
         self._echo.bind((host, 0))
@@ -178,10 +183,10 @@ class Pulse:
                 self._returned.add(int.from_bytes(self._socket.recv(2048)[:4], "big"))
 
 
-def ping(network: Network, namespace: str, host: str, *, count: int = 3, timeout: float = 2) -> PingResult:
+def ping(namespace: Namespace, host: str, *, count: int = 3, timeout: float = 2) -> PingResult:
     """A few pings, quickly."""
     options = ["-n", "-q", "-c", str(count), "-i", "0.05", "-W", str(timeout)]
-    return _count(network.run(namespace, "ping", *options, host, check=False))
+    return _count(namespace.run(["ping", *options, host], check=False))
 
 
 def _count(output: str) -> PingResult:

@@ -1,0 +1,34 @@
+"""Waiting for something to become true, with what was said meanwhile when it does not."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 10, logs: Callable[[], str] = str) -> None:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"after {timeout:g} s: {what}\n{logs()}")
+        time.sleep(0.05)
+
+
+def wait_for_text(
+    log: Callable[[], str],
+    pattern: str,
+    timeout: float,
+    ended: Callable[[], bool] = lambda: False,
+    error: type[AssertionError] = AssertionError,
+) -> str:
+    """Wait until a log matches; raises `error` when its writer ends without, or the time is over."""
+    deadline = time.monotonic() + timeout
+    while True:
+        over = ended() or time.monotonic() > deadline
+        if found := re.search(pattern, log()):
+            return found[0]
+        if over:
+            raise error(f"{pattern!r} was not said within {timeout:g} s, or before the end:\n{log()}")
+        time.sleep(0.02)
