@@ -211,3 +211,17 @@ def test_what_does_not_fit_together(arguments, error, message):
 
 def test_aead_with_integrity_none_is_an_aead():
     assert new_cipher(E.ENCR_AES_GCM_16, 128, I.NONE, bytes(20), b"").is_aead
+
+
+@pytest.mark.parametrize("one", [(E.ENCR_AES_CBC, 256), (E.ENCR_AES_CTR, 128), (E.ENCR_3DES, None)], ids=str)
+@given(messages=st.lists(st.tuples(st.integers(0, 4), st.binary(min_size=16, max_size=16), st.booleans()), max_size=6))
+def test_messages_do_not_depend_on_those_before(one, messages):
+    """The contexts behind these ciphers live on; each message must come out as if it were the first."""
+    lasting = make(*one, I.AUTH_HMAC_SHA2_256_128)
+    for blocks, octets, encrypt in messages:
+        iv, plain = octets[: lasting.iv_octets], octets * blocks
+        fresh = make(*one, I.AUTH_HMAC_SHA2_256_128)
+        if encrypt:
+            assert lasting.encrypt(iv, plain, b"a") == fresh.encrypt(iv, plain, b"a")
+        else:
+            assert lasting.decrypt(iv, fresh.encrypt(iv, plain, b"a"), b"a") == plain

@@ -86,10 +86,10 @@ class _CounterIv:
     __slots__ = ("_next",)
 
     def __init__(self) -> None:
-        self._next = int.from_bytes(os.urandom(8), "big")
+        self._next = -1  # a cipher that only decrypts never needs it
 
     def __call__(self) -> bytes:
-        iv = self._next
+        iv = self._next if self._next >= 0 else int.from_bytes(os.urandom(8), "big")
         self._next = (iv + 1) & _COUNTER_MASK
         return iv.to_bytes(8, "big")
 
@@ -213,38 +213,62 @@ class SeparateCipher(Cipher):
 
 
 class _Cbc(SeparateCipher):
-    """AES-CBC (RFC 3602) and 3DES-CBC (RFC 2451): random IV, whole blocks."""
+    """AES-CBC (RFC 3602) and 3DES-CBC (RFC 2451): random IV, whole blocks.
 
-    __slots__ = ("_key",)
+    Setting up a context of the library costs more than encrypting a packet, so there is one for each direction and it
+    never ends: all messages are one chain to it. What CBC adds to a first block, the last ciphertext block of the
+    message before, is exchanged for the IV.
+    """
+
+    __slots__ = ("_decryptor", "_encryptor", "_key", "_last_decrypted", "_last_encrypted")
 
     def __init__(self, info: EncryptionInfo, integrity: Integrity, key: algorithms.AES | TripleDES) -> None:
         super().__init__(info, integrity)
         self._key = key
+        self._encryptor: ciphers.CipherContext | None = None
+        self._decryptor: ciphers.CipherContext | None = None
+        self._last_encrypted = self._last_decrypted = 0
 
     def new_iv(self) -> bytes:
         """Random octets: with CBC an IV that an attacker can predict betrays plaintext."""
         return os.urandom(self.iv_octets)
 
     def encipher(self, iv: bytes, plaintext: Octets) -> bytes:
-        if len(plaintext) % self.block_octets:
-            raise ValueError(f"plaintext of {len(plaintext)} octets is not padded to blocks of {self.block_octets}")
-        return ciphers.Cipher(self._key, modes.CBC(iv)).encryptor().update(plaintext)
+        size = self.block_octets
+        if len(plaintext) % size:
+            raise ValueError(f"plaintext of {len(plaintext)} octets is not padded to blocks of {size}")
+        if not plaintext:
+            return b""
+        if self._encryptor is None:
+            self._encryptor = ciphers.Cipher(self._key, modes.CBC(bytes(size))).encryptor()
+        first = int.from_bytes(plaintext[:size], "big") ^ int.from_bytes(iv, "big") ^ self._last_encrypted
+        ciphertext = self._encryptor.update(b"".join((first.to_bytes(size, "big"), memoryview(plaintext)[size:])))
+        self._last_encrypted = int.from_bytes(ciphertext[-size:], "big")
+        return ciphertext
 
     def decipher(self, iv: bytes, ciphertext: Octets) -> bytes:
-        if len(ciphertext) % self.block_octets:
-            expected = f"a multiple of {self.block_octets} octets"
+        size = self.block_octets
+        if len(ciphertext) % size:
+            expected = f"a multiple of {size} octets"
             raise CryptoError("the ciphertext has no whole blocks", expected=expected, got=str(len(ciphertext)))
-        return ciphers.Cipher(self._key, modes.CBC(iv)).decryptor().update(ciphertext)
+        if not ciphertext:
+            return b""
+        if self._decryptor is None:
+            self._decryptor = ciphers.Cipher(self._key, modes.CBC(bytes(size))).decryptor()
+        plaintext = self._decryptor.update(ciphertext)
+        first = int.from_bytes(plaintext[:size], "big") ^ int.from_bytes(iv, "big") ^ self._last_decrypted
+        self._last_decrypted = int.from_bytes(ciphertext[-size:], "big")
+        return first.to_bytes(size, "big") + plaintext[size:]
 
 
 class _Ctr(SeparateCipher):
     """AES-CTR: counter block = nonce from the keying material | IV | 1, counted up (RFC 3686 section 4, RFC 5930)."""
 
-    __slots__ = ("_counter", "_key", "_nonce")
+    __slots__ = ("_counter", "_nonce", "_stream")
 
     def __init__(self, info: EncryptionInfo, integrity: Integrity, key: bytes, nonce: bytes) -> None:
         super().__init__(info, integrity)
-        self._key = algorithms.AES(key)
+        self._stream = ciphers.Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
         self._nonce = nonce
         self._counter = _CounterIv()
 
@@ -253,8 +277,8 @@ class _Ctr(SeparateCipher):
         return self._counter()
 
     def encipher(self, iv: bytes, plaintext: Octets) -> bytes:
-        block = self._nonce + iv + b"\0\0\0\1"
-        return ciphers.Cipher(self._key, modes.CTR(block)).encryptor().update(plaintext)
+        self._stream.reset_nonce(self._nonce + iv + b"\0\0\0\1")
+        return self._stream.update(plaintext)
 
     def decipher(self, iv: bytes, ciphertext: Octets) -> bytes:
         return self.encipher(iv, ciphertext)  # the key stream undoes itself

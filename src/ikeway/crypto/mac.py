@@ -18,7 +18,7 @@ from .algorithms import integrity_info
 Mac = Callable[[bytes], bytes]
 """A keyed function from octets to a whole (untruncated) code."""
 
-_HASHES: dict[str, hashes.HashAlgorithm] = {
+HASHES: dict[str, hashes.HashAlgorithm] = {
     "md5": hashes.MD5(),  # noqa: S303 - HMAC-MD5-96, only when a profile names it
     "sha1": hashes.SHA1(),  # noqa: S303 - HMAC-SHA1-96, only when a profile names it
     "sha224": hashes.SHA224(),
@@ -30,7 +30,7 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {
 
 def hmac_under(hash_name: str, key: bytes) -> Mac:
     """HMAC under one key for many messages: the key is hashed in once, each message starts from a copy."""
-    keyed = HMAC(key, _HASHES[hash_name])
+    keyed = HMAC(key, HASHES[hash_name])
 
     def code(octets: bytes) -> bytes:
         context = keyed.copy()

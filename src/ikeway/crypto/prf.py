@@ -5,10 +5,12 @@ from __future__ import annotations
 import hmac
 from abc import ABC, abstractmethod
 
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
 from ikeway.errors import UnsupportedAlgorithm
 from ikeway.wire.registry import PseudorandomFunction
 
-from .mac import Mac, cmac_under, hmac_under, xcbc_under
+from .mac import HASHES, Mac, cmac_under, hmac_under, xcbc_under
 
 
 class Prf(ABC):
@@ -34,25 +36,29 @@ class Prf(ABC):
 
     def plus(self, key: bytes, seed: bytes, length: int) -> bytes:
         """The first `length` octets of prf+(key, seed) (RFC 7296 section 2.13)."""
-        blocks = -(-length // self.output_octets)
-        if blocks > 255:
-            raise ValueError(f"prf+ is defined for 255 blocks; {length} octets take {blocks}")
         prf = self.under(key)
         block = b""
         stream = []
-        for number in range(1, blocks + 1):
+        for number in range(1, self._blocks(length) + 1):
             block = prf(block + seed + bytes((number,)))
             stream.append(block)
         return b"".join(stream)[:length]
+
+    def _blocks(self, length: int) -> int:
+        blocks = -(-length // self.output_octets)
+        if blocks > 255:
+            raise ValueError(f"prf+ is defined for 255 blocks; {length} octets take {blocks}")
+        return blocks
 
 
 class HmacPrf(Prf):
     """PRF_HMAC_*: keys of any length, preferred as long as the output."""
 
-    __slots__ = ("_hash_name",)
+    __slots__ = ("_hash", "_hash_name")
 
     def __init__(self, hash_name: str, output_octets: int) -> None:
         self._hash_name = hash_name
+        self._hash = HASHES[hash_name]
         self.key_octets = self.output_octets = output_octets
         self.fixed_nonce_octets = None
 
@@ -63,6 +69,10 @@ class HmacPrf(Prf):
     def under(self, key: bytes) -> Mac:
         """HMAC with the key hashed in."""
         return hmac_under(self._hash_name, key)
+
+    def plus(self, key: bytes, seed: bytes, length: int) -> bytes:
+        """The same as HKDF-Expand (RFC 5869 section 2.3), which the library does in one call."""
+        return HKDFExpand(self._hash, length, seed).derive(key) if self._blocks(length) else b""
 
 
 class _AesPrf(Prf):
