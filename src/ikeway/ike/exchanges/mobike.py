@@ -61,6 +61,7 @@ def _learn_addresses(sa: IkeSa, message: Message) -> None:
     if notifies or message.notify(NotifyType.NO_ADDITIONAL_ADDRESSES) is not None:
         found = (str(ipaddress.ip_address(one.value)) for one in notifies if len(one.value) in (4, 16))
         sa.peer_addresses = tuple(dict.fromkeys(found))[:MAX_PEER_ADDRESSES]
+        sa.untried_addresses = list(sa.peer_addresses)
 
 
 # --- initiator --------------------------------------------------------------------------------------------------------
