@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -18,9 +17,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ikeway.daemon.control import Command, ControlServer
-from ikeway.daemon.loop import Driver
-from ikeway.errors import IkewayError
-from ikeway.ike.sa import IkeSa
 
 log = logging.getLogger("ikeway.daemon")
 
@@ -133,22 +129,6 @@ class _Signals:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def rekey_sa(driver: Driver, sa: IkeSa, what: str) -> None:
-    """Rekey the child SAs of an IKE SA ("child"), itself ("ike"), or log in anew beside it ("login")."""
-    match what:
-        case "child":
-            for child in sa.live_children:
-                driver.command(functools.partial(sa.rekey_child, child))
-        case "ike":
-            driver.command(sa.rekey)
-        case "login":
-            if not sa.is_initiator:
-                raise IkewayError("only the side that connected can log in anew", remedy="do it on the client")
-            driver.command(sa.reauthenticate)
-        case _:
-            raise IkewayError(f"{what!r} cannot be rekeyed", expected='"child", "ike" or "login"')
 
 
 def run_detached(work: Callable[[Ready], int]) -> int:
