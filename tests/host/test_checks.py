@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from ikeway.errors import HostError
-from ikeway.host import checks, runtime_directory
+from ikeway.host import checks, paths, runtime_directory
 
 ALL = (1 << 41) - 1
 
@@ -45,18 +45,28 @@ def test_a_missing_device_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPat
 def test_the_runtime_directory_is_private_and_refused_when_it_is_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1234567)
+    wanted = tmp_path / "deep" / "run"
+    monkeypatch.setenv("IKEWAY_RUNTIME_DIR", str(wanted))
+    assert runtime_directory() == wanted
+    assert wanted.stat().st_mode & 0o777 == 0o700
+    wanted.chmod(0o722)
+    with pytest.raises(HostError, match="set IKEWAY_RUNTIME_DIR"):
+        runtime_directory()
+    wanted.rmdir()
+    wanted.symlink_to(tmp_path)
+    with pytest.raises(HostError):
+        runtime_directory()
+
+
+def test_the_runtime_directory_of_a_user_is_that_of_the_session(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("IKEWAY_RUNTIME_DIR", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "none"))
-    with pytest.raises(HostError, match="set XDG_RUNTIME_DIR"):
-        runtime_directory()  # what is there belongs to another user
-    monkeypatch.undo()
-    monkeypatch.setattr(os, "geteuid", os.getuid)
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    if os.getuid() != 0:
-        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-        found = runtime_directory()
-        assert found.stat().st_mode & 0o777 == 0o700
-        found.chmod(0o777)
-        with pytest.raises(HostError):
-            runtime_directory()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(paths, "_make_private", lambda path: path.is_relative_to(tmp_path))
+    assert runtime_directory() == tmp_path / "ikeway"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert runtime_directory() == tmp_path / "ikeway"  # root of a user namespace: /run is not for it
+    monkeypatch.setattr(paths, "_make_private", lambda path: True)
+    assert runtime_directory() == Path("/run/ikeway")

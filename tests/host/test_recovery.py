@@ -65,6 +65,33 @@ def start(lab: TwoHosts, journals: Path, resolv_conf: Path) -> "subprocess.Popen
     return process
 
 
+def test_a_process_that_gave_up_its_rights_can_still_undo(hosts: TwoHosts, tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    resolv_conf = tmp_path / "resolv.conf"
+    resolv_conf.write_text("nameserver 192.0.2.53\n")
+    before = snapshot(hosts.client)
+    program = PROGRAM.replace('print("ready", flush=True)', 'keep_only([12]); print("ready", flush=True); input()')
+    process = hosts.client.popen(
+        [
+            sys.executable,
+            "-c",
+            "from ikeway.daemon.privileges import keep_only\n"
+            + program.replace("await asyncio.sleep(60)", "await host.close()"),
+            str(tmp_path / "journal"),
+        ],
+        files={"/etc/resolv.conf": resolv_conf},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    assert "table inet ikeway_ike1" in snapshot(hosts.client)
+    process.communicate("\n", timeout=20)
+    assert process.returncode == 0
+    assert snapshot(hosts.client) == before
+    assert resolv_conf.read_text() == "nameserver 192.0.2.53\n"
+
+
 RECOVER = "import asyncio, sys; from pathlib import Path; from ikeway.host.journal import recover_stale;" + (
     "import ikeway.host.linux.network; print(asyncio.run(recover_stale(Path(sys.argv[1]))))"
 )

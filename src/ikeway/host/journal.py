@@ -183,7 +183,8 @@ async def recover_stale(directory: Path | None = None) -> list[Recovered]:
             if entry is None or entry.owner.is_alive():
                 continue
             if entry.scope.is_current():
-                recovered.append(await _recover(entry))
+                if (done := await _recover(entry)).undone or done.failed:
+                    recovered.append(done)
             elif not entry.scope.exists():
                 path.unlink(missing_ok=True)
     return recovered
