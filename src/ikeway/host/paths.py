@@ -12,8 +12,9 @@ from ikeway.errors import HostError
 def runtime_directory() -> Path:
     """Return our private runtime directory, made with mode 0700 if need be.
 
-    $IKEWAY_RUNTIME_DIR when it is set; /run/ikeway for root, else $XDG_RUNTIME_DIR/ikeway, else a directory of the user in the temporary directory. Root
-    inside a user namespace is not the host's root, cannot write to /run and so goes on to the next one.
+    $IKEWAY_RUNTIME_DIR when it is set; /run/ikeway for root, else $XDG_RUNTIME_DIR/ikeway, else a directory of the
+    user in the temporary directory. Root inside a user namespace is not the host's root, cannot write to /run and so
+    goes on to the next one.
     """
     if named := os.environ.get("IKEWAY_RUNTIME_DIR"):
         candidates = [Path(named)]
