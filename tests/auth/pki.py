@@ -219,7 +219,8 @@ def root(common_name: str = "Root", *, key: Any = None, **options: Any) -> Node:
     """A self-signed CA."""
     key = key if key is not None else new_key()
     options.setdefault("ca", True)
-    subject = options.pop("subject", None) or name(common_name)
+    subject = options.pop("subject", None)
+    subject = subject if subject is not None else name(common_name)
     return Node(build(subject, key, subject, key, **options), key)
 
 

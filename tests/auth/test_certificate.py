@@ -11,7 +11,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from tests.auth.pki import DAY, NOW, Node, name, new_key, resigned, root
 
 from ikeway.auth import path as path_module
 from ikeway.auth.certificate import CertificatePolicy, Role, TrustStore
@@ -29,6 +28,7 @@ from ikeway.auth.errors import (
     WeakAlgorithm,
 )
 from ikeway.auth.identity import Identity
+from tests.auth.pki import DAY, NOW, Node, name, new_key, resigned, root
 
 SERVER_AUTH, CLIENT_AUTH = "1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2"
 CODE_SIGNING, ANY_USAGE = "1.3.6.1.5.5.7.3.3", "2.5.29.37.0"

@@ -17,8 +17,10 @@ from ikeway.auth.identity import Identity
 from ikeway.auth.parse import (
     PRIVATE_KEY_TYPES,
     PUBLIC_KEY_TYPES,
+    UNREADABLE,
     PrivateKey,
     PublicKey,
+    load_certificate,
     parse_certificates,
     parse_crls,
     parse_pkcs12,
@@ -235,8 +237,8 @@ def decode_certificates(payloads: Iterable[Certificate]) -> tuple[x509.Certifica
 
 def _decode_certificate(octets: bytes) -> x509.Certificate:
     try:
-        return x509.load_der_x509_certificate(octets)
-    except ValueError as error:
+        return load_certificate(octets)
+    except UNREADABLE as error:
         raise MalformedCertificate(
             f"the peer sent a certificate that cannot be read: {error}",
             expected="X.509 in DER",

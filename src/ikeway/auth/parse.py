@@ -19,6 +19,17 @@ PUBLIC_KEY_TYPES = (rsa.RSAPublicKey, ec.EllipticCurvePublicKey, ed25519.Ed25519
 
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
 
+# What `cryptography` raises, sooner or later, for a certificate that is not as it should be.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    NotSupported,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class KeyBundle:
@@ -33,6 +44,27 @@ class PasswordNeeded(ConfigError):
     """The key is encrypted and no password, or a wrong one, was given."""
 
 
+def load_certificate(der: bytes) -> x509.Certificate:
+    """Load a DER certificate and look at every part, as the library decodes most of them late.
+
+    Raises one of UNREADABLE. A key of a kind that the library does not know is found later, by who needs the key.
+    """
+    return _looked_at(x509.load_der_x509_certificate(der))
+
+
+def _looked_at(certificate: x509.Certificate) -> x509.Certificate:
+    certificate.subject.public_bytes()
+    certificate.issuer.public_bytes()
+    _ = certificate.extensions, certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if certificate.serial_number < 0:
+        raise ValueError("a negative serial number")
+    try:
+        certificate.public_key()
+    except NotSupported:
+        pass
+    return certificate
+
+
 def parse_certificates(octets: bytes) -> tuple[x509.Certificate, ...]:
     """Parse all certificates of a PEM, DER or PKCS#7 file; raises ConfigError when there is none."""
     try:
@@ -45,7 +77,9 @@ def parse_certificates(octets: bytes) -> tuple[x509.Certificate, ...]:
                     found.extend(pkcs7.load_pem_pkcs7_certificates(block[0]))
         else:
             found = _parse_der_certificates(octets)
-    except (ValueError, NotSupported) as error:
+        for certificate in found:
+            _looked_at(certificate)
+    except UNREADABLE as error:
         raise ConfigError(f"a certificate cannot be read: {error}", expected="X.509 in PEM or DER") from error
     if not found:
         raise ConfigError("no certificate found", expected="-----BEGIN CERTIFICATE----- or DER", got=_kinds(octets))
@@ -55,7 +89,7 @@ def parse_certificates(octets: bytes) -> tuple[x509.Certificate, ...]:
 def _parse_der_certificates(octets: bytes) -> list[x509.Certificate]:
     try:
         return [x509.load_der_x509_certificate(octets)]
-    except ValueError as error:
+    except UNREADABLE as error:
         try:
             return pkcs7.load_der_pkcs7_certificates(octets)
         except (ValueError, NotSupported):
@@ -70,7 +104,7 @@ def parse_crls(octets: bytes) -> tuple[x509.CertificateRevocationList, ...]:
             found = tuple(x509.load_pem_x509_crl(block) for block in blocks)
         else:
             found = (x509.load_der_x509_crl(octets),)
-    except (ValueError, NotSupported) as error:
+    except UNREADABLE as error:
         raise ConfigError(f"a CRL cannot be read: {error}", expected="an X.509 CRL in PEM or DER") from error
     if not found:
         raise ConfigError("no CRL found", expected="-----BEGIN X509 CRL----- or DER", got=_kinds(octets))

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
@@ -22,7 +21,7 @@ from ikeway.auth.errors import (
     UnsuitableCertificate,
     WeakAlgorithm,
 )
-from ikeway.auth.parse import PUBLIC_KEY_TYPES, PublicKey
+from ikeway.auth.parse import PUBLIC_KEY_TYPES, UNREADABLE, PublicKey
 from ikeway.auth.policy import CertificatePolicy, Role
 from ikeway.auth.revocation import RevocationLists
 from ikeway.errors import Side
@@ -82,7 +81,10 @@ def judge(
         if subject is leaf or subject.issuer != subject.subject:
             for constraint, authority in constraints:
                 check_names(subject, constraint, authority, common_name=policy.allow_common_name)
-        until = revocation.check(subject, issuer, when, required=policy.require_crl, name=describe(subject))
+        try:
+            until = revocation.check(subject, issuer, when, required=policy.require_crl, name=describe(subject))
+        except CertificateError as error:
+            raise about(subject, error) from None
         valid_until = min(valid_until, until)
     return public_key, valid_from, valid_until
 
@@ -100,7 +102,7 @@ def _judge_each(path: tuple[x509.Certificate, ...], policy: CertificatePolicy, w
         try:
             _judge_critical(certificate)
             key = certificate.public_key()
-        except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm) as error:
+        except UNREADABLE as error:
             raise about(
                 certificate,
                 MalformedCertificate(f"{describe(certificate)} cannot be read: {error}", side=Side.PEER),
