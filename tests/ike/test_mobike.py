@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from tests.ike.pair import A, B, Pair, connection, connection_b
 
 from ikeway.address import Address
 from ikeway.errors import NegotiationFailed
 from ikeway.esp.parameters import Encapsulation
 from ikeway.ike import events
 from ikeway.wire.registry import NotifyType
-from tests.ike.pair import A, B, Pair, connection, connection_b
 
 ELSEWHERE = "203.0.113.77"
 

@@ -146,6 +146,13 @@ def test_mistakes_are_told(text, protocol, message):
         parse_proposal(text, protocol)
 
 
+def test_what_the_library_lacks_is_told(monkeypatch):
+    """ML-KEM is there only with an OpenSSL from 3.5 on."""
+    monkeypatch.setattr("ikeway.ike.proposal_strings.is_supported", lambda kind, number, bits: number != 36)
+    with pytest.raises(ConfigError, match='names "mlkem768", which Ikeway does not have'):
+        parse_proposal("aes128-sha256-mlkem768")
+
+
 def test_lists():
     assert parse_proposals("aes128-sha1-modp1024 , aes256gcm16-prfsha384-ecp384!") == (
         parse_proposal("aes128-sha1-modp1024"),
