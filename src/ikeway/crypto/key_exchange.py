@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from cryptography.exceptions import UnsupportedAlgorithm as UnsupportedByLibrary
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem
 from cryptography.hazmat.primitives.asymmetric.x448 import X448PrivateKey, X448PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -107,11 +108,19 @@ class _Kem:
     ciphertext_octets: int
 
 
-# `cryptography` has no ML-KEM-512.
-_KEMS = {
-    _K.ML_KEM_768: _Kem(mlkem.MLKEM768PrivateKey, mlkem.MLKEM768PublicKey, 1184, 1088),
-    _K.ML_KEM_1024: _Kem(mlkem.MLKEM1024PrivateKey, mlkem.MLKEM1024PublicKey, 1568, 1568),
-}
+def _available_kems() -> dict[KeyExchangeMethod, _Kem]:
+    """ML-KEM, unless `cryptography` was built on an OpenSSL older than 3.5. It has no ML-KEM-512."""
+    try:
+        mlkem.MLKEM768PrivateKey.generate()
+    except UnsupportedByLibrary:  # pragma: no cover - a distribution's build
+        return {}
+    return {
+        _K.ML_KEM_768: _Kem(mlkem.MLKEM768PrivateKey, mlkem.MLKEM768PublicKey, 1184, 1088),
+        _K.ML_KEM_1024: _Kem(mlkem.MLKEM1024PrivateKey, mlkem.MLKEM1024PublicKey, 1568, 1568),
+    }
+
+
+_KEMS = _available_kems()
 
 
 class _MlKem(PrivateKeyExchange):

@@ -14,6 +14,7 @@ from ikeway.crypto.names import (
     prf_of_integrity,
     weakness_of,
 )
+from ikeway.crypto.support import is_supported
 from ikeway.errors import ConfigError
 from ikeway.wire.payloads import Proposal, Transform
 from ikeway.wire.registry import (
@@ -97,11 +98,11 @@ def _key(transform: Transform) -> TransformKey:
 
 def _lookup(word: str, text: str) -> TransformKey:
     key = BY_KEYWORD.get(word)
-    if key is not None:
+    if key is not None and is_supported(*key):
         return key
     if not word:
         raise _mistake(text, "has an empty part", expected="algorithms joined by single hyphens")
-    if word in KNOWN_ELSEWHERE:
+    if key is not None or word in KNOWN_ELSEWHERE:
         remedy = "leave it out; the documentation lists what is supported"
         raise _mistake(text, f'names "{word}", which Ikeway does not have', remedy=remedy)
     near = difflib.get_close_matches(word, BY_KEYWORD, n=3)
