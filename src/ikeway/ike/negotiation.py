@@ -12,7 +12,15 @@ from ikeway.esp.parameters import Mode
 from ikeway.ike import events, selectors
 from ikeway.ike.child import ChildSa, esp_pair
 from ikeway.ike.notifies import error_from, failure_of
-from ikeway.ike.proposals import Suite, select, verify_selected, with_numbers, without_key_exchange
+from ikeway.ike.proposals import (
+    Selection,
+    Suite,
+    explain_mismatch,
+    select,
+    verify_selected,
+    with_numbers,
+    without_key_exchange,
+)
 from ikeway.ike.protection import key_octets
 from ikeway.ike.questions import ReserveSpi
 from ikeway.ike.sa import IkeSa
@@ -190,13 +198,14 @@ async def grant(
     settings, local, remote = _choose_settings(
         sa, (ts_responder.selectors, ts_initiator.selectors), wants_transport, old
     )
-    suite, number, spi_out = _choose_suite(settings, security.proposals, in_auth=in_auth)
+    selection = _choose_suite(settings, security.proposals, in_auth=in_auth)
+    suite = selection.suite
     key_payload, secret = _answer_exchange(suite, message.find(KeyExchange))
     spi_in = await reserve_spi(sa)
     child = _make(
         sa,
         settings,
-        spis=(spi_in, int.from_bytes(spi_out, "big")),
+        spis=(spi_in, int.from_bytes(selection.spi, "big")),
         suite=suite,
         nonces=nonces,
         secret=secret,
@@ -206,7 +215,7 @@ async def grant(
     )
     mode: tuple[Payload, ...] = (Notify(NotifyType.USE_TRANSPORT_MODE),) if child.mode is Mode.TRANSPORT else ()
     payloads: tuple[Payload, ...] = (
-        SecurityAssociation((suite.to_proposal(number, child.spi_in_octets),)),
+        SecurityAssociation((selection.to_proposal(child.spi_in_octets),)),
         *key_payload,
         TrafficSelectorsInitiator(remote),
         TrafficSelectorsResponder(local),
@@ -247,16 +256,15 @@ def _choose_settings(
     )
 
 
-def _choose_suite(settings: ChildSettings, offered: Sequence[Proposal], *, in_auth: bool) -> tuple[Suite, int, bytes]:
-    acceptable = without_key_exchange(settings.proposals) if in_auth else settings.proposals
-    selection = select(without_key_exchange(offered) if in_auth else offered, acceptable)
+def _choose_suite(settings: ChildSettings, offered: Sequence[Proposal], *, in_auth: bool) -> Selection:
+    selection = select(offered, settings.proposals, ignore_key_exchange=in_auth)
     if selection is None:
         raise NegotiationFailed(
-            f"no proposal in common for child SA {settings.name}",
+            f"no proposal in common for child SA {settings.name}: {explain_mismatch(offered, settings.proposals)}",
             notify=NotifyType.NO_PROPOSAL_CHOSEN,
             remedy="give both sides an ESP proposal in common (and the same choice of PFS)",
         )
-    return selection.suite, selection.number, selection.spi
+    return selection
 
 
 def _answer_exchange(suite: Suite, key: KeyExchange | None) -> tuple[tuple[Payload, ...], bytes]:

@@ -19,7 +19,14 @@ from ikeway.errors import InvalidPublicValue, NegotiationFailed, ProtocolViolati
 from ikeway.ike import events, nat
 from ikeway.ike.keying import protect_initial
 from ikeway.ike.notifies import error_from, failure_of
-from ikeway.ike.proposals import Suite, key_exchange_methods, select, verify_selected, with_numbers
+from ikeway.ike.proposals import (
+    Selection,
+    explain_mismatch,
+    key_exchange_methods,
+    select,
+    verify_selected,
+    with_numbers,
+)
 from ikeway.ike.sa import IkeSa
 from ikeway.ike.settings import Connection, ResponderSettings
 from ikeway.ike.shared import Shared
@@ -30,6 +37,7 @@ from ikeway.wire.payloads import (
     Nonce,
     Notify,
     Payload,
+    Proposal,
     SecurityAssociation,
     VendorId,
 )
@@ -173,7 +181,7 @@ def respond(
     local, remote = path
     security, key = _required(message, SecurityAssociation), _required(message, KeyExchange)
     nonce = _checked_nonce(_required(message, Nonce))
-    suite, number = _select(settings, security, key)
+    selection = _select(settings, security, key)
     try:
         public_value, secret = respond_key_exchange(key.method, key.public_value)
     except InvalidPublicValue as error:
@@ -193,31 +201,33 @@ def respond(
     sa.init_request = octets
     learn(sa, message)
     sa.channel.accept_fragments = settings.fragmentation and sa.peer_fragments
-    payloads = _responder_payloads(sa, settings, suite.to_proposal(number, b""), public_value, key.method)
+    payloads = _responder_payloads(sa, settings, selection.to_proposal(b""), public_value, key.method)
     sa.init_response = sa.send_response(0, ExchangeType.IKE_SA_INIT, payloads)
     sa.pretends_nat = settings.force_udp_encapsulation
     sa.udp_encapsulation = sa.nat.any or sa.pretends_nat
-    protect_initial(sa, suite, secret)
+    protect_initial(sa, selection.suite, secret)
     return sa
 
 
-def _select(settings: ResponderSettings, security: SecurityAssociation, key: KeyExchange) -> tuple[Suite, int]:
+def _select(settings: ResponderSettings, security: SecurityAssociation, key: KeyExchange) -> Selection:
     selection = select(security.proposals, settings.ike_proposals, prefer_initiator=settings.prefer_initiator_order)
     if selection is None:
-        raise Turned(Notify(NotifyType.NO_PROPOSAL_CHOSEN), "no proposal of the initiator is acceptable")
+        raise Turned(
+            Notify(NotifyType.NO_PROPOSAL_CHOSEN), explain_mismatch(security.proposals, settings.ike_proposals)
+        )
     method = selection.suite.key_exchange
     assert method is not None
     if method != key.method:
         wanted = Notify(NotifyType.INVALID_KE_PAYLOAD, int(method).to_bytes(2, "big"))
         raise Turned(wanted, f"key exchange by {method.name} instead of {KeyExchangeMethod(key.method).name}")
-    return selection.suite, selection.number
+    return selection
 
 
 def _responder_payloads(
-    sa: IkeSa, settings: ResponderSettings, proposal: object, public_value: bytes, method: KeyExchangeMethod
+    sa: IkeSa, settings: ResponderSettings, proposal: Proposal, public_value: bytes, method: KeyExchangeMethod
 ) -> tuple[Payload, ...]:
     payloads: list[Payload] = [
-        SecurityAssociation((proposal,)),  # type: ignore[arg-type]
+        SecurityAssociation((proposal,)),
         KeyExchange(method, public_value),
         Nonce(sa.nonce_responder),
     ]

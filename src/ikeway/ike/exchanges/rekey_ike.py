@@ -22,7 +22,7 @@ from ikeway.ike.exchanges.init import NONCE_OCTETS, demanded_method
 from ikeway.ike.keying import protect_rekeyed
 from ikeway.ike.negotiation import Nonces
 from ikeway.ike.notifies import error_from, failure_of
-from ikeway.ike.proposals import Suite, key_exchange_methods, select, verify_selected, with_numbers
+from ikeway.ike.proposals import Selection, key_exchange_methods, select, verify_selected, with_numbers
 from ikeway.ike.sa import IkeSa, IkeState
 from ikeway.wire.message import Message
 from ikeway.wire.payloads import KeyExchange, Nonce, SecurityAssociation
@@ -131,17 +131,17 @@ async def respond(sa: IkeSa, message: Message) -> Answer:
     security, key = message.find(SecurityAssociation), message.find(KeyExchange)
     if security is None or key is None:
         raise ProtocolViolation("an IKE SA rekeying without SA or KE", notify=NotifyType.INVALID_SYNTAX)
-    suite, number, peer_spi = _choose(sa, security, key)
+    selection = _choose(sa, security, key)
     try:
         public_value, secret = respond_key_exchange(key.method, key.public_value)
     except InvalidPublicValue as error:
         raise ProtocolViolation(str(error), notify=NotifyType.INVALID_SYNTAX) from None
     nonces = Nonces(required_nonce(message), sa.shared.random(NONCE_OCTETS))
     spi = sa.shared.new_ike_spi()
-    new = _successor(sa, spi, peer_spi, nonces, is_initiator=False)
-    protect_rekeyed(new, sa, suite, secret)
+    new = _successor(sa, spi, selection.spi, nonces, is_initiator=False)
+    protect_rekeyed(new, sa, selection.suite, secret)
     payloads = (
-        SecurityAssociation((suite.to_proposal(number, spi),)),
+        SecurityAssociation((selection.to_proposal(spi),)),
         Nonce(nonces.responder),
         KeyExchange(key.method, public_value),
     )
@@ -159,7 +159,7 @@ def _children_in_motion(sa: IkeSa) -> bool:
     return any(child.state in moving for child in sa.children) or sa.driver.is_running("create-child")
 
 
-def _choose(sa: IkeSa, security: SecurityAssociation, key: KeyExchange) -> tuple[Suite, int, bytes]:
+def _choose(sa: IkeSa, security: SecurityAssociation, key: KeyExchange) -> Selection:
     selection = select(
         security.proposals,
         sa.connection.ike_proposals,
@@ -173,7 +173,7 @@ def _choose(sa: IkeSa, security: SecurityAssociation, key: KeyExchange) -> tuple
         raise NegotiationFailed(
             f"key exchange by {KeyExchangeMethod(method).name} is wanted", notify=NotifyType.INVALID_KE_PAYLOAD
         ).with_octets(int(method).to_bytes(2, "big"))
-    return selection.suite, selection.number, selection.spi
+    return selection
 
 
 # --- both -------------------------------------------------------------------------------------------------------------
