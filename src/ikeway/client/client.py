@@ -185,13 +185,13 @@ class Client:
             version=ikeway.__version__,
             pid=os.getpid(),
             uptime=now - self._started,
-            interface=self.interface,
+            interface=self.interface if self.runner.is_started else "",
             mtu=configuration.mtu if configuration else 0,
             routes=tuple(map(str, configuration.routes)) if configuration else (),
             dns=tuple(map(str, configuration.dns_servers)) if configuration else (),
             domains=configuration.search_domains if configuration else (),
             sessions=tuple(sessions),
-            counters=self.runner.totals(),
+            counters=self.runner.totals() if self.runner.is_started else {},
             error=str(self.error) if self.error is not None else "",
         )
 

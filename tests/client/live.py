@@ -1,0 +1,204 @@
+"""A client and a gateway of ours as processes in namespaces, and what tests do to them."""
+
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ikeway.daemon.control import ControlClient
+from ikeway.host.namespaces import Namespace
+from tests.interop.waiting import wait_for_text, wait_until
+from tests.netlab import GATEWAY, TwoHosts, snapshot, two_hosts
+
+ROOT = Path(__file__).resolve().parents[2]
+_numbers = itertools.count()
+SECRET = "a shared secret that is long enough"
+INNER, INNER6 = "10.91.0.1", "fd91::1"  # of a host behind the gateway
+
+GATEWAY_FILE = """
+[gateway]
+identity = "gw.test"
+users = "users.toml"
+
+[network]
+{network}
+
+[ike]
+dpd = "{dpd}"
+retransmit = {{ first = 0.3, factor = 1.3, tries = 4 }}
+{ike}
+
+[esp]
+{esp}
+
+[pools.main]
+ipv4 = "10.99.0.0/24"
+ipv6 = "fd99::/112"
+
+[connections.all]
+login = "psk"
+pools = "main"
+subnets = {subnets}
+"""
+
+PROFILE = """
+[gateway]
+address = "{address}"
+port = {port}
+identity = "gw.test"
+
+[login]
+method = "psk"
+identity = "{user}@test"
+psk = "{secret}"
+
+[network]
+{network}
+
+[ike]
+dpd = "{dpd}"
+retransmit = {{ first = 0.3, factor = 1.3, tries = 4 }}
+{ike}
+
+[session]
+retry_limit = "1s"
+{session}
+"""
+
+
+def private(path: Path, text: str) -> Path:
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return path
+
+
+class Program:
+    """One of them, with a /run of its own."""
+
+    def __init__(self, namespace: Namespace, folder: Path, role: str, path: Path, *options: str, files=None):
+        self.namespace, self.folder, self.role, self.name = namespace, folder, role, path.stem
+        self.run_folder = folder / f"run-{role}"
+        self.run_folder.mkdir(exist_ok=True)
+        self._output = folder / f"{role}-{next(_numbers)}.log"
+        self.files = {"/run": self.run_folder, **(files or {})}
+        with self._output.open("wb") as output:
+            self.process = namespace.popen(
+                [sys.executable, "-m", "tests.client.program", role, str(path), *options],
+                files=self.files,
+                environment={"PYTHONPATH": str(ROOT)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def log(self) -> str:
+        return self._output.read_text(errors="replace")
+
+    def wait_for(self, pattern: str, timeout: float = 15) -> str:
+        return wait_for_text(self.log, pattern, timeout, lambda: self.process.poll() is not None)
+
+    def said(self, pattern: str) -> int:
+        return self.log().count(pattern)
+
+    def call(self, command: str, **arguments):
+        with ControlClient(self.run_folder / "ikeway" / f"{self.role}.{self.name}.sock") as control:
+            return control.call(command, **arguments)
+
+    def worker(self) -> int:
+        """The process id of its data plane."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(children[0])
+
+    def end(self, number=signal.SIGTERM, timeout: float = 15) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(5)
+
+
+@dataclass
+class Live:
+    hosts: TwoHosts
+    folder: Path
+    programs: list[Program] = field(default_factory=list)
+
+    def gateway(
+        self, *, network="", subnets='["10.91.0.0/24", "fd91::/64"]', dpd="30s", ike="", esp="", users=("ann",)
+    ):
+        text = GATEWAY_FILE.format(network=network, subnets=subnets, dpd=dpd, ike=ike, esp=esp)
+        path = private(self.folder / "gateway.toml", text)
+        self.users(*users)
+        return self._start(self.hosts.gateway, "gateway", path)
+
+    def users(self, *names):
+        private(self.folder / "users.toml", "\n".join(f'[users."{name}@test"]\npsk = "{SECRET}"' for name in names))
+
+    def client(
+        self,
+        *options,
+        name="work",
+        address=GATEWAY,
+        port=500,
+        user="ann",
+        network="",
+        ike="",
+        dpd="30s",
+        session="",
+        secret=SECRET,
+        wait=True,
+        files=None,
+    ):
+        text = PROFILE.format(
+            address=address, port=port, user=user, secret=secret, network=network, ike=ike, dpd=dpd, session=session
+        )
+        path = private(self.folder / f"{name}.toml", text)
+        return self._start(self.hosts.client, "client", path, *options, wait=wait, files=files)
+
+    def _start(self, namespace, role, path, *options, wait=True, files=None):
+        program = Program(namespace, self.folder, role, path, *options, files=files)
+        self.programs.append(program)
+        if wait:
+            program.wait_for("(?m)^ready")
+        return program
+
+    def ping(self, target=INNER, count=3, **options) -> str:
+        return self.hosts.client.run(["ping", "-c", str(count), "-i", "0.1", "-W", "2", target], **options)
+
+    def ping_arrives(self, target=INNER) -> bool:
+        return " 0% packet loss" in self.ping(target, count=1, check=False)
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {each.role}\n{each.log()}" for each in self.programs)
+
+
+@contextlib.contextmanager
+def live(folder: Path, **options) -> Iterator[Live]:
+    """Two hosts; behind the gateway is a network that only the tunnel reaches. All has to be undone at the end."""
+    with two_hosts(**options) as hosts:
+        hosts.gateway.run(["ip", "addr", "add", f"{INNER}/24", "dev", "lo"])
+        hosts.gateway.run(["ip", "addr", "add", f"{INNER6}/64", "dev", "lo"])
+        before = {each: snapshot(each) for each in (hosts.client, hosts.gateway)}
+        stage = Live(hosts, folder)
+        try:
+            yield stage
+        except BaseException:
+            print(stage.logs())
+            raise
+        for program in reversed(stage.programs):
+            program.end()
+        for host, then in before.items():
+            assert snapshot(host) == then, f"{host.label} is not as it was"
+
+
+def descriptors(program: Program) -> int:
+    return len(os.listdir(f"/proc/{program.process.pid}/fd"))
+
+
+__all__ = ["INNER", "INNER6", "Live", "Program", "descriptors", "live", "wait_until"]

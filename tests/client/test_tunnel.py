@@ -1,0 +1,315 @@
+"""The client and the gateway as they are run, with each other, in two namespaces."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.client.live import INNER, INNER6, descriptors, live, wait_until
+from tests.netlab import CLIENT, FAR, GATEWAY, GATEWAY6
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def stage(tmp_path):
+    with live(tmp_path) as stage:
+        yield stage
+
+
+def test_traffic_of_both_families_and_status_of_both_sides(stage):
+    gateway, client = stage.gateway(), stage.client()
+    stage.ping(INNER)
+    stage.ping(INNER6)
+    status = client.call("status")
+    assert status["state"] == "up"
+    (session,) = status["sessions"]
+    assert session["addresses"] == ["10.99.0.1", "fd99::1"]
+    (child,) = session["children"]
+    assert child["packets_in"] >= 6
+    (seen,) = gateway.call("status")["sessions"]
+    assert seen["remote_identity"] == "ann@test"
+    assert seen["addresses"] == session["addresses"]
+    assert seen["children"][0]["packets_in"] >= 6
+    assert client.end() == 0
+    wait_until(lambda: gateway.call("status")["sessions"] == [], "the session is gone")
+
+
+def test_outer_ipv6(stage):
+    stage.gateway()
+    stage.client(address=GATEWAY6)
+    stage.ping(INNER)
+
+
+def test_behind_nat(tmp_path):
+    with live(tmp_path, nat=True) as stage:
+        gateway, client = stage.gateway(), stage.client()
+        stage.ping(INNER)
+        assert client.call("status")["sessions"][0]["nat"] == "this side"
+        assert gateway.call("status")["sessions"][0]["nat"] == "the peer"
+
+
+def test_full_tunnel_takes_everything_but_its_own_packets(stage):
+    stage.gateway(subnets='["0.0.0.0/0", "::/0"]')
+    stage.client()
+    stage.ping(FAR)
+    assert "dev ikeway" in stage.hosts.client.run(["ip", "route", "get", "1.1.1.1"])
+    assert "dev ikeway" not in stage.hosts.client.run(
+        ["ip", "route", "get", GATEWAY, "ipproto", "udp", "dport", "4500"]
+    )
+
+
+def test_esp_as_protocol_50_and_in_udp(stage):
+    stage.gateway()
+    client = stage.client()
+    assert client.call("status")["sessions"][0]["children"][0]["encapsulation"] == "esp"
+    stage.ping(INNER)
+    client.end()
+    client = stage.client(ike="force_udp_encapsulation = true")
+    assert client.call("status")["sessions"][0]["children"][0]["encapsulation"] == "udp"
+    stage.ping(INNER)
+
+
+@pytest.mark.parametrize("side", ["client", "gateway"])
+@pytest.mark.parametrize("what", ["child", "ike"])
+def test_rekeying_loses_no_packet(stage, side, what):
+    gateway, client = stage.gateway(), stage.client()
+    pinging = stage.hosts.client.popen(
+        ["ping", "-c", "150", "-i", "0.01", INNER], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    before = client.call("status")["sessions"][0]
+    for _ in range(4):
+        time.sleep(0.2)
+        if side == "client":
+            client.call("rekey", what=what)
+        else:
+            gateway.call("rekey", what=what, session="ann@test")
+    output, _ = pinging.communicate(timeout=20)
+    assert " 0% packet loss" in output, output
+    after = client.call("status")["sessions"][0]
+    key = "initiator_spi" if what == "ike" else "children"
+    assert after[key] != before[key]
+    assert len(after["children"]) == 1
+
+
+def test_logging_in_anew_beside_the_old_session(stage):
+    gateway, client = stage.gateway(), stage.client()
+    before = client.call("status")["sessions"][0]
+    client.call("rekey", what="login")
+    client.wait_for("reauthenticated")
+    wait_until(lambda: len(gateway.call("status")["sessions"]) == 1, "the old one is gone", logs=stage.logs)
+    after = client.call("status")["sessions"][0]
+    assert after["id"] != before["id"]
+    stage.ping(INNER)
+
+
+def test_change_of_address_keeps_the_session(stage):
+    gateway, client = stage.gateway(), stage.client()
+    host = stage.hosts.client
+    host.run(["sysctl", "-qw", "net.ipv4.conf.eth0.promote_secondaries=1"])
+    host.run(["ip", "addr", "add", "192.168.50.77/24", "dev", "eth0"])
+    try:
+        host.run(["ip", "addr", "del", f"{CLIENT}/24", "dev", "eth0"])
+        client.wait_for(r"move: the tunnel goes from 192\.168\.50\.77")
+        stage.ping(INNER)
+        (session,) = gateway.call("status")["sessions"]
+        assert session["remote"].startswith("192.168.50.77")
+        assert client.said("established:") == 1
+    finally:
+        host.run(["ip", "addr", "add", f"{CLIENT}/24", "dev", "eth0"])
+        host.run(["ip", "addr", "del", "192.168.50.77/24", "dev", "eth0"])
+        host.run(["ip", "route", "replace", "default", "via", GATEWAY])
+        host.run(["sysctl", "-qw", "net.ipv4.conf.eth0.promote_secondaries=0"])
+
+
+def test_change_of_address_without_mobike_connects_anew(stage):
+    stage.gateway()
+    client = stage.client(ike="mobike = false")
+    host = stage.hosts.client
+    host.run(["sysctl", "-qw", "net.ipv4.conf.eth0.promote_secondaries=1"])
+    host.run(["ip", "addr", "add", "192.168.50.77/24", "dev", "eth0"])
+    try:
+        host.run(["ip", "addr", "del", f"{CLIENT}/24", "dev", "eth0"])
+        wait_until(lambda: client.said("established:") == 2, "connected anew", logs=stage.logs)
+        wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
+    finally:
+        host.run(["ip", "addr", "add", f"{CLIENT}/24", "dev", "eth0"])
+        host.run(["ip", "addr", "del", "192.168.50.77/24", "dev", "eth0"])
+        host.run(["ip", "route", "replace", "default", "via", GATEWAY])
+        host.run(["sysctl", "-qw", "net.ipv4.conf.eth0.promote_secondaries=0"])
+
+
+def test_dead_worker_of_the_client(stage):
+    gateway, client = stage.gateway(), stage.client()
+    files = descriptors(client)
+    for times in (1, 2):
+        os.kill(client.worker(), signal.SIGKILL)
+        wait_until(lambda times=times: client.said("established:") == 1 + times, "connected anew", logs=stage.logs)
+        wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
+    assert len(gateway.call("status")["sessions"]) == 1
+    assert client.call("status")["state"] == "up"
+    assert descriptors(client) <= files
+
+
+def test_dead_worker_of_the_gateway(stage):
+    gateway, client = stage.gateway(), stage.client()
+    files = descriptors(gateway)
+    os.kill(gateway.worker(), signal.SIGKILL)
+    wait_until(lambda: client.said("established:") == 2, "connected anew", logs=stage.logs)
+    wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
+    assert len(gateway.call("status")["sessions"]) == 1
+    assert descriptors(gateway) <= files
+
+
+def test_killed_client_is_cleaned_up_after_by_the_next(stage):
+    gateway, client = stage.gateway(), stage.client()
+    client.kill()
+    client = stage.client()
+    client.wait_for("Cleaned up after")
+    stage.ping(INNER)
+    # INITIAL_CONTACT: the gateway forgets what the killed one left.
+    wait_until(lambda: len(gateway.call("status")["sessions"]) == 1, "one session", logs=stage.logs)
+
+
+def test_killed_gateway_is_noticed_and_its_successor_found(stage):
+    gateway, client = stage.gateway(), stage.client(dpd="1s")
+    gateway.kill()
+    client.wait_for("lost: ", timeout=20)
+    assert client.call("status")["state"] in ("connecting", "waiting")
+    stage.gateway()
+    wait_until(lambda: client.said("established:") == 2, "connected anew", timeout=20, logs=stage.logs)
+    wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
+
+
+def test_vanished_client_is_noticed(stage):
+    gateway = stage.gateway(dpd="1s")
+    stage.client().kill()
+    wait_until(lambda: gateway.call("status")["sessions"] == [], "the session is gone", timeout=20, logs=stage.logs)
+    assert gateway.call("status")["pools"][0]["used"] == 0
+    stage.client()  # cleans up
+
+
+def test_stopped_gateway_says_goodbye(stage):
+    gateway, client = stage.gateway(), stage.client(session="reconnect = false")
+    assert gateway.end() == 0
+    assert client.process.wait(10) == 3
+    assert "the peer closed the connection" in client.log()
+
+
+def test_down_ends_it_and_leaves_no_session(stage):
+    gateway, client = stage.gateway(), stage.client()
+    client.call("down")
+    assert client.process.wait(10) == 0
+    assert gateway.call("status")["sessions"] == []
+
+
+def test_detached(stage):
+    stage.gateway()
+    client = stage.client("detach", wait=False)
+    assert client.process.wait(15) == 0
+    stage.ping(INNER)
+    pid = client.call("status")["pid"]
+    assert pid != client.process.pid
+    client.call("down")
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "the process is gone")
+
+
+def test_only_what_is_needed_is_kept_of_the_rights(stage):
+    for program in (stage.gateway(), stage.client()):
+        for process, wanted in ((program.process.pid, 1 << 12 | 1 << 13), (program.worker(), 0)):
+            status = Path(f"/proc/{process}/status").read_text()
+            held = {name: int(value, 16) for name, value in re.findall(r"(Cap(?:Prm|Eff|Bnd)):\s+(\w+)", status)}
+            assert held == {"CapPrm": wanted, "CapEff": wanted, "CapBnd": wanted}
+
+
+def test_wrong_secret_is_refused_on_both_sides(stage):
+    gateway = stage.gateway()
+    client = stage.client(secret="another one", wait=False)
+    assert client.process.wait(10) == 3
+    assert "failed: AuthenticationFailed" in client.log()
+    gateway.wait_for("was refused")
+
+
+def test_nobody_at_that_port_is_told_soon(stage):
+    started = time.monotonic()
+    client = stage.client(wait=False)
+    assert client.process.wait(10) == 3
+    assert re.search(rf"cannot be reached \(tried {re.escape(GATEWAY)}:500: connection refused\)", client.log())
+    assert time.monotonic() - started < 5
+
+
+def test_silent_address_is_told_with_its_port(stage):
+    stage.hosts.gateway.run(
+        ["nft", "table inet t { chain i { type filter hook input priority 0; udp dport 500 drop; }; }"]
+    )
+    client = stage.client(wait=False)
+    assert client.process.wait(20) == 3
+    assert f"tried {GATEWAY}:500: no answer" in client.log()
+    stage.hosts.gateway.run(["nft", "delete table inet t"])
+
+
+def test_no_route_is_told(stage):
+    client = stage.client(address="fd77::1", wait=False)
+    client.process.wait(10)
+    assert re.search(r"tried \[fd77::1\]:500: no (route|answer)", client.log())
+
+
+def test_interrupted_while_it_connects(stage):
+    stage.hosts.gateway.run(
+        ["nft", "table inet t { chain i { type filter hook input priority 0; udp dport 500 drop; }; }"]
+    )
+    client = stage.client(wait=False)
+    client.wait_for("connect: ")
+    started = time.monotonic()
+    assert client.end(signal.SIGINT) == 0
+    assert time.monotonic() - started < 5
+    stage.hosts.gateway.run(["nft", "delete table inet t"])
+
+
+def test_dead_address_of_a_name_is_passed_over(stage, tmp_path):
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"192.168.50.99 gw.test\n{GATEWAY} gw.test\n")
+    stage.gateway()
+    client = stage.client(address="gw.test", files={"/etc/hosts": hosts})
+    assert client.call("status")["sessions"][0]["remote"].startswith(GATEWAY)
+    stage.ping(INNER)
+
+
+def test_two_clients_on_one_host(stage):
+    gateway = stage.gateway(users=("ann", "bob"))
+    stage.client()
+    other = stage.client(name="other", user="bob")
+    assert len(gateway.call("status")["sessions"]) == 2
+    stage.ping(INNER)
+    assert other.end() == 0
+    stage.ping(INNER)
+
+
+def test_reload_ends_the_sessions_of_removed_users_only(stage):
+    gateway = stage.gateway(users=("ann", "bob"))
+    ann = stage.client(session="reconnect = false")
+    bob = stage.client(name="other", user="bob", session="reconnect = false")
+    stage.users("bob")
+    gateway.process.send_signal(signal.SIGHUP)
+    assert ann.process.wait(10) == 3
+    gateway.wait_for("ann@test may not connect any more")
+    (session,) = gateway.call("status")["sessions"]
+    assert session["remote_identity"] == "bob@test"
+    assert bob.process.poll() is None
+
+
+def test_reload_with_a_mistake_changes_nothing(stage):
+    gateway = stage.gateway()
+    client = stage.client()
+    path = stage.folder / "gateway.toml"
+    right = path.read_text()
+    path.write_text(right.replace('login = "psk"', 'login = "pks"'))
+    gateway.process.send_signal(signal.SIGHUP)
+    gateway.wait_for("not read anew: .*gateway.toml:")
+    path.write_text(right)
+    stage.ping(INNER)
+    assert client.process.poll() is None
