@@ -165,6 +165,7 @@ class EngineSettings:
 
     responder: ResponderSettings | None = None
     epoch: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    login_seconds: float = 150.0  # responder: for a log-in that has begun (people type passwords)
     reassembly_limit: int = 65536  # octets of one reassembled message
     ike_port: int = 500
     nat_port: int = 4500  # the peer's

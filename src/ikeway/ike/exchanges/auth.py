@@ -245,6 +245,7 @@ def _refuse(sa: IkeSa, error: IkewayError) -> Answer:
 
 
 async def _respond(sa: IkeSa, message: Message) -> Answer:
+    sa.timers.set("establish", sa.now + sa.shared.settings.login_seconds)
     identification = message.find(IdInitiator)
     if identification is None:
         raise ProtocolViolation("IKE_AUTH without IDi", notify=NotifyType.INVALID_SYNTAX)
