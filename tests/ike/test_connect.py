@@ -489,3 +489,16 @@ def test_secrets_are_in_no_repr():
     for esp in pair.a.inbound.values():
         assert esp.encryption_key.hex() not in text and repr(esp.encryption_key) not in text
     assert repr(pair.a.sa.keys.sk_d) not in text
+
+
+def test_a_defect_ends_the_sa_and_leaves_nothing(monkeypatch):
+    pair = Pair()
+
+    def broken(*_args, **_keywords):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("ikeway.ike.negotiation.grant", broken)
+    with pytest.raises(ZeroDivisionError):
+        pair.connect()
+    pair.run(400)
+    assert not pair.b.engine._shared.table and not pair.a.engine._shared.table

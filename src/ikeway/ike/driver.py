@@ -183,6 +183,10 @@ class Driver:
         self._executing.append(conversation)
         try:
             effect = conversation.resume(value, error)
+        except Exception as defect:
+            # A defect of ours. The SA cannot go on, nothing of it may stay; whoever drives the engine logs the rest.
+            self._sa.terminate(IkewayError(f"defect of Ikeway in conversation {conversation.name}: {defect!r}"))
+            raise
         finally:
             self._executing.pop()
         if effect is None:
