@@ -89,7 +89,7 @@ def kind_of(annotation: Annotation) -> str:
     if origin is Literal:
         return "one of " + ", ".join(f'"{choice}"' for choice in arguments)
     if origin in {tuple, list}:
-        return f"a list of: {kind_of(arguments[0])}"
+        return f"{kind_of(arguments[0])}; or a list of these"
     if origin in {Union, types.UnionType}:
         return " or ".join(kind_of(argument) for argument in arguments if argument is not types.NoneType)
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}

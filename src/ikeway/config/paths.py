@@ -60,3 +60,11 @@ def profile_names() -> list[str]:
 def gateway_path() -> Path:
     """The gateway's configuration when none is named."""
     return SYSTEM / "gateway.toml"
+
+
+def log_file(name: str) -> Path:
+    """Where a client in the background logs to: /var/log/ikeway for root, else $XDG_STATE_HOME/ikeway."""
+    if os.geteuid() == 0:
+        return Path("/var/log/ikeway") / f"{name}.log"
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "ikeway" / f"{name}.log"

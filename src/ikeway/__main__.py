@@ -1,0 +1,5 @@
+"""`python -m ikeway`."""
+
+from ikeway.cli import main
+
+main()
