@@ -36,7 +36,7 @@ def test_what_is_sealed_opens(suite: str, esn: bool) -> None:
         packet = sealed(sender, payload, 41)
         assert len(packet) == length + sender.overhead(length)
         assert (len(packet) - receiver._head - receiver._cipher.icv_octets) % 4 == 0
-        assert receiver.open(packet) == Opened(payload, 41, True)
+        assert receiver.open(packet) == Opened(payload, 41)
         assert receiver.open(packet) == Drop.REPLAYED
 
 
@@ -79,7 +79,7 @@ def test_any_authentic_plaintext_opens_or_is_dropped(plain: bytes) -> None:
     if plain[-1] == 59:
         assert opened == Drop.DUMMY
     elif padding + 2 <= len(plain) and plain[len(plain) - 2 - padding : -2] == bytes(range(1, padding + 1)):
-        assert opened == Opened(plain[: len(plain) - 2 - padding], plain[-1], True)
+        assert opened == Opened(plain[: len(plain) - 2 - padding], plain[-1])
     else:
         assert opened == Drop.PADDING
 
@@ -87,13 +87,65 @@ def test_any_authentic_plaintext_opens_or_is_dropped(plain: bytes) -> None:
 def test_more_padding_than_needed_is_accepted() -> None:
     sender, receiver = pair()
     packet = sender.seal_padded(b"load" + bytes(range(1, 255)) + bytes((254, 4)), 4)
-    assert receiver.open(packet) == Opened(b"load", 4, True)
+    assert receiver.open(packet) == Opened(b"load", 4)
 
 
-def test_newest_is_said_of_packets_beyond_the_highest_only() -> None:
-    sender, receiver = pair()
+def test_late_packets_are_accepted_within_the_window() -> None:
+    sender, receiver = pair(replay_window=2)
     first, second, third = (sealed(sender) for _ in range(3))
-    assert [receiver.open(p).newest for p in (second, first, third)] == [True, False, True]
+    results = [receiver.open(p) for p in (third, second, first)]
+    assert isinstance(results[0], Opened)
+    assert isinstance(results[1], Opened)
+    assert results[2] == Drop.TOO_OLD
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("esn", [False, True], ids=["", "esn"])
+def test_rows_are_sealed_and_opened_as_single_packets_are(suite: str, esn: bool) -> None:
+    sender, receiver = pair(suite, esn=esn)
+    receiver.parameters = replace(receiver.parameters)
+    payloads = [bytes((number,)) * 100 for number in range(9)]
+    trailer = sender.trailer(100, 4)
+    width = 100 + len(trailer)
+    size = sender.packet_octets(width)
+    out = memoryview(bytearray(9 * size))
+    rows = memoryview(b"".join(payload + trailer for payload in payloads))
+    assert sender.seal_rows(rows, 9, width, 100, out) == 9
+    assert (sender.sequence, sender.usage.packets, sender.usage.octets) == (9, 9, 900)
+    single = InboundSa(receiver.parameters)
+    for number, payload in enumerate(payloads):
+        assert single.open(bytes(out[number * size : (number + 1) * size])) == Opened(payload, 4)
+    out[3 * size + 20] ^= 1
+    plain = memoryview(bytearray(9 * receiver.plain_octets(size)))
+    results = receiver.open_rows(out, size, plain)
+    assert results == [None] * 3 + [Drop.INTEGRITY] + [None] * 5
+    for number, payload in enumerate(payloads):
+        if number != 3:
+            assert bytes(plain[number * width : (number + 1) * width]) == payload + trailer
+    assert receiver.open_rows(out, size, plain) == [Drop.REPLAYED] * 3 + [Drop.INTEGRITY] + [Drop.REPLAYED] * 5
+
+
+def test_rows_stop_at_the_limit() -> None:
+    sender, receiver = pair(limits=EspLimits(hard_packets=4))
+    out = memoryview(bytearray(6 * sender.packet_octets(8)))
+    assert sender.seal_rows(memoryview(b"load\1\2\2\4" * 6), 6, 8, 4, out) == 4
+    assert sender.seal_rows(memoryview(b"load\1\2\2\4" * 6), 6, 8, 4, out) == 0
+    assert sender.refusal() == Drop.EXPIRED
+    size = sender.packet_octets(8)
+    receiver.usage.packets = 1
+    results = receiver.open_rows(out[: 4 * size], size, memoryview(bytearray(4 * 8)))
+    assert results == [None, None, None, Drop.EXPIRED]
+
+
+def test_no_iv_is_used_twice() -> None:
+    sender, _ = pair()
+    out = memoryview(bytearray(5 * sender.packet_octets(8)))
+    ivs = [sealed(sender)[8:16] for _ in range(5)]
+    sender.seal_rows(memoryview(bytes(40)), 5, 8, 4, out)
+    size = sender.packet_octets(8)
+    ivs += [bytes(out[at + 8 : at + 16]) for at in range(0, 5 * size, size)]
+    ivs += [sealed(sender)[8:16] for _ in range(5)]
+    assert len(set(ivs)) == 15
 
 
 def test_sequence_numbers_never_wrap() -> None:

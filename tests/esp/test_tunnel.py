@@ -30,7 +30,7 @@ def unwrapper(**changes: object) -> Unwrapper:
 
 
 def unwrapped(packet: bytes, next_header: int = 4, outer: int = 0, **changes: object) -> object:
-    result = unwrapper(**changes).unwrap(Opened(memoryview(packet), next_header, True), outer)
+    result = unwrapper(**changes).unwrap(Opened(memoryview(packet), next_header), outer)
     return result if isinstance(result, Drop) else bytes(result)
 
 
@@ -120,8 +120,8 @@ def test_inner_packets_outside_the_selectors_are_dropped_cached_or_not() -> None
     inbound = unwrapper(local_selectors=ours, remote_selectors=theirs)
     foreign = bytes(IP(src="10.9.0.1", dst="10.2.0.1") / TCP(sport=1000, dport=443))
     for _ in range(2):
-        assert bytes(inbound.unwrap(Opened(TCP4, 4, True), 0)) == TCP4
-        assert inbound.unwrap(Opened(foreign, 4, True), 0) == Drop.SELECTORS
+        assert bytes(inbound.unwrap(Opened(TCP4, 4), 0)) == TCP4
+        assert inbound.unwrap(Opened(foreign, 4), 0) == Drop.SELECTORS
 
 
 def test_lying_lengths_are_dropped_cached_or_not() -> None:
@@ -130,9 +130,9 @@ def test_lying_lengths_are_dropped_cached_or_not() -> None:
         next_header = 4 if packet is TCP4 else 41
         for length in (0, 3, len(packet) + 1, 65535):
             lying = packet[:at] + struct.pack(">H", length) + packet[at + 2 :]
-            assert inbound.unwrap(Opened(lying, next_header, True), 0) == Drop.MALFORMED
-            inbound.unwrap(Opened(packet, next_header, True), 0)
-            assert inbound.unwrap(Opened(lying, next_header, True), 0) == Drop.MALFORMED
+            assert inbound.unwrap(Opened(lying, next_header), 0) == Drop.MALFORMED
+            inbound.unwrap(Opened(packet, next_header), 0)
+            assert inbound.unwrap(Opened(lying, next_header), 0) == Drop.MALFORMED
 
 
 @pytest.mark.parametrize("packet", [TCP4, TCP6], ids=["ipv4", "ipv6"])

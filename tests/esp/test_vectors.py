@@ -41,7 +41,7 @@ def test_rfc_7634_appendix_a() -> None:
         ]
     )
     sa = esp_sa("chacha20poly1305", encryption_key=key, spi=0x01020304)
-    assert InboundSa(sa).open(packet) == Opened(inner, 4, True)
+    assert InboundSa(sa).open(packet) == Opened(inner, 4)
     sender = OutboundSa(sa)
     sender.sequence = 4
     assert sender.seal_padded(inner + sender.trailer(len(inner), 4), len(inner), iv=packet[8:16]) == packet
@@ -67,7 +67,7 @@ def test_gcm_esp(case: dict[str, Any]) -> None:
     if plaintext[-1] == 59:
         assert opened == Drop.DUMMY
     else:
-        assert opened == Opened(plaintext[: -2 - plaintext[-2]], plaintext[-1], True)
+        assert opened == Opened(plaintext[: -2 - plaintext[-2]], plaintext[-1])
 
 
 LINUX = json.loads(vector("crypto/scapy-esp/reference-packets.json").read_text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from ikeway.crypto import new_cipher
+from ikeway.crypto import AeadCipher, new_cipher
 from ikeway.esp.drops import Drop
 from ikeway.esp.inner import Octets
 from ikeway.esp.parameters import EspSa
@@ -13,6 +13,8 @@ from ikeway.esp.usage import Usage
 
 _HEADER = struct.Struct(">II")
 _EXTENDED_AAD = struct.Struct(">IQ")
+
+_IV_MASK = (1 << 64) - 1
 
 # Padding is 1, 2, 3, ... (RFC 4303 section 2.4).
 PADDING = bytes(range(1, 256))
@@ -29,6 +31,7 @@ class OutboundSa:
         "_align",
         "_cipher",
         "_extended",
+        "_iv",
         "_last_octets",
         "_last_sequence",
         "_soft_octets",
@@ -52,6 +55,8 @@ class OutboundSa:
             parameters.integrity_key,
         )
         self._aead = self._cipher.is_aead
+        # Where IVs count they count here: one random start from the cipher, then a step for every packet.
+        self._iv = int.from_bytes(self._cipher.new_iv(), "big") if isinstance(self._cipher, AeadCipher) else -1
         self._align = max(4, self._cipher.block_octets)
         self._extended = transforms.extended_sequence_numbers
         last = LAST_EXTENDED if self._extended else LAST_SHORT
@@ -116,10 +121,55 @@ class OutboundSa:
         spi = self.parameters.spi
         header = _HEADER.pack(spi, sequence & LAST_SHORT)
         if iv is None:
-            iv = self._cipher.new_iv()
+            iv = self._next_iv()
         if not self._extended:
             return b"".join((header, iv, self._cipher.encrypt(iv, padded, header)))
         if self._aead:  # RFC 4106 section 5: the whole 64 bits are associated
             return b"".join((header, iv, self._cipher.encrypt(iv, padded, _EXTENDED_AAD.pack(spi, sequence))))
         high = (sequence >> 32).to_bytes(4, "big")  # RFC 4303 section 2.2.1: behind what is authenticated, not sent
         return b"".join((header, iv, self._cipher.encrypt(iv, padded, header, high)))
+
+    def seal_rows(self, rows: memoryview, count: int, width: int, payload: int, out: memoryview) -> int:
+        """Seal many payloads of one length, each with its trailer, to ESP packets side by side in `out`.
+
+        As many as limits and sequence numbers allow, but at most `count`; how many is returned. `width` is the length
+        of a row, `payload` what is counted of it. `packet_octets(width)` says how much room each packet takes.
+        """
+        if self.hard_due:
+            return 0
+        count = min(count, self._last_sequence - self.sequence)
+        size = self.packet_octets(width)
+        cipher = self._cipher
+        if not isinstance(cipher, AeadCipher):
+            for number in range(count):
+                row = rows[number * width : (number + 1) * width]
+                out[number * size : (number + 1) * size] = self.seal_padded(row, payload)
+            return count
+        spi, sequence, iv, extended = self.parameters.spi, self.sequence, self._iv, self._extended
+        pack, encrypt_into = _HEADER.pack, cipher.encrypt_into
+        at = taken = 0
+        for _ in range(count):
+            sequence += 1
+            iv = iv + 1 & _IV_MASK
+            octets = iv.to_bytes(8, "big")
+            header = pack(spi, sequence & LAST_SHORT)
+            out[at : at + 8] = header
+            out[at + 8 : at + 16] = octets
+            associated = _EXTENDED_AAD.pack(spi, sequence) if extended else header
+            encrypt_into(octets, rows[taken : taken + width], associated, out[at + 16 : at + size])
+            at += size
+            taken += width
+        self.sequence, self._iv = sequence, iv
+        self.usage.packets += count
+        self.usage.octets += count * payload
+        return count
+
+    def packet_octets(self, padded: int) -> int:
+        """The length of the ESP packet of a payload with trailer."""
+        return 8 + self._cipher.iv_octets + padded + self._cipher.icv_octets
+
+    def _next_iv(self) -> bytes:
+        if self._iv < 0:
+            return self._cipher.new_iv()
+        self._iv = self._iv + 1 & _IV_MASK
+        return self._iv.to_bytes(8, "big")

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ikeway.address import Address
 from ikeway.dataplane.interface import IkeReceived, PeerMoved, UnknownSpi
 from ikeway.dataplane.userspace.associations import Associations, Receiving
 from ikeway.dataplane.userspace.clamp import clamp_mss
+from ikeway.dataplane.userspace.merging import Links, Merged, layout
 from ikeway.dataplane.userspace.paths import OuterSocket
 from ikeway.dataplane.userspace.sockets import NON_ESP_MARKER, Received, host_text, receive_into
 from ikeway.dataplane.userspace.tun_io import TunIo
 from ikeway.esp.drops import Drop
+from ikeway.esp.inbound import Opened, strip
 from ikeway.esp.inner import Octets
+from ikeway.esp.parameters import Mode
 
 _BATCH = 32
 _LARGEST = 65536
 _UNKNOWN_SPIS_A_SECOND = 10
 
+# From this many datagrams on, comparing them all at once is cheaper than one by one.
+_SHORTEST_TRAIN = 3
+
+Delivery = Octets | Merged
 Emit = Callable[[IkeReceived | PeerMoved | UnknownSpi], bool]
 
 
@@ -38,6 +45,8 @@ class Incoming:
         self._catch_up = catch_up
         self._touched = touched
         self._buffer = memoryview(bytearray(_LARGEST))
+        self._plain = memoryview(bytearray(_LARGEST))
+        self._plain_used = False
         self._unknown_told = 0
         self._unknown_second = 0
         self.mtu = 0
@@ -56,7 +65,8 @@ class Incoming:
         """Take in what one read gave: one datagram, or several of one sender."""
         if outer.raw_esp:
             octets, received = _without_ip_header(outer, octets, received)
-        packets: list[Octets] = []
+        packets: list[Delivery] = []
+        self._plain_used = False
         size = received.segment or 1
         at = 0
         unclaimed = self._associations.unclaimed[True]
@@ -85,7 +95,7 @@ class Incoming:
         outer: OuterSocket,
         received: Received,
         now: float,
-        packets: list[Octets],
+        packets: list[Delivery],
     ) -> None:
         """Open the ESP packets of one SA and append what they carried."""
         number = int.from_bytes(spi, "big")
@@ -97,26 +107,96 @@ class Incoming:
             self._associations.unclaimed[True].drop(Drop.UNKNOWN_SPI, -(-len(octets) // size))
             self._tell_unknown(number, received, now)
             return
-        usage, unwrapper, parameters = receiving.sa.usage, receiving.unwrapper, receiving.sa.parameters
-        moved = False
+        before = receiving.sa.window.highest
+        whole = len(octets) // size
+        if (
+            self._tun.vnet_header
+            and whole >= _SHORTEST_TRAIN
+            and not received.traffic_class & 1  # ECN may change the inner packets
+            and receiving.sa.parameters.mode is Mode.TUNNEL
+            and receiving.sa.plain_octets(size) > 0
+            and not self._plain_used
+        ):
+            self._plain_used = True
+            self._open_train(receiving, octets[: whole * size], size, packets)
+            octets = octets[whole * size :]
         for at in range(0, len(octets), size):
             opened = receiving.sa.open(octets[at : at + size])
             if isinstance(opened, Drop):
-                usage.drop(opened)
-                continue
-            moved = moved or opened.newest
-            packet = unwrapper.unwrap(opened, received.traffic_class)
-            if isinstance(packet, Drop):
-                usage.drop(packet)
-                continue
-            usage.packets += 1
-            usage.octets += len(packet)
-            usage.last_used = now
-            packets.append(self._clamped(packet) if self.clamp else packet)
-        if moved and parameters.follow_peer and not outer.raw_esp and received.source != receiving.told_remote:
+                receiving.sa.usage.drop(opened)
+            else:
+                self._deliver(receiving, opened, received.traffic_class, packets)
+        receiving.sa.usage.last_used = now
+        moved = receiving.sa.window.highest > before
+        follow = receiving.sa.parameters.follow_peer and not outer.raw_esp
+        if moved and follow and received.source != receiving.told_remote:
             receiving.told_remote = received.source
             self._emit(PeerMoved(number, Address(*received.source)))
         self._touched(receiving)
+
+    def _deliver(self, receiving: Receiving, opened: Opened, traffic_class: int, packets: list[Delivery]) -> None:
+        """Check what one ESP packet carried and append it, to a train that it continues if there is one."""
+        usage = receiving.sa.usage
+        packet = receiving.unwrapper.unwrap(opened, traffic_class)
+        if isinstance(packet, Drop):
+            usage.drop(packet)
+            return
+        usage.packets += 1
+        usage.octets += len(packet)
+        if self.clamp:
+            packet = self._clamped(packet)
+        last = packets[-1] if packets else None
+        if not (isinstance(last, Merged) and last.append(packet)):
+            packets.append(packet)
+
+    def _open_train(self, receiving: Receiving, octets: memoryview, size: int, packets: list[Delivery]) -> None:
+        """Open ESP packets of one length side by side, and merge what follows each other in one TCP flow."""
+        sa, usage = receiving.sa, receiving.sa.usage
+        width, count = sa.plain_octets(size), len(octets) // size
+        plain = self._plain[: width * count]
+        results = sa.open_rows(octets, size, plain)
+        links = self._links(receiving, plain, width, results)
+        at = 0
+        while at < count:
+            refused = results[at]
+            end = at + 1
+            if refused is not None:
+                usage.drop(refused)
+            elif isinstance(opened := strip(plain[at * width : end * width]), Drop):
+                usage.drop(opened)
+            elif links is None or not links.follow[at]:
+                self._deliver(receiving, opened, 0, packets)
+            else:
+                while end < count and links.follow[end - 1]:
+                    end += 1
+                self._deliver_run(receiving, opened, links, at, end, packets)
+            at = end
+
+    def _links(
+        self, receiving: Receiving, plain: memoryview, width: int, results: Sequence[Drop | None]
+    ) -> Links | None:
+        """Which rows can be merged with the next one; None when the first is no TCP segment with a payload."""
+        if results[0] is not None:
+            return None
+        first = strip(plain[:width])
+        if isinstance(first, Drop):
+            return None
+        packet = receiving.unwrapper.unwrap(first, 0)
+        shape = None if isinstance(packet, Drop) else layout(packet)
+        return None if shape is None else Links.find(plain, width, shape, results)
+
+    def _deliver_run(
+        self, receiving: Receiving, first: Opened, links: Links, at: int, end: int, packets: list[Delivery]
+    ) -> None:
+        """Deliver rows that continue each other as one packet; they share the verdict on the first one."""
+        usage = receiving.sa.usage
+        packet = receiving.unwrapper.unwrap(first, 0)
+        if isinstance(packet, Drop):
+            usage.drop(packet, end - at)
+            return
+        usage.packets += end - at
+        usage.octets += (end - at) * len(packet)
+        packets.append(links.merged(at, end))
 
     def _clamped(self, packet: Octets) -> Octets:
         """The packet with its MSS clamped. What was decrypted is not writable; only a SYN is copied."""

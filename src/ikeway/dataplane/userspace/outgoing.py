@@ -6,11 +6,17 @@ from collections.abc import Callable, Sequence
 
 from ikeway.dataplane.userspace.associations import Associations, Sending
 from ikeway.dataplane.userspace.clamp import clamp_mss
-from ikeway.dataplane.userspace.too_big import may_fragment, packet_too_big
+from ikeway.dataplane.userspace.segments import TunPacket, cut, single_segments
+from ikeway.dataplane.userspace.too_big import SMALLEST_IPV6_MTU, may_fragment, packet_too_big
 from ikeway.dataplane.userspace.tun_io import TunIo
 from ikeway.esp.drops import Drop
 from ikeway.esp.ecn import traffic_class
-from ikeway.esp.tunnel import wrap
+from ikeway.esp.inner import Octets
+from ikeway.esp.parameters import Mode
+from ikeway.esp.tunnel import IPV4, IPV6, wrap
+
+# Where the segments of one super-packet are sealed to: 64 KiB and what ESP adds to usual segments.
+_SEALED_OCTETS = 1 << 17
 
 
 class Outgoing:
@@ -20,66 +26,113 @@ class Outgoing:
         self._associations = associations
         self._tun = tun
         self._touched = touched
+        self._sealed = memoryview(bytearray(_SEALED_OCTETS))
         self.mtu = 0
         self.clamp = False
 
-    def process(self, packets: Sequence[memoryview], now: float) -> None:
+    def process(self, packets: Sequence[TunPacket], now: float) -> None:
         """Send a batch. Packets of one SA keep their order."""
-        groups: dict[Sending, list[memoryview]] = {}
+        groups: dict[Sending, list[TunPacket]] = {}
         unclaimed = self._associations.unclaimed[False]
         for packet in packets:
-            sending = self._associations.route(packet)
+            sending = self._associations.route(packet.octets)
             if isinstance(sending, Drop):
                 unclaimed.drop(sending)
                 continue
-            if self.clamp:
-                clamp_mss(packet, self.mtu)
+            if self.clamp and not packet.segment:
+                clamp_mss(packet.octets, self.mtu)
             groups.setdefault(sending, []).append(packet)
         for sending, group in groups.items():
             self._send(sending, group, now)
             self._touched(sending)
 
-    def _send(self, sending: Sending, packets: Sequence[memoryview], now: float) -> None:
+    def _send(self, sending: Sending, packets: Sequence[TunPacket], now: float) -> None:
         """Seal and send the packets of one SA, in runs of one traffic class."""
-        sa, usage = sending.sa, sending.sa.usage
-        usage.last_used = now
-        room = sending.path.room(now)
-        frames: list[bytes] = []
+        sending.sa.usage.last_used = now
+        frames: list[Octets] = []
         run_class = 0
         for packet in packets:
-            wrapped = wrap(packet, sa.parameters.mode)
-            if isinstance(wrapped, Drop):
-                usage.drop(wrapped)
-                continue
-            if room and self._does_not_fit(sending, packet, len(wrapped[0]), room):
-                usage.drop(Drop.TOO_BIG)
-                continue
-            sealed = sa.seal(*wrapped)
-            if isinstance(sealed, Drop):
-                usage.drop(sealed)
-                continue
-            if frames and traffic_class(packet) != run_class:
+            packet_class = traffic_class(packet.octets)
+            if packet_class != run_class:
+                self._flush(sending, frames, run_class, now)
+                frames, run_class = [], packet_class
+            if packet.segment:
                 self._flush(sending, frames, run_class, now)
                 frames = []
-            run_class = traffic_class(packet)
-            frames.append(sealed)
-        if frames:
-            self._flush(sending, frames, run_class, now)
+                self._send_segments(sending, packet, run_class, now)
+            else:
+                self._seal(sending, packet.octets, frames, now)
+        self._flush(sending, frames, run_class, now)
 
-    def _does_not_fit(self, sending: Sending, packet: memoryview, payload: int, room: int) -> bool:
-        """True when the packet is not sent because of the path MTU; the sender is told what fits."""
-        largest = sending.sa.largest_payload(room)
-        if payload <= largest or may_fragment(packet):
+    def _seal(self, sending: Sending, packet: Octets, frames: list[Octets], now: float) -> None:
+        """Append the ESP packet of one inner packet, or count why there is none."""
+        sa = sending.sa
+        wrapped = wrap(packet, sa.parameters.mode)
+        if isinstance(wrapped, Drop):
+            sa.usage.drop(wrapped)
+            return
+        if self._does_not_fit(sending, packet, len(packet), len(packet) - len(wrapped[0]), now):
+            sa.usage.drop(Drop.TOO_BIG)
+            return
+        sealed = sa.seal(*wrapped)
+        if isinstance(sealed, Drop):
+            sa.usage.drop(sealed)
+        else:
+            frames.append(sealed)
+
+    def _send_segments(self, sending: Sending, packet: TunPacket, run_class: int, now: float) -> None:
+        """Cut, seal and send a super-packet."""
+        sa = sending.sa
+        length = packet.header + packet.segment
+        tunnel = sa.parameters.mode is Mode.TUNNEL
+        stripped = 0 if tunnel else packet.upper
+        if self._does_not_fit(sending, packet.octets, length, stripped, now):
+            sa.usage.drop(Drop.TOO_BIG, -(-(len(packet.octets) - packet.header) // packet.segment))
+            return
+        if not tunnel:
+            frames: list[Octets] = []
+            for segment in single_segments(packet):
+                self._seal(sending, segment, frames, now)
+            self._flush(sending, frames, run_class, now)
+            return
+        next_header = IPV4 if packet.octets[0] >> 4 == 4 else IPV6
+        segments = cut(packet, sa.trailer(length, next_header))
+        size = sa.packet_octets(segments.width)
+        room = (
+            self._sealed
+            if segments.rows_count * size <= len(self._sealed)
+            else memoryview(bytearray(segments.rows_count * size))
+        )
+        count = sa.seal_rows(segments.rows, segments.rows_count, segments.width, length, room)
+        if count < segments.rows_count:
+            sa.usage.drop(sa.refusal() or Drop.EXPIRED, segments.rows_count - count)
+        rows: list[Octets] = [room[at : at + size] for at in range(0, count * size, size)]
+        if segments.last:
+            self._seal(sending, segments.last, rows, now)
+        self._flush(sending, rows, run_class, now)
+
+    def _does_not_fit(self, sending: Sending, packet: Octets, length: int, stripped: int, now: float) -> bool:
+        """True when the packet (or segments of this length) is not sent because of the path; the sender is told.
+
+        `stripped` octets of it are not carried (transport mode leaves the IP header behind).
+        """
+        room = sending.path.room(now)
+        if not room:
             return False
-        if packet[0] >> 4 == 6 and len(packet) <= 1280:  # IPv6 owes 1280 octets: fragments outside
+        largest = sending.sa.largest_payload(room) + stripped
+        if length <= largest or may_fragment(packet):
             return False
-        message = packet_too_big(packet, largest + len(packet) - payload)
+        if packet[0] >> 4 == 6 and length <= SMALLEST_IPV6_MTU:  # IPv6 owes these: the outer packet is fragmented
+            return False
+        message = packet_too_big(packet, largest)
         if message is not None:
             self._tun.write([message])
         return True
 
     @staticmethod
-    def _flush(sending: Sending, frames: Sequence[bytes], run_class: int, now: float) -> None:
+    def _flush(sending: Sending, frames: Sequence[Octets], run_class: int, now: float) -> None:
+        if not frames:
+            return
         failed, reason = sending.path.send(frames, run_class, now)
         if reason is not None:
             sending.sa.usage.drop(reason, failed)

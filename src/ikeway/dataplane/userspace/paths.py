@@ -18,6 +18,7 @@ from ikeway.dataplane.userspace.sockets import (
 )
 from ikeway.errors import HostError
 from ikeway.esp.drops import Drop
+from ikeway.esp.inner import Octets
 from ikeway.esp.parameters import Encapsulation
 
 # One UDP_SEGMENT send: Linux takes 64 segments, in one IP packet's worth of octets.
@@ -75,7 +76,7 @@ class Path:
             self._mtu = 0
         return self._mtu - self.headers if self._mtu else 0
 
-    def send(self, frames: Sequence[bytes], traffic_class: int, now: float) -> tuple[int, Drop | None]:
+    def send(self, frames: Sequence[Octets], traffic_class: int, now: float) -> tuple[int, Drop | None]:
         """Send ESP packets, the kernel cutting runs of equal length. (How many failed, why)."""
         ancillary = [*self._ancillary, traffic_class_ancillary(self._outer.ipv6, traffic_class)]
         failed, reason = 0, None
@@ -95,7 +96,7 @@ class Path:
             at += count
         return failed, reason
 
-    def _run(self, frames: Sequence[bytes], at: int) -> int:
+    def _run(self, frames: Sequence[Octets], at: int) -> int:
         """How many frames from `at` on can go in one send: equal ones, and one shorter at the end."""
         if self._outer.raw_esp:
             return 1
@@ -108,7 +109,7 @@ class Path:
                 break
         return end - at
 
-    def _send(self, frames: Sequence[bytes], ancillary: list[Ancillary]) -> int:
+    def _send(self, frames: Sequence[Octets], ancillary: list[Ancillary]) -> int:
         """One system call, and one more when an earlier packet's error or a full buffer was in the way. An errno."""
         code = 0
         for _ in range(2):

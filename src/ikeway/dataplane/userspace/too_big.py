@@ -6,7 +6,7 @@ from ikeway.esp.checksum import checksum, pseudo_header_sum
 from ikeway.esp.inner import ICMP, ICMPV6, Octets
 
 _HOP_LIMIT = 64
-_SMALLEST_IPV6_MTU = 1280
+SMALLEST_IPV6_MTU = 1280
 _QUOTED_IPV4 = 548  # RFC 1812 section 4.3.2.3: the whole message within 576 octets
 _ERRORS_IPV4 = frozenset({3, 4, 5, 11, 12})
 
@@ -23,7 +23,7 @@ def packet_too_big(packet: Octets, mtu: int) -> bytes | None:
     """
     if packet[0] >> 4 == 4:
         return _ipv4(packet, mtu)
-    return _ipv6(packet, max(mtu, _SMALLEST_IPV6_MTU))
+    return _ipv6(packet, max(mtu, SMALLEST_IPV6_MTU))
 
 
 def _ipv4(packet: Octets, mtu: int) -> bytes | None:
@@ -50,7 +50,7 @@ def _ipv6(packet: Octets, mtu: int) -> bytes | None:
     source, destination = bytes(packet[24:40]), bytes(packet[8:24])
     if source[0] == 0xFF:
         return None
-    body = b"\2\0\0\0" + mtu.to_bytes(4, "big") + bytes(packet[: _SMALLEST_IPV6_MTU - 48])
+    body = b"\2\0\0\0" + mtu.to_bytes(4, "big") + bytes(packet[: SMALLEST_IPV6_MTU - 48])
     check = checksum(body, pseudo_header_sum(source, destination, ICMPV6, len(body)))
     body = body[:2] + check.to_bytes(2, "big") + body[4:]
     return b"\x60\0\0\0" + len(body).to_bytes(2, "big") + bytes((ICMPV6, _HOP_LIMIT)) + source + destination + body

@@ -1,32 +1,42 @@
-"""Reading and writing a TUN device."""
+"""Reading and writing a TUN device, with or without super-packets."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 
+from ikeway.dataplane.userspace.merging import Merged
+from ikeway.dataplane.userspace.segments import VNET_HEADER, TunPacket, taken
 from ikeway.esp.drops import Drop
 from ikeway.esp.inner import Octets
 from ikeway.esp.usage import Usage
 
-BATCH = 32
-_LARGEST = 65536
+_PACKETS = 32
+_SUPER_PACKETS = 8
+_LARGEST = 65536 + VNET_HEADER.size
+_NO_OFFLOAD = bytes(VNET_HEADER.size)
 
 
 class TunIo:
-    """One end of the TUN device: packets in batches. `undelivered` counts what the device did not take."""
+    """One end of the TUN device: packets in batches.
 
-    def __init__(self, fd: int, undelivered: Usage) -> None:
+    `received_drops` and `sent_drops` count what the device did not take and what it gave that is no packet.
+    """
+
+    def __init__(self, fd: int, vnet_header: bool, received_drops: Usage, sent_drops: Usage) -> None:
         self._fd = fd
-        self._undelivered = undelivered
-        self._buffers = [memoryview(bytearray(_LARGEST)) for _ in range(BATCH)]
+        self.vnet_header = vnet_header
+        self._received_drops = received_drops
+        self._sent_drops = sent_drops
+        batch = _SUPER_PACKETS if vnet_header else _PACKETS
+        self._buffers = [memoryview(bytearray(_LARGEST)) for _ in range(batch)]
 
     def fileno(self) -> int:
         """The descriptor to wait for."""
         return self._fd
 
-    def read(self) -> list[memoryview]:
-        """Up to `BATCH` packets, valid until the next read. Raises `OSError` when the device is gone."""
+    def read(self) -> list[TunPacket]:
+        """Up to a batch of packets, valid until the next read."""
         packets = []
         for buffer in self._buffers:
             try:
@@ -35,13 +45,22 @@ class TunIo:
                 break
             if not length:
                 break
-            packets.append(buffer[:length])
+            packet = taken(buffer[:length]) if self.vnet_header else TunPacket(buffer[:length])
+            if packet is None:
+                self._sent_drops.drop(Drop.MALFORMED)
+            else:
+                packets.append(packet)
         return packets
 
-    def write(self, packets: Sequence[Octets]) -> None:
+    def write(self, packets: Sequence[Octets | Merged]) -> None:
         """Hand packets to the host."""
         for packet in packets:
             try:
-                os.write(self._fd, packet)
+                if isinstance(packet, Merged):
+                    os.writev(self._fd, packet.buffers())
+                elif self.vnet_header:
+                    os.writev(self._fd, [_NO_OFFLOAD, packet])
+                else:
+                    os.write(self._fd, packet)
             except OSError:
-                self._undelivered.drop(Drop.TUN_WRITE)
+                self._received_drops.drop(Drop.TUN_WRITE)

@@ -121,7 +121,8 @@ class Worker:
         self._sockets = {role.fd: inherited(role.fd, role.ipv6, role.raw_esp) for role in configure.sockets}
         self._paths = Paths(list(self._sockets.values()))
         self._associations = Associations(self._paths)
-        self._tun = TunIo(configure.tun_fd, self._associations.unclaimed[True])
+        unclaimed = self._associations.unclaimed
+        self._tun = TunIo(configure.tun_fd, configure.vnet_header, unclaimed[True], unclaimed[False])
         self._outgoing = Outgoing(self._associations, self._tun, self._check_outbound)
         self._incoming = Incoming(
             self._associations, self._tun, self._control.emit, self._drain_control, self._check_inbound
