@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.eap.conversations import Asker, finish, log_in
 
 from ikeway.eap import mschapv2
 from ikeway.eap.errors import (
@@ -23,6 +22,7 @@ from ikeway.eap.packet import EapCode, EapPacket, EapType, MethodType
 from ikeway.eap.questions import NtHash, PasswordQuestion, SecretQuestion
 from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.errors import HostError, IkewayError, Side
+from tests.eap.conversations import Asker, finish, log_in
 
 
 def sides(

@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from tests.vectors import vector
 
 from ikeway.eap.mschapv2_crypto import (
     _with_parity,
@@ -18,6 +17,7 @@ from ikeway.eap.mschapv2_crypto import (
     nt_response,
     start_key,
 )
+from tests.vectors import vector
 
 
 def octets_after(text: str, label: str) -> bytes:

@@ -6,7 +6,6 @@ from typing import ClassVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.eap.conversations import Asker, finish, log_in
 
 from ikeway.eap.errors import EapFailed, MalformedEap, NoCommonMethod
 from ikeway.eap.method import EapAuthenticatorMethod, EapPeerMethod
@@ -15,6 +14,7 @@ from ikeway.eap.packet import EapCode, EapPacket, EapType, MethodType
 from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.errors import IkewayError
 from ikeway.questions import Ask
+from tests.eap.conversations import Asker, finish, log_in
 
 VENDOR = MethodType(32473, 7)
 

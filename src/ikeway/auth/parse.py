@@ -76,7 +76,7 @@ def parse_certificates(octets: bytes) -> tuple[x509.Certificate, ...]:
                 elif block[1] == b"PKCS7":
                     found.extend(pkcs7.load_pem_pkcs7_certificates(block[0]))
         else:
-            found = _parse_der_certificates(octets)
+            found = _parse_der_certificates(octets) if octets[:1] == b"\x30" and not is_pkcs12(octets) else []
         for certificate in found:
             _looked_at(certificate)
     except UNREADABLE as error:
@@ -168,4 +168,6 @@ def is_pkcs12(octets: bytes) -> bool:
 
 def _kinds(octets: bytes) -> str:
     kinds = sorted({block[1].decode() for block in _PEM.finditer(octets)})
+    if is_pkcs12(octets):
+        return "a PKCS#12 file"
     return ", ".join(kinds) or ("PEM that is cut off" if b"-----BEGIN" in octets else f"{len(octets)} octets")
