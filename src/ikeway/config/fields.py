@@ -44,7 +44,7 @@ class Kind:
 class Section(BaseModel):
     """A table of a configuration file: unknown keys are mistakes, nothing is converted silently."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
 
 
 def refuse(reason: str, *, expected: str = "", got: str = "", remedy: str = "") -> NoReturn:
