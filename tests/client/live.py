@@ -1,6 +1,7 @@
 """A client and a gateway of ours as processes in namespaces, and what tests do to them."""
 
 import contextlib
+import difflib
 import itertools
 import os
 import signal
@@ -194,11 +195,16 @@ def live(folder: Path, **options) -> Iterator[Live]:
         for program in reversed(stage.programs):
             program.end()
         for host, then in before.items():
-            assert snapshot(host) == then, f"{host.label} is not as it was"
+            changed = "\n".join(difflib.unified_diff(then.splitlines(), snapshot(host).splitlines(), n=0, lineterm=""))
+            assert not changed, f"{host.label} is not as it was:\n{changed}\n{stage.logs()}"
 
 
-def descriptors(program: Program) -> int:
-    return len(os.listdir(f"/proc/{program.process.pid}/fd"))
+def descriptors(program: Program) -> list[str]:
+    found = []
+    for each in Path(f"/proc/{program.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(each).partition(":")[0])
+    return sorted(found)
 
 
 __all__ = ["INNER", "INNER6", "Live", "Program", "descriptors", "live", "wait_until"]

@@ -214,7 +214,8 @@ class Gateway:
         fresh = await asyncio.to_thread(load)
         old, self.config = self.config, fresh
         self._answers.reload(fresh)
-        self._runner.engine.reconfigure(fresh.responder)
+        if self._restarting is None:  # else it is taken up when the data plane runs again
+            self._runner.engine.reconfigure(fresh.responder)
         await self._configure_host()
         said = [f"`{name}` has changed, and takes effect with a restart" for name in _fixed_changes(old, fresh)]
         for sa in self.established():
@@ -300,6 +301,7 @@ class Gateway:
     async def _restart_dataplane(self) -> None:
         """Nothing is carried any more: end the sessions, so that the clients connect again, and start a new worker."""
         closed = len(self.established())
+        self._runner.engine.reconfigure(None)  # nobody new, until there is something to carry their traffic
         self._runner.driver.command(self._runner.engine.close_all)
         log.error("%d sessions are ended, as their data plane is gone; clients may connect again", closed)
         try:
@@ -312,6 +314,7 @@ class Gateway:
                     self._error = error
                 else:
                     self._error = None
+                    self._runner.engine.reconfigure(self.config.responder)
                     log.warning("The data plane runs again")
                     return
             self._closing = asyncio.create_task(self._close())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ikeway.errors import HostError
@@ -21,11 +21,12 @@ ROOT = Path("/proc/sys")
 @dataclass(frozen=True, slots=True)
 class SysctlsSet(Change):
     """Settings that were changed together. `name` tells what for; `writes` and `before` are "path=value" texts,
-    written in order when the change is made and undone."""
+    written in order when the change is made and undone. Only `name` is compared: a host that is configured again finds
+    the new values there, and must not take them for what was before."""
 
     name: str
-    writes: tuple[str, ...]
-    before: tuple[str, ...]
+    writes: tuple[str, ...] = field(compare=False)
+    before: tuple[str, ...] = field(compare=False)
 
     @property
     def shared_key(self) -> str:
