@@ -11,7 +11,7 @@ ALL = (1 << 41) - 1
 
 def with_capabilities(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
     monkeypatch.setattr(checks, "_effective_capabilities", lambda: held)
-    monkeypatch.setattr(checks, "_check_tun", lambda: None)
+    monkeypatch.setattr(checks, "check_device", lambda: None)
 
 
 def test_all_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

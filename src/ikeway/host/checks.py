@@ -32,7 +32,7 @@ def check_rights(*, tun: bool = True, ports: tuple[int, ...] = (), esp_protocol:
             remedy=f"run it as root (sudo); {_ROOTLESS}",
         )
     if tun:
-        _check_tun()
+        check_device()
 
 
 def user_namespaces_allowed() -> bool:
@@ -47,7 +47,8 @@ def user_namespaces_allowed() -> bool:
     return _read(Path("/proc/sys/user/max_user_namespaces")) not in ("", "0")
 
 
-def _check_tun() -> None:
+def check_device() -> None:
+    """Raise a `HostError` when there is no usable /dev/net/tun."""
     if not _TUN.exists():
         raise HostError(
             f"{_TUN} is not there",
