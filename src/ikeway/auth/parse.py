@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm as NotSupported
@@ -44,10 +45,12 @@ class PasswordNeeded(ConfigError):
     """The key is encrypted and no password, or a wrong one, was given."""
 
 
+@lru_cache(maxsize=256)
 def load_certificate(der: bytes) -> x509.Certificate:
     """Load a DER certificate and look at every part, as the library decodes most of them late.
 
     Raises one of UNREADABLE. A key of a kind that the library does not know is found later, by who needs the key.
+    Kept for the next time, as the same peers and the same intermediate CAs come again and again.
     """
     return _looked_at(x509.load_der_x509_certificate(der))
 

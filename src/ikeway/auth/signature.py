@@ -7,6 +7,7 @@ Method 14 carries the AlgorithmIdentifier of the signature; it is used when the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
@@ -64,6 +65,7 @@ def sign_auth(
     return plan.finish(credential.signer.sign(plan.scheme, octets))
 
 
+@lru_cache(maxsize=256)
 def plan_signature(credential: CertificateCredential, peer_hashes: frozenset[HashAlgorithm] | None) -> SignaturePlan:
     """Choose method and scheme; raises NoCommonSignature."""
     if peer_hashes is not None:
