@@ -35,7 +35,7 @@ def two_hosts(*, nat: bool = False, mtu: int = 1500) -> Iterator[TwoHosts]:
             box = stack.enter_context(Namespace("nat"))
             connect(Port(box, "wan", (f"{CLIENT}/24",), mtu), there)
             connect(Port(client, "eth0", ("10.50.0.2/24",), mtu), Port(box, "lan", ("10.50.0.1/24",), mtu))
-            box.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
+            box.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"])
             box.run(["nft", _MASQUERADE])
             box.run(["ip", "route", "add", "default", "via", GATEWAY])
             client.run(["ip", "route", "add", "default", "via", "10.50.0.1"])
@@ -60,7 +60,7 @@ def snapshot(namespace: Namespace) -> str:
         "ip route show table all",
         "ip -6 route show table all",
         "nft list ruleset",
-        "sysctl -a 2>/dev/null | grep -E 'forwarding|ip_forward|accept_redirects|accept_ra '",
+        "cd /proc/sys/net; grep . ipv4/ip_forward ipv?/conf/*/forwarding ipv?/conf/*/accept_redirects ipv6/conf/*/accept_ra",
     )
     return namespace.run(["sh", "-c", "; ".join(commands)])
 

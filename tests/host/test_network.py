@@ -51,6 +51,11 @@ def way(namespace: Namespace, destination: str, *match: str) -> str:
     return " ".join(words[words.index(key) + 1] for key in ("dev", "src") if key in words)
 
 
+def kernel(namespace: Namespace, *settings: str) -> list[str]:
+    """Settings under /proc/sys/net."""
+    return namespace.run(["cat", *(f"/proc/sys/net/{each}" for each in settings)]).split()
+
+
 def way_of_esp() -> str:
     """The source of an ESP packet to the gateway from this thread's namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ESP) as sender:
@@ -92,7 +97,7 @@ def test_ike_and_rp_filter_get_on(hosts: TwoHosts) -> None:
     """Strict reverse path filtering must not drop the gateway's answers, which come from outside the tunnel."""
     echo = "import socket; s = socket.socket(type=2); s.bind(('', 4500))\nwhile 1: s.sendto(*s.recvfrom(99))"
     hosts.gateway.popen(["python3", "-c", echo])
-    hosts.client.run(["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.eth0.rp_filter=1"])
+    hosts.client.run(["sh", "-c", "cd /proc/sys/net/ipv4/conf; echo 1 > all/rp_filter; echo 1 > eth0/rp_filter"])
     ask = (
         "import socket; s = socket.socket(type=2); s.settimeout(0.2)\n"
         "for _ in range(20):\n"
@@ -259,8 +264,8 @@ def test_gateway_forwards_masquerades_and_puts_all_back(hosts: TwoHosts) -> None
     async def work() -> None:
         host = LinuxHostNetwork()
         await host.configure_gateway(GATEWAY_SIDE)
-        assert box.run(["sysctl", "-n", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"]).split() == ["1", "1"]
-        assert box.run(["sysctl", "-n", "net.ipv6.conf.eth0.accept_ra"]).strip() == "2"
+        assert kernel(box, "ipv4/ip_forward", "ipv6/conf/all/forwarding") == ["1", "1"]
+        assert kernel(box, "ipv6/conf/eth0/accept_ra") == ["2"]
         rules = box.run(["nft", "list", "ruleset"])
         assert 'ip saddr 10.60.0.0/24 oifname != "ike0" masquerade' in rules
         assert "tcp option maxseg size set 1360" in rules
@@ -287,8 +292,8 @@ def test_two_gateways_share_forwarding(hosts: TwoHosts) -> None:
             GatewayConfiguration(interface="ike1", addresses=(), mtu=1400, pools=(ip_network("10.70.0.0/24"),))
         )
         await one.close()
-        assert box.run(["sysctl", "-n", "net.ipv4.ip_forward"]).strip() == "1"
-        assert box.run(["sysctl", "-n", "net.ipv6.conf.all.forwarding"]).strip() == "0"
+        assert kernel(box, "ipv4/ip_forward") == ["1"]
+        assert kernel(box, "ipv6/conf/all/forwarding") == ["0"]
         await two.close()
 
     inside(box, work)
@@ -296,6 +301,29 @@ def test_two_gateways_share_forwarding(hosts: TwoHosts) -> None:
     second.close()
     after = snapshot(box)
     assert [line for line in before.splitlines() if "ike1" not in line] == after.splitlines()
+
+
+def test_one_gateway_with_two_interfaces(hosts: TwoHosts) -> None:
+    """Forwarding stays on while one of them needs it, and what was before the first comes back."""
+    second = hosts.client.call(lambda: open_tun("ike1"))
+    box = hosts.client
+    other = GatewayConfiguration(interface="ike1", addresses=(), mtu=1400, pools=(ip_network("10.70.0.0/24"),))
+
+    async def work() -> None:
+        host = LinuxHostNetwork()
+        await host.configure_gateway(GATEWAY_SIDE)
+        await host.configure_gateway(other)
+        await host.configure_gateway(GATEWAY_SIDE)
+        await host.configure_gateway(replace(GATEWAY_SIDE, forward=False))
+        assert kernel(box, "ipv4/ip_forward") == ["1"]
+        await host.configure_gateway(replace(other, forward=False))
+        assert kernel(box, "ipv4/ip_forward") == ["0"]
+        await host.configure_gateway(other)
+        await host.close()
+        assert kernel(box, "ipv4/ip_forward") == ["0"]
+
+    inside(box, work)
+    second.close()
 
 
 def test_mss_is_only_ever_lowered() -> None:
@@ -307,7 +335,6 @@ def test_mss_is_only_ever_lowered() -> None:
         async def work() -> None:
             host = LinuxHostNetwork()
             await host.configure_gateway(replace(GATEWAY_SIDE, mtu=1300, masquerade=False))
-            lab.client.run(["sysctl", "-qw", "net.ipv4.tcp_base_mss=536"])
             assert _mss_through(lab.client, tun.fd, None) == 1260
             assert _mss_through(lab.client, tun.fd, 500) == 500
             await host.close()

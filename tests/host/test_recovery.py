@@ -105,7 +105,7 @@ def test_everything_comes_back_after_kill_9(hosts: TwoHosts, tmp_path: Path) -> 
     process = start(hosts, journals, resolv_conf)
     assert "10.60.0.1" in resolv_conf.read_text()
     during = snapshot(hosts.client)
-    for trace in ("10.60.0.7", "table inet ikeway_ike1", "21000:", "net.ipv4.ip_forward = 1"):
+    for trace in ("10.60.0.7", "table inet ikeway_ike1", "21000:", "ipv4/ip_forward:1"):
         assert trace in during
     # While it lives, another start leaves it alone.
     recover = [sys.executable, "-c", RECOVER, str(journals)]

@@ -109,7 +109,7 @@ class Changes:
         """Write `change` down and make it; return the record that stands, with which to undo it. If it fails, nothing
         of it stays, and the error (`HostError`) is raised."""
         journal = self._open()
-        others = _shared(journal, change)
+        others = self._others(change)
         record = change.joining(others)
         number = self._next
         self._next += 1
@@ -129,7 +129,7 @@ class Changes:
 
     async def make_again(self, change: Change) -> None:
         """Make a change that stands once more, because somebody else has undone it (`HostError`)."""
-        await change.make(_shared(self._open(), change))
+        await change.make(self._others(change))
 
     async def undo(self, change: Change) -> None:
         """Undo one change that equals `change`; nothing happens when there is none."""
@@ -150,12 +150,19 @@ class Changes:
     async def _undo(self, number: int) -> bool:
         journal = self._open()
         record = self._made.pop(number)
-        reason = await _undo_quietly(record, _shared(journal, record))
+        reason = await _undo_quietly(record, self._others(record))
         if reason:
             log.warning("cannot undo: %s: %s", record, reason)
             return False
         journal.undone(number)
         return True
+
+    def _others(self, change: Change) -> tuple[Change, ...]:
+        """Those who share it: other owners, and other records of ours."""
+        if not change.shared_key:
+            return ()
+        ours = [each for each in self._made.values() if each is not change and each.shared_key == change.shared_key]
+        return (*_shared(self._open(), change), *ours)
 
     def _open(self) -> _Journal:
         if self._journal is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import socket
 import struct
 import time
@@ -88,6 +89,7 @@ def _wake(ready: asyncio.Future[None]) -> None:
 
 def _read(groups: socket.socket, is_own_interface: Callable[[int], bool]) -> frozenset[ChangeKind]:
     kinds = set()
+    is_own_interface = functools.cache(is_own_interface)  # a router may tell of thousands of routes at once
     with contextlib.suppress(BlockingIOError):
         while True:
             try:
