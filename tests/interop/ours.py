@@ -10,11 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from ikeway.daemon.control import ControlClient
+from ikeway.daemon.status import SessionStatus, Status
 from ikeway.host.namespaces import Namespace
 from tests.interop.agreement import Agreement, Party
 from tests.interop.strongswan import ConnectFailed
-from tests.interop.waiting import wait_for_text
+from tests.interop.waiting import wait_for_text, wait_until
 
 IKEWAY = (sys.executable, "-m", "ikeway")
 
@@ -22,7 +25,7 @@ Table = Mapping[str, object]
 
 
 class Ikeway:
-    """One long-running command; `kind` is what `--log-format json` lines are searched for."""
+    """One long-running command."""
 
     is_ours = True
 
@@ -43,11 +46,15 @@ class Ikeway:
     def _environment(self) -> dict[str, str]:
         return {"HOME": str(self.folder), "PYTHONUNBUFFERED": "1", "TERM": "dumb", "COLUMNS": "500"}
 
-    def command(self, *words: str, timeout: float = 20) -> str:
-        """Another `ikeway` beside the running one; what it says."""
-        return self.namespace.run(
-            [*IKEWAY, *words], files={"/run": self._run}, environment=self._environment(), timeout=timeout
-        )
+    def call(self, command: str, **arguments: object) -> Any:
+        """Give a command on the control socket, as `ikeway status`, `rekey`, `down`... do."""
+        (path,) = (self._run / "ikeway").glob("*.sock")
+        with ControlClient(path) as control:
+            return control.call(command, **arguments)
+
+    def sessions(self) -> tuple[SessionStatus, ...]:
+        """The IKE SAs that stand."""
+        return Status.from_json(self.call("status")).sessions
 
     def log(self) -> str:
         """All that it said."""
@@ -76,9 +83,9 @@ class Ikeway:
             self.kill()
             raise AssertionError(f"ikeway did not end on SIGTERM:\n{self.log()}") from None
 
-    def close(self) -> None:
-        """Take leave of the peer and end."""
-        self.stop()
+    def rekey(self, what: str) -> None:
+        """Renew keys now: of the "child" SAs or the "ike" SA."""
+        self.call("rekey", what=what)
 
 
 class IkewayGateway(Ikeway):
@@ -90,8 +97,21 @@ class IkewayGateway(Ikeway):
         users = folder / "users.toml"
         write_private(users, {"users": _users(own, agreed)})
         write_private(configuration, _gateway(own, agreed, folder, users))
-        super().__init__(namespace, folder, "gateway", "run", str(configuration))
-        self.wait_for_log(r"(?i)serving|listening|ready")
+        super().__init__(namespace, folder, "gateway", "run", str(configuration), "-v")
+        self.wait_for_log(r"(?i)\bserving\b|\bserves\b")
+
+    def rekey(self, what: str) -> None:
+        """Renew keys now."""
+        (session,) = self.sessions()
+        self.call("rekey", session=str(session.id), what=what)
+
+    def close(self) -> None:
+        """End the session, and go on serving."""
+        assert self.call("terminate", all=True)["ended"]
+
+    def wait_until_gone(self, timeout: float) -> None:
+        """Wait until it has given the session up."""
+        wait_until(lambda: not self.sessions(), "the gateway still has the session", timeout, self.log)
 
 
 class IkewayClient(Ikeway):
@@ -106,8 +126,17 @@ class IkewayClient(Ikeway):
     def connect(self, timeout: float = 15) -> None:
         """Bring it up; raises `ConnectFailed` with what it said."""
         self._started = True
-        super().__init__(self.namespace, self.folder, "up", str(self.profile))
-        self.wait_for_log(r"(?i)\bconnected\b|\bis up\b", timeout)
+        super().__init__(self.namespace, self.folder, "up", str(self.profile), "-v")
+        self.wait_for_log(r"\bis up: ", timeout)
+
+    def close(self) -> None:
+        """Disconnect, as `ikeway down` does."""
+        self.call("down")
+        self.wait_until_gone(10)
+
+    def wait_until_gone(self, timeout: float) -> None:
+        """Wait for its end: it is not to reconnect."""
+        self.process.wait(timeout)
 
     def log(self) -> str:
         """All that it said."""

@@ -212,13 +212,9 @@ class _Side:
         """The IKE SAs that stand."""
         return [sa for sa in self.charon.sas() if sa.state == "ESTABLISHED"]
 
-    def rekey_child(self) -> None:
-        """Rekey the first child SA now."""
-        self.charon.vici("rekey", {"child": next(iter(self.own.networks))})
-
-    def rekey_ike(self) -> None:
-        """Rekey the IKE SA now."""
-        self.charon.vici("rekey", {"ike": self.name})
+    def rekey(self, what: str) -> None:
+        """Renew keys now: of the first "child" SA or the "ike" SA."""
+        self.charon.vici("rekey", {what: self.name if what == "ike" else next(iter(self.own.networks))})
 
     def close(self) -> None:
         """Delete the IKE SA, with the peer's consent."""

@@ -21,11 +21,6 @@ each_side = pytest.mark.parametrize("by", ["client", "gateway"])
 IMPATIENT = {"patient": False}
 
 
-def rekeying(pair: Pair, by: str, what: str, interval: float) -> dict[str, dict[str, float]]:
-    """Ikeway rekeys by time; strongSwan is told to."""
-    return {by: {f"rekey_{what}": interval}} if getattr(pair, by) == "ikeway" else {}
-
-
 def spi(made: Tunnel, what: str) -> str:
     """What changes with a rekeying; empty while that is under way."""
     standing = made.charon.sas()
@@ -35,12 +30,11 @@ def spi(made: Tunnel, what: str) -> str:
 
 
 def rekey_until(made: Tunnel, by: str, what: str, changes: int) -> None:
-    """Let so many rekeyings happen, by command or by time."""
+    """Let one side rekey so many times."""
     side = made.client if by == "client" else made.gateway
     for _ in range(changes):
         before = spi(made, what)
-        if not side.is_ours:
-            made.charon.rekey_ike() if what == "ike" else made.charon.rekey_child()
+        side.rekey(what)
         wait_until(lambda before=before: spi(made, what) not in {before, ""}, f"no {what} rekeying", logs=made.logs)
         time.sleep(0.3)
 
@@ -49,7 +43,7 @@ def rekey_until(made: Tunnel, by: str, what: str, changes: int) -> None:
 @each_side
 @pytest.mark.parametrize("what", ["child", "ike"])
 def test_rekeying_loses_no_packet(tunnel: Make, pair: Pair, by: str, what: str) -> None:
-    made = tunnel(pair, agreement(**rekeying(pair, by, what, 1.0)))
+    made = tunnel(pair, agreement())
     made.client.connect()
     pulse = Pulse(made.client.namespace, made.network.lan, LAN_HOST[4])
     rekey_until(made, by, what, 3)
@@ -62,7 +56,7 @@ def test_rekeying_loses_no_packet(tunnel: Make, pair: Pair, by: str, what: str) 
 @each_side
 @pytest.mark.parametrize("what", ["child", "ike"])
 def test_rekeying_during_a_transfer(tunnel: Make, pair: Pair, by: str, what: str) -> None:
-    made = tunnel(pair, agreement(**rekeying(pair, by, what, 1.5)))
+    made = tunnel(pair, agreement())
     made.client.connect()
     before = spi(made, what)
     running = RunningTransfer(made.client.namespace, made.network.lan, LAN_HOST[4], megabytes=100)
