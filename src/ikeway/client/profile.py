@@ -304,7 +304,7 @@ class _Builder:
                 self._check_child(at, merged)
             if not assigns and not merged.local and merged.mode == "tunnel":
                 self._problems.add(
-                    (*at, "local"),
+                    (*at, "local") if name else ("network", "request"),
                     "there is no traffic of this side: no address is asked for and no `local` is given",
                     expected='`local`, such as "192.168.1.0/24", or `request` in [network]',
                     remedy="add one of them",

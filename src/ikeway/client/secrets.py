@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ikeway.auth.questions import PskQuestion
 from ikeway.client.profile import Profile
 from ikeway.config.secrets import Prompt, SecretSource, shared_secret
 from ikeway.eap.questions import PasswordQuestion
 from ikeway.errors import AuthenticationFailed, ConfigError
-from ikeway.questions import Question
 
 WRONG_ANSWERS = 3  # at a terminal, as login(1) does
 
@@ -26,14 +24,6 @@ class ClientSecrets:
         self._prompt = prompt
         self._typed: dict[str, str] = {}
         self._asking = asyncio.Lock()
-
-    async def answer(self, question: Question[object]) -> str | bytes | None:
-        """Answer a `PasswordQuestion` or `PskQuestion`. Raises `ConfigError`, `AuthenticationFailed`."""
-        if isinstance(question, PasswordQuestion):
-            return await self.password(question)
-        if isinstance(question, PskQuestion):
-            return await self.psk()
-        raise TypeError(f"no secret answers {type(question).__name__}")
 
     async def password(self, question: PasswordQuestion) -> str:
         """The user's password. A wrong one is asked for again as long as a person answers."""
@@ -58,13 +48,6 @@ class ClientSecrets:
             f"Pre-shared key for {self._profile.remote.host}: ",
         )
         return shared_secret(text)
-
-    async def gather(self) -> None:
-        """Ask now for all that will be asked for, before the terminal goes away."""
-        if self._profile.username:
-            await self.password(PasswordQuestion(self._profile.username.encode(), "", "", "", 1))
-        if self._profile.needs_psk:
-            await self.psk()
 
     def forget(self) -> None:
         """Drop what was typed: it was wrong, or is needed no more."""
