@@ -60,7 +60,7 @@ def two_namespaces(prefix: str) -> Iterator[tuple[str, str]]:
     try:
         for name in names:
             ip("netns", "add", name)
-            run_in(name, "sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
+            run_in(name, "sysctl", "-qw", "net.ipv4.conf.all.promote_secondaries=1")
             ip("link", "set", "lo", "up", namespace=name)
         ip("link", "add", "wan", "netns", names[0], "type", "veth", "peer", "name", "wan", "netns", names[1])
         for number, name in enumerate(names, 1):

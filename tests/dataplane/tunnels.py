@@ -76,10 +76,10 @@ class Side:
     events: list[DataPlaneEvent] = field(default_factory=list)
 
 
-def _start(namespace: str, number: int, mtu: int, vnet_header: bool) -> Side:
+def _start(namespace: str, number: int, mtu: int, vnet_header: bool, mark: int) -> Side:
     def make() -> Side:
         tun = open_tun("ike%d", vnet_header=vnet_header)
-        udp = [open_udp(Address("0.0.0.0", 4500)), open_udp(Address("::", 4500))]
+        udp = [open_udp(Address(host, 4500), mark=mark) for host in ("0.0.0.0", "::")]
         esp = [open_esp("0.0.0.0"), open_esp("::")]
         plane = UserspaceDataPlane(tun, udp, esp=esp, mtu=mtu)
         return Side(
@@ -101,11 +101,11 @@ def _start(namespace: str, number: int, mtu: int, vnet_header: bool) -> Side:
 
 @contextlib.asynccontextmanager
 async def two_sides(
-    prefix: str = "ikedp", *, mtu: int = 1400, vnet_header: bool = False
+    prefix: str = "ikedp", *, mtu: int = 1400, vnet_header: bool = False, mark: int = 0
 ) -> AsyncIterator[tuple[Side, Side]]:
     """Two data planes, started, without SAs."""
     with two_namespaces(prefix) as names:
-        sides = [_start(name, number, mtu, vnet_header) for number, name in enumerate(names, 1)]
+        sides = [_start(name, number, mtu, vnet_header, mark) for number, name in enumerate(names, 1)]
         try:
             for side in sides:
                 await side.plane.start(side.events.append)

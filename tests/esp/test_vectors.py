@@ -173,6 +173,16 @@ def test_captures_of_tcpdump(capture: str, expected: str, keys: dict[int, Any] |
         assert line.endswith(described(inner))
 
 
+def test_capture_of_esp_in_udp() -> None:
+    """The outer form of RFC 3948; the key that tcpdump's case gives is another one's, so the ICV check refuses it."""
+    for number, packet in enumerate(captured("espudp1.pcap"), 1):
+        datagram = packet[20:]
+        assert datagram[:4] == bytes.fromhex("11941194")
+        esp = datagram[8:]
+        assert (int.from_bytes(esp[:4], "big"), int.from_bytes(esp[4:8], "big")) == (0x12345678, number)
+        assert InboundSa(esp_sa("3des-sha1")).open(esp) == Drop.INTEGRITY
+
+
 def test_truncated_capture_is_refused() -> None:
     for packet in captured("esp_truncated.pcap"):
         for end in range(len(packet) + 1):
