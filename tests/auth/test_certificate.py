@@ -463,6 +463,13 @@ def test_verdicts_are_kept_but_not_beyond_their_time(ca: Node, monkeypatch: pyte
     assert verify(store, again, identity=VPN) is first
 
 
+def test_superfluous_certificates_do_not_fill_the_store(ca: Node) -> None:
+    leaf, store = ca.issue("vpn"), trust(ca)
+    for index in range(3):
+        verify(store, leaf, root(f"superfluous {index}"))
+    assert len(store._good) == 1
+
+
 def test_the_store_does_not_grow_without_bound(ca: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     from ikeway.auth import certificate
 

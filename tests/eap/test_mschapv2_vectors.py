@@ -82,7 +82,13 @@ def test_rfc3079_keys(rfc3079: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "bare"),
-    [(b"User", b"User"), (b"CORP\\User", b"User"), (b"user@example.org", b"user@example.org"), (b"", b"")],
+    [
+        (b"User", b"User"),
+        (b"CORP\\User", b"User"),
+        (b"A\\B\\C", b"B\\C"),
+        (b"user@example.org", b"user@example.org"),
+        (b"", b""),
+    ],
 )
 def test_domain_is_left_out(name: bytes, bare: bytes) -> None:
     assert bare_user_name(name) == bare

@@ -158,7 +158,7 @@ class TrustStore:
     policy: CertificatePolicy = field(default_factory=CertificatePolicy)
     authorities: bytes = field(init=False, repr=False)  # SHA-1 of each anchor's SubjectPublicKeyInfo, for CERTREQ
     _revocation: RevocationLists = field(init=False, repr=False)
-    _good: OrderedDict[tuple[tuple[x509.Certificate, ...], Role], VerifiedPath] = field(
+    _good: OrderedDict[tuple[x509.Certificate, Role], VerifiedPath] = field(
         init=False, repr=False, default_factory=OrderedDict
     )
 
@@ -199,13 +199,18 @@ class TrustStore:
         return path
 
     def _path(self, chain: tuple[x509.Certificate, ...], when: datetime, role: Role) -> VerifiedPath:
-        """A verdict is kept while nothing it rests on can have changed: certificates, CRLs and their times."""
-        known = self._good.get((chain, role))
+        """A verdict is kept while nothing it rests on can have changed: certificates, CRLs and their times.
+
+        It is kept by the peer's certificate alone: what else is in the chain is for the peer to choose, and to fill
+        memory with.
+        """
+        key = chain[0], role
+        known = self._good.get(key)
         if known is not None and known.valid_from <= when <= known.valid_until:
-            self._good.move_to_end((chain, role))
+            self._good.move_to_end(key)
             return known
         path = find_path(chain, self.anchors, self.intermediates, self._revocation, self.policy, when, role)
-        self._good[chain, role] = path
+        self._good[key] = path
         if len(self._good) > _CACHED_PATHS:
             self._good.popitem(last=False)
         return path

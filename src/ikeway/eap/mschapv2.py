@@ -275,7 +275,7 @@ class MsChapV2Authenticator(EapAuthenticatorMethod):
     name: ClassVar[str] = "EAP-MSCHAPv2"
 
     def __init__(self, server_name: bytes = b"ikeway", *, retries: int = 0, random: Random = os.urandom) -> None:
-        self._server_name = server_name[:_MAX_NAME]
+        self._server_name = server_name[:_MAX_NAME] or b"ikeway"  # some peers refuse a challenge without a name
         self._retries = retries
         self._random = random
 

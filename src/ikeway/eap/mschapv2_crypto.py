@@ -39,7 +39,8 @@ def hash_nt_password_hash(password_hash: bytes) -> bytes:
 
 def bare_user_name(name: bytes) -> bytes:
     r"""The name that goes into the hash: without `DOMAIN\\` in front (section 4)."""
-    return name.rpartition(b"\\")[2]
+    domain, backslash, user = name.partition(b"\\")
+    return user if backslash else domain
 
 
 def challenge_hash(peer_challenge: bytes, authenticator_challenge: bytes, user_name: bytes) -> bytes:
