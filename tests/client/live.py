@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from ikeway.host.namespaces import Namespace
 from tests.interop.waiting import wait_for_text, wait_until
 from tests.netlab import GATEWAY, TwoHosts, snapshot, two_hosts
 
-ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = {"client": ("up",), "gateway": ("gateway", "run")}
+READY = {"client": r"\bis up: ", "gateway": r"\bserves\b|\bserving\b|\bready\b"}
 _numbers = itertools.count()
 SECRET = "a shared secret that is long enough"
 INNER, INNER6 = "10.91.0.1", "fd91::1"  # of a host behind the gateway
@@ -89,9 +91,9 @@ class Program:
         self.files = {"/run": self.run_folder, **(files or {})}
         with self._output.open("wb") as output:
             self.process = namespace.popen(
-                [sys.executable, "-m", "tests.client.program", role, str(path), *options],
+                [sys.executable, "-m", "ikeway", *COMMANDS[role], *options, str(path)],
                 files=self.files,
-                environment={"PYTHONPATH": str(ROOT)},
+                environment={"HOME": str(folder), "TERM": "dumb"},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -102,8 +104,9 @@ class Program:
     def wait_for(self, pattern: str, timeout: float = 15) -> str:
         return wait_for_text(self.log, pattern, timeout, lambda: self.process.poll() is not None)
 
-    def said(self, pattern: str) -> int:
-        return self.log().count(pattern)
+    def logins(self) -> int:
+        """How often it has connected."""
+        return len(re.findall(r"(?m)^established\b", self.log()))
 
     def call(self, command: str, **arguments):
         with ControlClient(self.run_folder / "ikeway" / f"{self.role}.{self.name}.sock") as control:
@@ -166,7 +169,7 @@ class Live:
         program = Program(namespace, self.folder, role, path, *options, files=files)
         self.programs.append(program)
         if wait:
-            program.wait_for("(?m)^ready")
+            program.wait_for(READY[role])
         return program
 
     def ping(self, target=INNER, count=3, **options) -> str:

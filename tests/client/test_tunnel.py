@@ -114,11 +114,11 @@ def test_change_of_address_keeps_the_session(stage):
     host.run(["ip", "addr", "add", "192.168.50.77/24", "dev", "eth0"])
     try:
         host.run(["ip", "addr", "del", f"{CLIENT}/24", "dev", "eth0"])
-        client.wait_for(r"move: the tunnel goes from 192\.168\.50\.77")
+        client.wait_for(r"the tunnel goes from 192\.168\.50\.77")
         stage.ping(INNER)
         (session,) = gateway.call("status")["sessions"]
         assert session["remote"].startswith("192.168.50.77")
-        assert client.said("established:") == 1
+        assert client.logins() == 1
     finally:
         host.run(["ip", "addr", "add", f"{CLIENT}/24", "dev", "eth0"])
         host.run(["ip", "addr", "del", "192.168.50.77/24", "dev", "eth0"])
@@ -134,7 +134,7 @@ def test_change_of_address_without_mobike_connects_anew(stage):
     host.run(["ip", "addr", "add", "192.168.50.77/24", "dev", "eth0"])
     try:
         host.run(["ip", "addr", "del", f"{CLIENT}/24", "dev", "eth0"])
-        wait_until(lambda: client.said("established:") == 2, "connected anew", logs=stage.logs)
+        wait_until(lambda: client.logins() == 2, "connected anew", logs=stage.logs)
         wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
     finally:
         host.run(["ip", "addr", "add", f"{CLIENT}/24", "dev", "eth0"])
@@ -148,7 +148,7 @@ def test_dead_worker_of_the_client(stage):
     files = descriptors(client)
     for times in (1, 2):
         os.kill(client.worker(), signal.SIGKILL)
-        wait_until(lambda times=times: client.said("established:") == 1 + times, "connected anew", logs=stage.logs)
+        wait_until(lambda times=times: client.logins() == 1 + times, "connected anew", logs=stage.logs)
         wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
     assert len(gateway.call("status")["sessions"]) == 1
     assert client.call("status")["state"] == "up"
@@ -159,7 +159,7 @@ def test_dead_worker_of_the_gateway(stage):
     gateway, client = stage.gateway(), stage.client()
     files = descriptors(gateway)
     os.kill(gateway.worker(), signal.SIGKILL)
-    wait_until(lambda: client.said("established:") == 2, "connected anew", logs=stage.logs)
+    wait_until(lambda: client.logins() == 2, "connected anew", logs=stage.logs)
     wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
     assert len(gateway.call("status")["sessions"]) == 1
     wait_until(lambda: descriptors(gateway) == files, "no descriptor is left over")
@@ -178,10 +178,10 @@ def test_killed_client_is_cleaned_up_after_by_the_next(stage):
 def test_killed_gateway_is_noticed_and_its_successor_found(stage):
     gateway, client = stage.gateway(), stage.client(dpd="1s")
     gateway.kill()
-    client.wait_for("lost: ", timeout=20)
+    client.wait_for(r"(?m)^lost\b", timeout=20)
     assert client.call("status")["state"] in ("connecting", "waiting")
     stage.gateway()
-    wait_until(lambda: client.said("established:") == 2, "connected anew", timeout=20, logs=stage.logs)
+    wait_until(lambda: client.logins() == 2, "connected anew", timeout=20, logs=stage.logs)
     wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
 
 
@@ -196,7 +196,7 @@ def test_vanished_client_is_noticed(stage):
 def test_stopped_gateway_says_goodbye(stage):
     gateway, client = stage.gateway(), stage.client(session="reconnect = false")
     assert gateway.end() == 0
-    assert client.process.wait(10) == 3
+    assert client.process.wait(10) == 1
     assert "the peer closed the connection" in client.log()
 
 
@@ -209,7 +209,7 @@ def test_down_ends_it_and_leaves_no_session(stage):
 
 def test_detached(stage):
     stage.gateway()
-    client = stage.client("detach", wait=False)
+    client = stage.client("--detach", wait=False)
     assert client.process.wait(15) == 0
     stage.ping(INNER)
     pid = client.call("status")["pid"]
@@ -230,16 +230,17 @@ def test_wrong_secret_is_refused_on_both_sides(stage):
     gateway = stage.gateway()
     client = stage.client(secret="another one", wait=False)
     assert client.process.wait(10) == 3
-    assert "failed: AuthenticationFailed" in client.log()
+    assert "error: " in client.log()
     gateway.wait_for("was refused")
 
 
 def test_nobody_at_that_port_is_told_soon(stage):
-    started = time.monotonic()
     client = stage.client(wait=False)
-    assert client.process.wait(10) == 3
+    client.wait_for(r"(?m)^connect\b")
+    started = time.monotonic()
+    assert client.process.wait(10) == 5
     assert re.search(rf"cannot be reached \(tried {re.escape(GATEWAY)}:500: connection refused\)", client.log())
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 4
 
 
 def test_silent_address_is_told_with_its_port(stage):
@@ -247,7 +248,7 @@ def test_silent_address_is_told_with_its_port(stage):
         ["nft", "table inet t { chain i { type filter hook input priority 0; udp dport 500 drop; }; }"]
     )
     client = stage.client(wait=False)
-    assert client.process.wait(20) == 3
+    assert client.process.wait(20) == 5
     assert f"tried {GATEWAY}:500: no answer" in client.log()
     stage.hosts.gateway.run(["nft", "delete table inet t"])
 
@@ -263,9 +264,9 @@ def test_interrupted_while_it_connects(stage):
         ["nft", "table inet t { chain i { type filter hook input priority 0; udp dport 500 drop; }; }"]
     )
     client = stage.client(wait=False)
-    client.wait_for("connect: ")
+    client.wait_for(r"(?m)^connect\b")
     started = time.monotonic()
-    assert client.end(signal.SIGINT) == 0
+    assert client.end(signal.SIGINT) == 130
     assert time.monotonic() - started < 5
     stage.hosts.gateway.run(["nft", "delete table inet t"])
 
@@ -295,7 +296,7 @@ def test_reload_ends_the_sessions_of_removed_users_only(stage):
     bob = stage.client(name="other", user="bob", session="reconnect = false")
     stage.users("bob")
     gateway.process.send_signal(signal.SIGHUP)
-    assert ann.process.wait(10) == 3
+    assert ann.process.wait(10) == 1
     gateway.wait_for("ann@test may not connect any more")
     (session,) = gateway.call("status")["sessions"]
     assert session["remote_identity"] == "bob@test"
@@ -309,7 +310,7 @@ def test_reload_with_a_mistake_changes_nothing(stage):
     right = path.read_text()
     path.write_text(right.replace('login = "psk"', 'login = "pks"'))
     gateway.process.send_signal(signal.SIGHUP)
-    gateway.wait_for("not read anew: .*gateway.toml:")
+    gateway.wait_for("the old configuration stays: .*gateway.toml:")
     path.write_text(right)
     stage.ping(INNER)
     assert client.process.poll() is None

@@ -109,7 +109,7 @@ class Runner:
         try:
             self.sockets.open()
             self._open_esp()
-            self._tun = open_tun(self.settings.interface, vnet_header=False)
+            self._tun = open_tun(self.settings.interface)
             self._dataplane = await self._new_dataplane()
         except BaseException:
             await self.stop()
