@@ -133,20 +133,27 @@ class Live:
     folder: Path
     programs: list[Program] = field(default_factory=list)
 
-    def gateway(
+    def gateway(self, **options):
+        return self._start(self.hosts.gateway, "gateway", self.write_gateway(**options))
+
+    def write_gateway(
         self, *, network="", subnets='["10.91.0.0/24", "fd91::/64"]', dpd="30s", ike="", esp="", users=("ann",)
     ):
-        text = GATEWAY_FILE.format(network=network, subnets=subnets, dpd=dpd, ike=ike, esp=esp)
-        path = private(self.folder / "gateway.toml", text)
         self.users(*users)
-        return self._start(self.hosts.gateway, "gateway", path)
+        text = GATEWAY_FILE.format(network=network, subnets=subnets, dpd=dpd, ike=ike, esp=esp)
+        return private(self.folder / "gateway.toml", text)
 
     def users(self, *names):
         private(self.folder / "users.toml", "\n".join(f'[users."{name}@test"]\npsk = "{SECRET}"' for name in names))
 
-    def client(
+    def client(self, *options, wait=True, files=None, **settings):
+        return self._start(
+            self.hosts.client, "client", self.write_profile(**settings), *options, wait=wait, files=files
+        )
+
+    def write_profile(
         self,
-        *options,
+        *,
         name="work",
         address=GATEWAY,
         port=500,
@@ -156,14 +163,11 @@ class Live:
         dpd="30s",
         session="",
         secret=SECRET,
-        wait=True,
-        files=None,
     ):
         text = PROFILE.format(
             address=address, port=port, user=user, secret=secret, network=network, ike=ike, dpd=dpd, session=session
         )
-        path = private(self.folder / f"{name}.toml", text)
-        return self._start(self.hosts.client, "client", path, *options, wait=wait, files=files)
+        return private(self.folder / f"{name}.toml", text)
 
     def _start(self, namespace, role, path, *options, wait=True, files=None):
         program = Program(namespace, self.folder, role, path, *options, files=files)
