@@ -28,6 +28,7 @@ from ikeway.auth.errors import (
     WeakAlgorithm,
 )
 from ikeway.auth.identity import Identity
+from ikeway.auth.parse import load_certificate
 from tests.auth.pki import DAY, NOW, Node, name, new_key, resigned, root
 
 SERVER_AUTH, CLIENT_AUTH = "1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2"
@@ -430,6 +431,26 @@ def test_short_keys(ca: Node) -> None:
     refused(WeakAlgorithm, trust(ca), ca.issue("vpn", key=new_key("p192")))
     weak = root("Weak", key=new_key("rsa1024"))
     refused(WeakAlgorithm, trust(weak), weak.issue("vpn"))
+
+
+def of_unknown_kind(node: Node) -> Node:
+    """The certificate with a key algorithm that nobody knows; its signature is broken by that."""
+    known, unknown = bytes.fromhex("2a8648ce3d0201"), bytes.fromhex("2a8648ce3d027f")
+    der = node.certificate.public_bytes(Encoding.DER).replace(known, unknown)
+    return Node(load_certificate(der), None)
+
+
+def test_keys_of_an_unknown_kind(ca: Node) -> None:
+    """As an anchor they are of no use; from a peer they are refused, whatever name they go by."""
+    strange = of_unknown_kind(ca)
+    store = trust(ca, strange)
+    assert store.authorities == trust(ca).authorities
+    for subject in ("vpn", "Root"):
+        leaf = of_unknown_kind(ca.issue(subject))
+        refused(UntrustedCertificate, store, leaf)
+        refused(UntrustedCertificate, store, leaf, leaf, of_unknown_kind(ca.issue("Root")))
+    refused(MalformedCertificate, store, strange)
+    verify(store, ca.issue("vpn"))
 
 
 def test_no_certificate_at_all(ca: Node) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, runtime_checkable
@@ -163,8 +163,7 @@ class TrustStore:
     )
 
     def __post_init__(self) -> None:
-        hashes = dict.fromkeys(spki_hash(anchor) for anchor in self.anchors)
-        object.__setattr__(self, "authorities", b"".join(hashes))
+        object.__setattr__(self, "authorities", b"".join(dict.fromkeys(_known_hashes(self.anchors))))
         object.__setattr__(self, "_revocation", RevocationLists(self.crls))
 
     @property
@@ -214,6 +213,15 @@ class TrustStore:
         if len(self._good) > _CACHED_PATHS:
             self._good.popitem(last=False)
         return path
+
+
+def _known_hashes(anchors: Iterable[x509.Certificate]) -> Iterator[bytes]:
+    """The key hashes of the anchors, but of those whose key is of a kind that cannot sign for anybody here."""
+    for anchor in anchors:
+        try:
+            yield spki_hash(anchor)
+        except UNREADABLE:
+            continue
 
 
 def decode_certificates(payloads: Iterable[Certificate]) -> tuple[x509.Certificate, ...]:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from ikeway.auth.binding import describe, describe_name
 from ikeway.auth.errors import CertificateError, UntrustedCertificate, WeakAlgorithm
-from ikeway.auth.parse import PublicKey
+from ikeway.auth.parse import UNREADABLE, PublicKey
 from ikeway.auth.policy import CertificatePolicy, Role
 from ikeway.auth.revocation import RevocationLists
 from ikeway.auth.validation import about, judge
@@ -107,7 +107,7 @@ class _Search:
         except WeakAlgorithm as error:
             self._weak = error
             return False
-        except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        except (InvalidSignature, *UNREADABLE):
             self._impostors.append(issuer)
             return False
         return True
@@ -145,7 +145,12 @@ class _Search:
 
 
 def _same_key_and_name(one: x509.Certificate, other: x509.Certificate) -> bool:
-    return one.subject == other.subject and one.public_key() == other.public_key()
+    if one.subject != other.subject:
+        return False
+    try:
+        return one.public_key() == other.public_key()
+    except UNREADABLE:  # a key of an unknown kind; what it may sign cannot be checked anyway
+        return False
 
 
 def _check_signature_algorithm(certificate: x509.Certificate, policy: CertificatePolicy) -> None:
