@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from typing import Any
 
 from ikeway.auth.identity import Identity
 from ikeway.auth.questions import PskQuestion
@@ -18,7 +17,6 @@ from ikeway.gateway.users import EVERYONE, User
 from ikeway.ike.questions import AssignAddresses, SelectConnection
 from ikeway.ike.selectors import networks
 from ikeway.ike.settings import Connection
-from ikeway.questions import Question
 from ikeway.wire.payloads import ConfigurationAttribute
 from ikeway.wire.registry import ConfigurationAttributeType as Attribute
 from ikeway.wire.registry import NotifyType
@@ -35,18 +33,6 @@ class GatewayAnswers:
         """Go on with another configuration; what clients hold stays theirs."""
         self._config = config
         self.pools.reconfigure(config.pools, reserved=config.reserved)
-
-    async def answer(self, question: Question[Any]) -> object:
-        """The answer. Raises the `IkewayError` that the question is refused with."""
-        if isinstance(question, SelectConnection):
-            return await self.select(question)
-        if isinstance(question, SecretQuestion):
-            return await self.secret(question)
-        if isinstance(question, PskQuestion):
-            return await self.psk(question)
-        if isinstance(question, AssignAddresses):
-            return await self.assign(question)
-        raise TypeError(f"a gateway does not answer {type(question).__name__}")
 
     async def select(self, question: SelectConnection) -> Connection:
         """Which agreement holds with this client."""

@@ -265,7 +265,9 @@ class _Builder:
         if own.model_fields_set:
             esp.check(lambda where, reason, remedy: self._problems.add((*at, "esp", *where), reason, remedy=remedy))
             self._warnings += esp.warnings()
-        settings = esp.child_settings(name, part.subnets or EVERYWHERE, part.client_subnets)
+        # In transport mode the engine takes the two outer addresses.
+        everything = EVERYWHERE if esp.mode == "tunnel" else ()
+        settings = esp.child_settings(name, part.subnets or everything, part.client_subnets)
         return replace(settings, single_pair=part.single_pair)
 
     def _check_connection(self, at: Location, part: ConnectionPart) -> None:
@@ -293,7 +295,9 @@ class _Builder:
                     expected=known,
                     remedy=f"add [pools.{name}], or correct the name",
                 )
-        if not part.pools and not part.client_subnets and not self._problems.was_removed(*at, "pools"):
+        mode = part.esp.mode if "mode" in part.esp.model_fields_set else self._file.esp.mode
+        has_addresses = bool(part.pools or part.client_subnets) or mode == "transport"
+        if not has_addresses and not self._problems.was_removed(*at, "pools"):
             self._problems.add(
                 at,
                 "clients would get no address",
