@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections.abc import Iterable, Sequence
 
 from ikeway.errors import ConfigError
@@ -10,6 +11,8 @@ from ikeway.wire.payloads import TrafficSelector
 from ikeway.wire.registry import TrafficSelectorType
 
 ANY_PORT = (0, 65535)
+OPAQUE = (65535, 0)  # ports that cannot be seen, in fragments (RFC 7296 section 3.13.1)
+MAX_SELECTORS = 128  # that we grant at once: a payload has room for 255, and `merge` compares each with each
 _FAMILIES = {
     4: TrafficSelectorType.TS_IPV4_ADDR_RANGE,
     6: TrafficSelectorType.TS_IPV6_ADDR_RANGE,
@@ -55,8 +58,11 @@ def parse_selector(text: str) -> TrafficSelector:
     try:
         protocol = _PROTOCOLS[name.lower()] if name.lower() in _PROTOCOLS else int(name or 0)
         low, _, high = port.partition("-")
-        ports = ANY_PORT if port in {"", "any"} else (int(low), int(high or low))
-        if not (0 <= protocol <= 255 and 0 <= ports[0] <= ports[1] <= 65535):
+        if port == "opaque":
+            ports = OPAQUE
+        else:
+            ports = ANY_PORT if port in {"", "any"} else (int(low), int(high or low))
+        if not (0 <= protocol <= 255 and (ports == OPAQUE or 0 <= ports[0] <= ports[1] <= 65535)):
             raise ValueError("a number is out of range")
     except ValueError as error:
         raise ConfigError(f"{text!r} is no traffic selector: {error}", expected="NETWORK[PROTOCOL/PORT]") from None
@@ -68,13 +74,17 @@ def format_selector(ts: TrafficSelector) -> str:
     if not is_known(ts):
         return f"type {int(ts.type)}"
     first, last = ipaddress.ip_address(ts.start_address), ipaddress.ip_address(ts.end_address)
-    networks = list(ipaddress.summarize_address_range(first, last))
+    # A peer may send a range that ends before it begins, or one of hundreds of networks: two are enough to see.
+    ordered = ts.start_address <= ts.end_address
+    networks = list(itertools.islice(ipaddress.summarize_address_range(first, last), 2)) if ordered else []
     where = str(networks[0]) if len(networks) == 1 else f"{first}-{last}"
     if ts.protocol == 0 and (ts.start_port, ts.end_port) == ANY_PORT:
         return where
     name = next((key for key, number in _PROTOCOLS.items() if number == ts.protocol), str(ts.protocol))
     if (ts.start_port, ts.end_port) == ANY_PORT:
         return f"{where}[{name}]"
+    if (ts.start_port, ts.end_port) == OPAQUE:
+        return f"{where}[{name}/opaque]"
     ports = str(ts.start_port) if ts.start_port == ts.end_port else f"{ts.start_port}-{ts.end_port}"
     return f"{where}[{name}/{ports}]"
 
@@ -114,8 +124,13 @@ def contains(outer: TrafficSelector, inner: TrafficSelector) -> bool:
 
 
 def narrow(offered: Sequence[TrafficSelector], granted: Sequence[TrafficSelector]) -> Selectors:
-    """The responder's choice: all intersections, without those that lie within another."""
-    found = [cut for grant in granted for offer in offered if (cut := intersect(offer, grant)) is not None]
+    """The responder's choice: all intersections, without those that lie within another; at most `MAX_SELECTORS`."""
+    cuts = (cut for grant in granted for offer in offered if (cut := intersect(offer, grant)) is not None)
+    found: dict[TrafficSelector, None] = {}
+    for cut in cuts:
+        found[cut] = None
+        if len(found) == MAX_SELECTORS:
+            break
     return merge(found)
 
 
@@ -131,10 +146,8 @@ def is_subset(inner: Sequence[TrafficSelector], outer: Sequence[TrafficSelector]
 
 
 def _intersect_ports(one: TrafficSelector, other: TrafficSelector) -> tuple[int, int] | None:
-    # OPAQUE (start 65535, end 0, RFC 7296 section 3.13.1) meets only OPAQUE and ANY.
-    opaque = (65535, 0)
     mine, theirs = (one.start_port, one.end_port), (other.start_port, other.end_port)
-    if opaque in (mine, theirs):
-        return opaque if {mine, theirs} <= {opaque, ANY_PORT} else None
+    if OPAQUE in (mine, theirs):
+        return OPAQUE if {mine, theirs} <= {OPAQUE, ANY_PORT} else None
     low, high = max(mine[0], theirs[0]), min(mine[1], theirs[1])
     return (low, high) if low <= high else None
