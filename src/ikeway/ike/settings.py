@@ -70,7 +70,7 @@ class Retransmission:
     first: float = 4.0
     factor: float = 1.8
     tries: int = 5
-    limit: float = 60.0  # no single time-out is longer
+    limit: float = 90.0  # no single time-out is longer
 
     def timeout(self, sent: int) -> float | None:
         """Seconds to wait after sending for the `sent`-th time (1-based); None when the last wait is over."""
@@ -112,7 +112,7 @@ class Connection:
     ike_proposals: tuple[Proposal, ...] = DEFAULT_IKE_PROPOSALS
     prefer_initiator_order: bool = False  # responder: walk through the initiator's proposals, not ours
     children: tuple[ChildSettings, ...] = ()
-    childless: bool = False  # RFC 6023: no child SA in IKE_AUTH
+    childless: bool = False  # RFC 6023: no child SA in IKE_AUTH (responder: none is accepted there)
     # Initiator: configuration attributes to request (empty: no CFG_REQUEST).
     request_configuration: tuple[ConfigurationAttribute, ...] = ()
     # Responder: a CP request is required (FAILED_CP_REQUIRED); what to assign is the AssignAddress question.
