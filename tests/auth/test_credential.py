@@ -163,7 +163,7 @@ def test_mutated_certificates_never_raise_anything_else(data: st.DataObject, res
     else:
         octets = mutate(data, TEMPLATE.public_bytes(Encoding.DER))
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="error"):
             chain = decode_certificates([Certificate(C.X509_SIGNATURE, octets)])
             STORE.verify(chain, Identity.parse("vpn.example.org"), NOW, Role.RESPONDER)
     except AuthenticationFailed as error:

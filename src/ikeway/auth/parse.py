@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -52,7 +55,16 @@ def load_certificate(der: bytes) -> x509.Certificate:
     Raises one of UNREADABLE. A key of a kind that the library does not know is found later, by who needs the key.
     Kept for the next time, as the same peers and the same intermediate CAs come again and again.
     """
-    return _looked_at(x509.load_der_x509_certificate(der))
+    with _without_remarks():
+        return _looked_at(x509.load_der_x509_certificate(der))
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep the library from printing what it thinks of a certificate: public CAs with a serial number of zero exist."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _looked_at(certificate: x509.Certificate) -> x509.Certificate:
@@ -71,22 +83,26 @@ def _looked_at(certificate: x509.Certificate) -> x509.Certificate:
 def parse_certificates(octets: bytes) -> tuple[x509.Certificate, ...]:
     """Parse all certificates of a PEM, DER or PKCS#7 file; raises ConfigError when there is none."""
     try:
-        if b"-----BEGIN" in octets:
-            found: list[x509.Certificate] = []
-            for block in _PEM.finditer(octets):
-                if block[1] in (b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE"):
-                    found.append(x509.load_pem_x509_certificate(block[0]))
-                elif block[1] == b"PKCS7":
-                    found.extend(pkcs7.load_pem_pkcs7_certificates(block[0]))
-        else:
-            found = _parse_der_certificates(octets) if octets[:1] == b"\x30" and not is_pkcs12(octets) else []
-        for certificate in found:
-            _looked_at(certificate)
+        with _without_remarks():
+            found = _load_certificates(octets)
     except UNREADABLE as error:
         raise ConfigError(f"a certificate cannot be read: {error}", expected="X.509 in PEM or DER") from error
     if not found:
         raise ConfigError("no certificate found", expected="-----BEGIN CERTIFICATE----- or DER", got=_kinds(octets))
     return tuple(found)
+
+
+def _load_certificates(octets: bytes) -> list[x509.Certificate]:
+    if b"-----BEGIN" not in octets:
+        is_one = octets[:1] == b"\x30" and not is_pkcs12(octets)
+        return [_looked_at(certificate) for certificate in (_parse_der_certificates(octets) if is_one else ())]
+    found: list[x509.Certificate] = []
+    for block in _PEM.finditer(octets):
+        if block[1] in (b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE"):
+            found.append(x509.load_pem_x509_certificate(block[0]))
+        elif block[1] == b"PKCS7":
+            found.extend(pkcs7.load_pem_pkcs7_certificates(block[0]))
+    return [_looked_at(certificate) for certificate in found]
 
 
 def _parse_der_certificates(octets: bytes) -> list[x509.Certificate]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ikeway.auth.identity import Identity
-from ikeway.crypto.signature import SignatureScheme
 from ikeway.questions import Question
 
 
@@ -15,12 +14,3 @@ class PskQuestion(Question["bytes | None"]):
 
     local_identity: Identity
     remote_identity: Identity
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SignatureQuestion(Question[bytes]):
-    """Sign these octets with the key of `credential_name`, which is not in this process (a token, an agent)."""
-
-    credential_name: str
-    scheme: SignatureScheme
-    octets: bytes = field(repr=False)
