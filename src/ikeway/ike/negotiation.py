@@ -232,8 +232,8 @@ def _choose_settings(
     for settings in candidates:
         if wants_transport != (settings.mode is Mode.TRANSPORT):
             continue
-        local = selectors.narrow(offered[0], settings.local_selectors or (selectors.selector(sa.local.host),))
-        remote = selectors.narrow(offered[1], settings.remote_selectors or _peer_selectors(sa))
+        most_local, most_remote = _most(sa, settings, old)
+        local, remote = selectors.narrow(offered[0], most_local), selectors.narrow(offered[1], most_remote)
         if not local or not remote:
             continue
         if settings.single_pair and not (_is_single(local) and _is_single(remote)):
@@ -248,9 +248,7 @@ def _choose_settings(
     raise NegotiationFailed(
         f"no child SA in {modes} mode for the peer's traffic selectors",
         notify=NotifyType.TS_UNACCEPTABLE,
-        expected="; ".join(
-            _show(one.local_selectors, one.remote_selectors or _peer_selectors(sa)) for one in candidates
-        ),
+        expected="; ".join(_show(*_most(sa, one, old)) for one in candidates),
         got=_show(*offered),
         remedy="make the subnets (traffic selectors) of both sides overlap, and set the same mode",
     )
@@ -282,8 +280,17 @@ def _answer_exchange(suite: Suite, key: KeyExchange | None) -> tuple[tuple[Paylo
     return (KeyExchange(method, public_value),), secret
 
 
-def _peer_selectors(sa: IkeSa) -> Selectors:
-    return assigned_selectors(sa) or (selectors.selector(sa.remote.host),)
+def _most(sa: IkeSa, settings: ChildSettings, old: ChildSa | None) -> tuple[Selectors, Selectors]:
+    """The most that we grant of our side and the peer's: when rekeying, what is in use (section 2.9.2), else what is
+    configured. What is not configured is the address that was assigned to that side, or its outer one."""
+    if old is not None:
+        return old.local_selectors, old.remote_selectors
+    assigned = assigned_selectors(sa)
+    ours, theirs = (assigned, ()) if sa.connection.request_configuration else ((), assigned)
+    return (
+        settings.local_selectors or ours or (selectors.selector(sa.local.host),),
+        settings.remote_selectors or theirs or (selectors.selector(sa.remote.host),),
+    )
 
 
 def _is_single(found: Selectors) -> bool:

@@ -1,0 +1,55 @@
+"""Child SAs between a client with an assigned address and its gateway, whichever side begins."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from tests.ike.pair import Pair, child, connection, connection_b
+
+from ikeway.ike.questions import AssignAddresses
+from ikeway.ike.selectors import selector
+from ikeway.wire.payloads import ConfigurationAttribute
+from ikeway.wire.registry import ConfigurationAttributeType
+
+ADDRESS = ConfigurationAttributeType.INTERNAL_IP4_ADDRESS
+INSIDE, LAN = selector("10.99.0.7"), selector("10.2.0.0/16")
+
+
+def client_and_gateway() -> Pair:
+    pair = Pair(
+        connection(
+            children=(child(local_selectors=(), remote_selectors=(selector("0.0.0.0/0"),)),),
+            request_configuration=(ConfigurationAttribute(ADDRESS),),
+        ),
+        connection_b(children=(child(local_selectors=(LAN,), remote_selectors=()),)),
+    )
+    pair.b.answers[AssignAddresses] = (ConfigurationAttribute(ADDRESS, bytes([10, 99, 0, 7])),)
+    pair.connect()
+    return pair
+
+
+@pytest.mark.parametrize("by", ["a", "b"])
+def test_rekeying_keeps_the_assigned_address(by):
+    pair = client_and_gateway()
+    host = getattr(pair, by)
+    (old,) = host.sa.live_children
+    for _ in range(2):  # the second time, the gateway may be the one that answered before
+        host.sa.rekey_child(host.sa.live_children[0], pair.now)
+        pair.run(10)
+    (ours,), (theirs,) = pair.a.sa.live_children, pair.b.sa.live_children
+    assert old not in (ours, theirs)
+    assert (ours.local_selectors, ours.remote_selectors) == ((INSIDE,), (LAN,))
+    assert (theirs.local_selectors, theirs.remote_selectors) == ((LAN,), (INSIDE,))
+    assert not pair.a.errors and not pair.b.errors
+
+
+@pytest.mark.parametrize("by", ["a", "b"])
+def test_either_side_makes_another_child_sa(by):
+    pair = client_and_gateway()
+    host = getattr(pair, by)
+    host.sa.create_child(dataclasses.replace(host.connection.children[0]), pair.now)
+    pair.run(10)
+    assert len(pair.a.sa.live_children) == len(pair.b.sa.live_children) == 2
+    assert {one.local_selectors for one in pair.a.sa.live_children} == {(INSIDE,)}
+    assert {one.remote_selectors for one in pair.b.sa.live_children} == {(INSIDE,)}
