@@ -45,7 +45,7 @@ class RetransmitSection(Section):
     tries: Tries = Field(
         default=5, description="Repetitions before the peer counts as gone. The defaults end after 165 s."
     )
-    limit: Duration = Field(default=60.0, description="No single wait is longer than this.")
+    limit: Duration = Field(default=90.0, description="No single wait is longer than this.")
 
     def settings(self) -> Retransmission:
         """The engine's value."""

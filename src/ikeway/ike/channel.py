@@ -4,9 +4,10 @@ What is below a conversation and never seen by it (RFC 7296 sections 2.1 to 2.3,
 
 - A request stays outstanding until its response is here; its datagrams are sent again, octet for octet, with growing
   pauses, until `Retransmission` gives up.
-- A request of the peer is delivered once. When it comes again the cached response goes out again; while it is still
-  being worked on it is dropped.
-- Message ids outside the window are dropped (section 2.2), and nothing that is not authentic changes any state.
+- A request of the peer is delivered once. When it comes again the cached response goes out again, to where it came
+  from; while it is still being worked on it is dropped.
+- Message ids outside the window are dropped (section 2.2), and nothing that is not authentic changes any state. The
+  window begins with the oldest request that has no answer yet, so that a peer cannot begin more than it may.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ikeway.wire.payloads import Encrypted, EncryptedFragment, Payload
 from ikeway.wire.registry import ExchangeType, PayloadType
 
 LAST_MESSAGE_ID = 0xFFFFFFFF
+NEXT_PAYLOAD = 16  # where the header names the first payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +196,17 @@ class Channel:
     def accept(self, header: Header, octets: bytes, local: Address, remote: Address) -> Accepted | None:
         """Check, decrypt and deliver a message, or drop it and count why."""
         if header.is_response:
-            if header.message_id not in self._outstanding:
+            outstanding = self._outstanding.get(header.message_id)
+            if outstanding is None:
                 self.counters.duplicates += 1
                 return None
-        elif not self._is_new_request(header.message_id, octets):
+            if outstanding.message.exchange_type != header.exchange_type:
+                self.counters.malformed += 1
+                return None
+        elif self.protection is None:
+            self.counters.integrity += 1  # all that may come in the clear is the answer to IKE_SA_INIT
+            return None
+        elif not self._is_new_request(header.message_id, octets, local, remote):
             return None
         try:
             accepted = self._open(header, octets, local, remote)
@@ -209,29 +218,56 @@ class Channel:
             return None
         if accepted is None:
             return None
+        if self._reassembly is not None:
+            self._reassembly.forget((header.is_response, header.message_id))
         if header.is_response:
             self._take_response(header.message_id)
         else:
-            self._take_request(header.message_id, octets, local, remote)
+            self._take_request(header, octets, local, remote)
         return accepted
 
-    def _is_new_request(self, message_id: int, octets: bytes) -> bool:
+    def _is_new_request(self, message_id: int, octets: bytes, local: Address, remote: Address) -> bool:
         answered = self._answered.get(message_id)
         if answered is not None:
             self.counters.duplicates += 1
-            if answered.packets is not None and answered.digest == _digest(octets):
-                self._transmit(answered.packets, answered.local, answered.remote)
+            if self._is_duplicate(answered, octets):
+                # The peer may have moved since, or its NAT (RFC 7296 section 2.11, RFC 4555 section 3.5).
+                answered.local, answered.remote = local, remote
+                if answered.packets is not None:
+                    self._transmit(answered.packets, local, remote)
             return False
-        if not self.expected_id <= message_id < self.expected_id + self.window:
+        if not self.expected_id <= message_id < self._first_unanswered() + self.window:
             self.counters.outside_window += 1
             return False
         return True
 
-    def _take_request(self, message_id: int, octets: bytes, local: Address, remote: Address) -> None:
+    def _is_duplicate(self, answered: _Answered, octets: bytes) -> bool:
+        """The same octets again; or the first fragment of the same message, split anew into smaller ones."""
+        if answered.digest == _digest(octets):
+            return True
+        if not self.accept_fragments or self.protection is None or octets[NEXT_PAYLOAD] != PayloadType.SKF:
+            return False
+        try:
+            payload = Message.decode(octets).find(EncryptedFragment)
+            if payload is None or payload.fragment_number != 1:
+                return False
+            self.protection.open(octets, payload)
+        except (IntegrityCheckFailed, WireError):
+            return False
+        answered.digest = _digest(octets)
+        return True
+
+    def _first_unanswered(self) -> int:
+        waiting = (message_id for message_id, answered in self._answered.items() if answered.packets is None)
+        return min(waiting, default=self.expected_id)
+
+    def _take_request(self, header: Header, octets: bytes, local: Address, remote: Address) -> None:
+        message_id = header.message_id
         # The first fragment of a request asks for its answer again (RFC 7383 section 2.6.1).
-        digest = self._first_fragments.pop(message_id, None) or _digest(octets)
-        self._first_fragments.clear()
-        self._answered[message_id] = _Answered(digest, local, remote)
+        first = self._first_fragments.pop(message_id, None)
+        self._answered[message_id] = _Answered(
+            first if first is not None and header.next_payload == PayloadType.SKF else _digest(octets), local, remote
+        )
         while self.expected_id in self._answered:
             self.expected_id += 1
         for old in [key for key in self._answered if key < self.expected_id - self.window]:

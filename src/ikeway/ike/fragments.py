@@ -40,6 +40,7 @@ class Reassembly:
         partial = self._partial.get(key)
         if partial is None or total > partial.total:
             # A larger total means that the peer has split the message anew into smaller pieces (section 2.5.2).
+            self._partial.pop(key, None)
             while len(self._partial) >= self._messages:
                 self._partial.pop(next(iter(self._partial)))
             partial = self._partial[key] = _Partial(total)
@@ -57,3 +58,7 @@ class Reassembly:
         del self._partial[key]
         octets = b"".join(partial.pieces[index] for index in range(1, partial.total + 1))
         return int(partial.first_payload), octets
+
+    def forget(self, key: tuple[bool, int]) -> None:
+        """The message is here in another way, or not wanted any more."""
+        self._partial.pop(key, None)
