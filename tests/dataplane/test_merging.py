@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,14 @@ def links_of(segments: list[bytes], dropped: frozenset[int] = frozenset()) -> Li
     shape = layout(segments[0])
     assert shape is not None
     results = [Drop.INTEGRITY if number in dropped else None for number in range(len(segments))]
-    return Links.find(memoryview(rows), len(segments[0]) + len(TRAILER), shape, results)
+    return Links.find(matrix(rows, len(segments[0]) + len(TRAILER)), shape, results)
+
+
+def matrix(rows: bytes | bytearray, width: int) -> np.ndarray:
+    """Rows as they lie in the buffer: with other octets between them."""
+    return np.hstack([np.frombuffer(rows, np.uint8).reshape(-1, width), np.zeros((len(rows) // width, 9), np.uint8)])[
+        :, :width
+    ]
 
 
 def tcp_segments(family: str = "ipv4", count: int = 8, flags: str = "PA", **fields: object) -> list[bytes]:
@@ -160,7 +168,7 @@ def test_any_rows_are_survived(row: bytes, tail: bytes) -> None:
     rows[width : width + 60] = row
     shape = layout(segments[0])
     assert shape is not None
-    links = Links.find(memoryview(rows), width, shape, [None] * 4)
+    links = Links.find(matrix(rows, width), shape, [None] * 4)
     assert links.follow[0] == (bytes(rows[width : 2 * width]) == segments[1] + TRAILER)
     assert isinstance(links.merged(0, 2), Merged)
     assert not links.merged(2, 4).append(tail)

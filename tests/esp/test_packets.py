@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ikeway.esp.drops import Drop
-from ikeway.esp.inbound import InboundSa, Opened
+from ikeway.esp.frames import FrameBuffer, Frames
+from ikeway.esp.inbound import InboundSa, Opened, strip
 from ikeway.esp.outbound import OutboundSa
 from ikeway.esp.parameters import EspLimits, EspSa
 from ikeway.esp.sequence import LAST_SHORT
@@ -99,53 +100,112 @@ def test_late_packets_are_accepted_within_the_window() -> None:
     assert results[2] == Drop.TOO_OLD
 
 
+def filled(sender: OutboundSa, payloads: list[bytes]) -> Frames:
+    """Frames with payloads of one length and their trailers in them."""
+    trailer = sender.trailer(len(payloads[0]), 4)
+    shape = sender.shape(len(payloads[0]) + len(trailer))
+    frames = FrameBuffer(len(payloads) * shape.size).frames(shape, len(payloads))
+    for room, payload in zip(frames.plain, payloads, strict=True):
+        room[:] = payload + trailer
+    return frames
+
+
+def received(receiver: InboundSa, packets: list[bytes]) -> Frames:
+    """Packets of one length as they come in."""
+    frames = FrameBuffer(sum(map(len, packets))).frames(receiver.shape(len(packets[0])), len(packets))
+    for number, packet in enumerate(packets):
+        frames.row(number)[:] = packet
+    return frames
+
+
+def rows(frames: Frames) -> list[bytes]:
+    return [bytes(frames.row(number)) for number in range(len(frames.matrix))]
+
+
+PAYLOADS = [bytes((number,)) * 100 for number in range(9)]
+
+
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("esn", [False, True], ids=["", "esn"])
-def test_rows_are_sealed_and_opened_as_single_packets_are(suite: str, esn: bool) -> None:
+def test_frames_are_sealed_and_opened_as_single_packets_are(suite: str, esn: bool) -> None:
     sender, receiver = pair(suite, esn=esn)
-    receiver.parameters = replace(receiver.parameters)
-    payloads = [bytes((number,)) * 100 for number in range(9)]
-    trailer = sender.trailer(100, 4)
-    width = 100 + len(trailer)
-    size = sender.packet_octets(width)
-    out = memoryview(bytearray(9 * size))
-    rows = memoryview(b"".join(payload + trailer for payload in payloads))
-    assert sender.seal_rows(rows, 9, width, 100, out) == 9
-    assert (sender.sequence, sender.usage.packets, sender.usage.octets) == (9, 9, 900)
+    sender.sequence = receiver.window.highest = LAST_SHORT - 3 if esn else 77  # over the edge in the middle
     single = InboundSa(receiver.parameters)
-    for number, payload in enumerate(payloads):
-        assert single.open(bytes(out[number * size : (number + 1) * size])) == Opened(payload, 4)
-    out[3 * size + 20] ^= 1
-    plain = memoryview(bytearray(9 * receiver.plain_octets(size)))
-    results = receiver.open_rows(out, size, plain)
-    assert results == [None] * 3 + [Drop.INTEGRITY] + [None] * 5
-    for number, payload in enumerate(payloads):
-        if number != 3:
-            assert bytes(plain[number * width : (number + 1) * width]) == payload + trailer
-    assert receiver.open_rows(out, size, plain) == [Drop.REPLAYED] * 3 + [Drop.INTEGRITY] + [Drop.REPLAYED] * 5
+    single.window.highest = sender.sequence
+    frames = filled(sender, PAYLOADS)
+    assert sender.seal_frames(frames, 9, 100) == 9
+    assert (sender.usage.packets, sender.usage.octets) == (9, 900)
+    packets = rows(frames)
+    assert [single.open(packet) for packet in packets] == [Opened(payload, 4) for payload in PAYLOADS]
+    incoming = received(receiver, packets)
+    assert receiver.open_frames(incoming, 9) == [None] * 9
+    assert [strip(plain) for plain in incoming.plain] == [Opened(payload, 4) for payload in PAYLOADS]
+    assert receiver.open_frames(received(receiver, packets), 9) == [Drop.REPLAYED] * 9
+    assert receiver.window.highest == single.window.highest == sender.sequence
 
 
-def test_rows_stop_at_the_limit() -> None:
+@pytest.mark.parametrize("suite", ["aes128gcm16", "aes128ccm12", "aes256-sha256"])
+@given(
+    order=st.permutations(range(9)),
+    forged=st.sets(st.integers(0, 8)),
+    swap=st.booleans(),
+    window=st.sampled_from((0, 4, 64)),
+)
+def test_trains_are_opened_as_single_packets_are(
+    suite: str, order: list[int], forged: set[int], swap: bool, window: int
+) -> None:
+    """Reordered, repeated, forged: the same verdicts, the same plaintexts, the same window."""
+    sender, receiver = pair(suite, replay_window=window)
+    single = InboundSa(receiver.parameters)
+    packets = [sealed(sender, payload) for payload in PAYLOADS]
+    if swap:
+        packets = [packets[number] for number in order]
+    for number in forged:
+        packets[number] = packets[number][:-1] + bytes((packets[number][-1] ^ 1,))
+    for train in (packets, packets[::-1]):
+        expected = [single.open(packet) for packet in train]
+        incoming = received(receiver, train)
+        results = receiver.open_frames(incoming, 9)
+        found = [
+            strip(plain) if result is None else result for plain, result in zip(incoming.plain, results, strict=True)
+        ]
+        assert found == expected
+        assert receiver.window.highest == single.window.highest
+        assert receiver.window._ring == single.window._ring
+
+
+@given(octets=st.binary(min_size=30, max_size=600), size=st.integers(26, 200), esn=st.booleans())
+def test_hostile_trains_are_dropped_for_a_reason(octets: bytes, size: int, esn: bool) -> None:
+    receiver = InboundSa(esp_sa(esn=esn))
+    count = len(octets) // size
+    if count:
+        packets = [octets[at : at + size] for at in range(0, count * size, size)]
+        assert all(receiver.open_frames(received(receiver, packets), count))
+        assert receiver.window.highest == 0
+
+
+def test_frames_stop_at_the_limit() -> None:
     sender, receiver = pair(limits=EspLimits(hard_packets=4))
-    out = memoryview(bytearray(6 * sender.packet_octets(8)))
-    assert sender.seal_rows(memoryview(b"load\1\2\2\4" * 6), 6, 8, 4, out) == 4
-    assert sender.seal_rows(memoryview(b"load\1\2\2\4" * 6), 6, 8, 4, out) == 0
+    frames = filled(sender, PAYLOADS)
+    assert sender.seal_frames(frames, 9, 100) == 4
+    assert sender.seal_frames(frames, 9, 100) == 0
     assert sender.refusal() == Drop.EXPIRED
-    size = sender.packet_octets(8)
     receiver.usage.packets = 1
-    results = receiver.open_rows(out[: 4 * size], size, memoryview(bytearray(4 * 8)))
+    results = receiver.open_frames(received(receiver, rows(frames)[:4]), 4)
     assert results == [None, None, None, Drop.EXPIRED]
+    receiver.usage.packets = 4
+    assert receiver.open_frames(received(receiver, rows(frames)[:4]), 4) == [Drop.EXPIRED] * 4
 
 
 def test_no_iv_is_used_twice() -> None:
     sender, _ = pair()
-    out = memoryview(bytearray(5 * sender.packet_octets(8)))
+    sender._iv = 2**64 - 8  # counts on over the edge
     ivs = [sealed(sender)[8:16] for _ in range(5)]
-    sender.seal_rows(memoryview(bytes(40)), 5, 8, 4, out)
-    size = sender.packet_octets(8)
-    ivs += [bytes(out[at + 8 : at + 16]) for at in range(0, 5 * size, size)]
+    frames = filled(sender, PAYLOADS)
+    sender.seal_frames(frames, 9, 100)
+    ivs += [row[8:16] for row in rows(frames)]
     ivs += [sealed(sender)[8:16] for _ in range(5)]
-    assert len(set(ivs)) == 15
+    assert len(set(ivs)) == 19
 
 
 def test_sequence_numbers_never_wrap() -> None:

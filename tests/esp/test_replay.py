@@ -63,3 +63,16 @@ def test_numbers_of_64_bits() -> None:
 def test_sizes_have_a_limit(size: int) -> None:
     with pytest.raises(ValueError, match="replay window"):
         ReplayWindow(size)
+
+
+@given(
+    size=st.sampled_from((1, 2, 5, 64)), start=st.integers(1, 200), gap=st.integers(1, 200), count=st.integers(1, 150)
+)
+def test_a_run_is_remembered_as_its_numbers_are(size: int, start: int, gap: int, count: int) -> None:
+    at_once, one_by_one = ReplayWindow(size), ReplayWindow(size)
+    for window in (at_once, one_by_one):
+        window.add(start)
+    at_once.add_run(start + gap, count)
+    for number in range(start + gap, start + gap + count):
+        one_by_one.add(number)
+    assert (at_once.highest, at_once._ring) == (one_by_one.highest, one_by_one._ring)

@@ -61,7 +61,7 @@ class Cipher(ABC):
         """The plaintext of ciphertext and ICV. Raises `IntegrityCheckFailed`."""
 
 
-class _AeadPrimitive(Protocol):
+class AeadPrimitive(Protocol):
     """What the AEADs of `cryptography` have in common."""
 
     def encrypt(self, nonce: Octets, data: Octets, associated_data: Octets | None) -> bytes: ...
@@ -97,15 +97,16 @@ class _CounterIv:
 class AeadCipher(Cipher):
     """AES-GCM, AES-CCM or ChaCha20-Poly1305: nonce = salt | IV, the salt being the end of the key (RFC 5282, 7634).
 
-    `encrypt_into` and `decrypt_into` do the same without allocating, for the data plane.
+    `encrypt_into` and `decrypt_into` do the same without allocating. `primitive` takes whole nonces and raises
+    `InvalidTag`: the data plane calls it directly for many packets at once.
     """
 
-    __slots__ = ("_counter", "_primitive", "salt")
+    __slots__ = ("_counter", "primitive", "salt")
 
-    def __init__(self, info: EncryptionInfo, salt: bytes, primitive: _AeadPrimitive) -> None:
+    def __init__(self, info: EncryptionInfo, salt: bytes, primitive: AeadPrimitive) -> None:
         super().__init__(info, info.icv_octets)
         self.salt = salt
-        self._primitive = primitive
+        self.primitive = primitive
         self._counter = _CounterIv()
 
     def new_iv(self) -> bytes:
@@ -116,25 +117,25 @@ class AeadCipher(Cipher):
         """Ciphertext, then ICV; see `Cipher.encrypt`."""
         if integrity_suffix or len(iv) != 8:
             raise ValueError("an AEAD takes an IV of 8 octets and has everything that it authenticates in `associated`")
-        return self._primitive.encrypt(self.salt + iv, plaintext, associated)
+        return self.primitive.encrypt(self.salt + iv, plaintext, associated)
 
     def decrypt(self, iv: Octets, protected: Octets, associated: Octets, integrity_suffix: bytes = b"") -> bytes:
         """The plaintext; see `Cipher.decrypt`."""
         if integrity_suffix or len(iv) != 8:
             raise ValueError("an AEAD takes an IV of 8 octets and has everything that it authenticates in `associated`")
         try:
-            return self._primitive.decrypt(self.salt + iv, protected, associated)
+            return self.primitive.decrypt(self.salt + iv, protected, associated)
         except InvalidTag:
             raise _icv_is_wrong() from None
 
     def encrypt_into(self, iv: Octets, plaintext: Octets, associated: Octets, out: bytearray | memoryview) -> int:
         """Write ciphertext and ICV to `out`, which has exactly their length (it may be `plaintext`'s own memory)."""
-        return self._primitive.encrypt_into(self.salt + iv, plaintext, associated, out)
+        return self.primitive.encrypt_into(self.salt + iv, plaintext, associated, out)
 
     def decrypt_into(self, iv: Octets, protected: Octets, associated: Octets, out: bytearray | memoryview) -> int:
         """Write the plaintext to `out`, which has exactly its length. Its content is void when this raises."""
         try:
-            return self._primitive.decrypt_into(self.salt + iv, protected, associated, out)
+            return self.primitive.decrypt_into(self.salt + iv, protected, associated, out)
         except InvalidTag:
             raise _icv_is_wrong() from None
 
@@ -300,7 +301,7 @@ class _Null(SeparateCipher):
         return bytes(ciphertext)
 
 
-_PRIMITIVES: dict[EncryptionAlgorithm, Callable[[bytes], _AeadPrimitive]] = {
+_PRIMITIVES: dict[EncryptionAlgorithm, Callable[[bytes], AeadPrimitive]] = {
     _E.ENCR_AES_GCM_16: AESGCM,
     _E.ENCR_AES_GCM_12: lambda key: _ShortTagGcm(key, 12),
     _E.ENCR_AES_GCM_8: lambda key: _ShortTagGcm(key, 8),

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from itertools import islice, starmap
 from typing import NamedTuple
+
+from cryptography.exceptions import InvalidTag
 
 from ikeway.crypto import AeadCipher, new_cipher
 from ikeway.errors import CryptoError
 from ikeway.esp.drops import Drop
+from ikeway.esp.frames import Frames, FrameShape
 from ikeway.esp.inner import Octets
 from ikeway.esp.outbound import PADDING
 from ikeway.esp.parameters import EspSa
@@ -88,35 +93,90 @@ class InboundSa:
         """Verify and decrypt one ESP packet, whatever its octets are. Nothing is counted here."""
         if self.hard_due:
             return Drop.EXPIRED
-        plain = self._decrypt(packet, None)
+        plain = self._decrypt(packet)
         return plain if isinstance(plain, Drop) else strip(plain)
 
-    def open_rows(self, packets: memoryview, size: int, rows: memoryview) -> list[Drop | None]:
-        """Verify and decrypt packets of `size` octets that lie side by side, to plaintexts side by side in `rows`.
+    def shape(self, size: int) -> FrameShape:
+        """The layout of received packets of this length."""
+        cipher = self._cipher
+        nonce = len(cipher.salt) + 8 if isinstance(cipher, AeadCipher) else 0
+        return FrameShape(size, self._head, cipher.icv_octets, nonce, 12 if self._extended else 8)
 
-        What became of each: None when it is in its row, trailer included; its row is void otherwise.
+    def open_frames(self, frames: Frames, count: int) -> list[Drop | None]:
+        """Verify and decrypt the first `count` rows in place.
+
+        What became of each: None when its plaintext stands in `frames.plain`, trailer included; that is void
+        otherwise.
         """
-        width = self.plain_octets(size)
+        if self.hard_due or count > self._last_packets - self.usage.packets:
+            allowed = 0 if self.hard_due else self._last_packets - self.usage.packets
+            return [*(self._open_row(frames, number) for number in range(allowed)), *[Drop.EXPIRED] * (count - allowed)]
+        cipher = self._cipher
+        if isinstance(cipher, AeadCipher) and self._fits(frames.shape.size):
+            sequences = self._sequences(frames, count)
+            if sequences is not None:
+                return self._open_newest(cipher.primitive.decrypt_into, cipher.salt, frames, sequences)
+        return [self._open_row(frames, number) for number in range(count)]
+
+    def _fits(self, size: int) -> bool:
+        return size >= self._smallest and not (size - self._head - self._cipher.icv_octets) % self._align
+
+    def _sequences(self, frames: Frames, count: int) -> list[int] | None:
+        """The sequence numbers, if they rise and are all beyond the highest one seen: then all are new."""
+        low: list[int] = frames.matrix[:count, 4:8].copy().view(">u4")[:, 0].tolist()
+        window = self.window
+        if self._extended:
+            low = [infer_sequence(number, window.highest, window.size) for number in low]
+        if low[0] <= window.highest or any(low[at] <= low[at - 1] for at in range(1, count)):
+            return None
+        return low
+
+    def _open_newest(
+        self, decrypt: Callable[..., int], salt: bytes, frames: Frames, sequences: list[int]
+    ) -> list[Drop | None]:
+        """Open rows that are newer than everything before, and then move the window over those that are authentic."""
+        count = len(sequences)
+        frames.nonces[:count, : len(salt)] = tuple(salt)
+        frames.nonces[:count, len(salt) :] = frames.matrix[:count, 8:16]
+        if self._extended:
+            frames.extended[:count, :4] = frames.matrix[:count, :4]
+            frames.extended[:count, 4:].view(">u8")[:, 0] = sequences
+        rows = islice(zip(frames.nonce_rows, frames.protected, frames.associated, frames.plain, strict=True), count)
         results: list[Drop | None] = []
-        left = 0 if self.hard_due else self._last_packets - self.usage.packets
-        at = 0
-        for start in range(0, len(packets), size):
-            plain = self._decrypt(packets[start : start + size], rows[at : at + width]) if left > 0 else Drop.EXPIRED
-            results.append(plain if isinstance(plain, Drop) else None)
-            at += width
-            left -= 1
+        opened = starmap(decrypt, rows)
+        while len(results) < count:
+            try:
+                for _ in opened:
+                    results.append(None)
+            except InvalidTag:
+                results.append(Drop.INTEGRITY)
+        if sequences[-1] - sequences[0] == count - 1 and not any(results):
+            self.window.add_run(sequences[0], count)
+            return results
+        add = self.window.add
+        for sequence, result in zip(sequences, results, strict=True):
+            if result is None:
+                add(sequence)
         return results
+
+    def _open_row(self, frames: Frames, number: int) -> Drop | None:
+        """Open one row in place."""
+        plain = self._decrypt(frames.row(number))
+        if isinstance(plain, Drop):
+            return plain
+        frames.plain[number][:] = plain
+        return None
 
     def plain_octets(self, packet: int) -> int:
         """The length of the plaintext in a packet of this length, trailer included; not positive: it has none."""
         return packet - self._head - self._cipher.icv_octets
 
-    def _decrypt(self, packet: Octets, out: memoryview | None) -> Octets | Drop:
-        """The plaintext with its trailer (in `out`, if given).
+    def _decrypt(self, packet: Octets) -> bytes | Drop:
+        """The plaintext with its trailer.
 
         The window is looked at, then the ICV is checked, then the window is moved.
         """
-        if len(packet) < self._smallest or (len(packet) - self._head - self._cipher.icv_octets) % self._align:
+        if not self._fits(len(packet)):
             return Drop.TOO_SHORT
         window, cipher = self.window, self._cipher
         spi, sequence = _HEADER.unpack_from(packet)
@@ -129,15 +189,8 @@ class InboundSa:
                 suffix = ((sequence - low) >> 32).to_bytes(4, "big")
         if not window.is_new(sequence):
             return Drop.TOO_OLD if window.is_too_old(sequence) else Drop.REPLAYED
-        plain: Octets
         try:
-            if out is not None and isinstance(cipher, AeadCipher):
-                plain = out
-                cipher.decrypt_into(packet[8 : self._head], packet[self._head :], associated, plain)
-            else:
-                plain = cipher.decrypt(bytes(packet[8 : self._head]), packet[self._head :], associated, suffix)
-                if out is not None:
-                    out[:] = plain
+            plain = cipher.decrypt(bytes(packet[8 : self._head]), packet[self._head :], associated, suffix)
         except CryptoError:
             return Drop.INTEGRITY
         window.add(sequence)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections import deque
+from itertools import islice, starmap
+
+import numpy as np
 
 from ikeway.crypto import AeadCipher, new_cipher
 from ikeway.esp.drops import Drop
+from ikeway.esp.frames import Frames, FrameShape
 from ikeway.esp.inner import Octets
 from ikeway.esp.parameters import EspSa
 from ikeway.esp.sequence import LAST_EXTENDED, LAST_SHORT, MARGIN
@@ -129,37 +134,44 @@ class OutboundSa:
         high = (sequence >> 32).to_bytes(4, "big")  # RFC 4303 section 2.2.1: behind what is authenticated, not sent
         return b"".join((header, iv, self._cipher.encrypt(iv, padded, header, high)))
 
-    def seal_rows(self, rows: memoryview, count: int, width: int, payload: int, out: memoryview) -> int:
-        """Seal many payloads of one length, each with its trailer, to ESP packets side by side in `out`.
+    def shape(self, padded: int) -> FrameShape:
+        """The layout of frames for payloads that have this length with their trailer."""
+        cipher = self._cipher
+        nonce = len(cipher.salt) + 8 if isinstance(cipher, AeadCipher) else 0
+        return FrameShape(
+            self.packet_octets(padded), 8 + cipher.iv_octets, cipher.icv_octets, nonce, 12 if self._extended else 8
+        )
 
-        As many as limits and sequence numbers allow, but at most `count`; how many is returned. `width` is the length
-        of a row, `payload` what is counted of it. `packet_octets(width)` says how much room each packet takes.
+    def seal_frames(self, frames: Frames, count: int, payload: int) -> int:
+        """Seal the first `count` rows in place: their payloads are there, each with its trailer.
+
+        As many as limits and sequence numbers allow; how many is returned. `payload` is what is counted of each.
         """
         if self.hard_due:
             return 0
         count = min(count, self._last_sequence - self.sequence)
-        size = self.packet_octets(width)
         cipher = self._cipher
         if not isinstance(cipher, AeadCipher):
             for number in range(count):
-                row = rows[number * width : (number + 1) * width]
-                out[number * size : (number + 1) * size] = self.seal_padded(row, payload)
+                frames.row(number)[:] = self.seal_padded(frames.plain[number], payload)
             return count
-        spi, sequence, iv, extended = self.parameters.spi, self.sequence, self._iv, self._extended
-        pack, encrypt_into = _HEADER.pack, cipher.encrypt_into
-        at = taken = 0
-        for _ in range(count):
-            sequence += 1
-            iv = iv + 1 & _IV_MASK
-            octets = iv.to_bytes(8, "big")
-            header = pack(spi, sequence & LAST_SHORT)
-            out[at : at + 8] = header
-            out[at + 8 : at + 16] = octets
-            associated = _EXTENDED_AAD.pack(spi, sequence) if extended else header
-            encrypt_into(octets, rows[taken : taken + width], associated, out[at + 16 : at + size])
-            at += size
-            taken += width
-        self.sequence, self._iv = sequence, iv
+        sequences = np.arange(self.sequence + 1, self.sequence + count + 1, dtype=np.uint64)
+        ivs = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(self._iv)  # wraps, as IVs may
+        matrix = frames.matrix[:count]
+        matrix[:, :4] = tuple(self.parameters.spi.to_bytes(4, "big"))
+        matrix[:, 4:8].view(">u4")[:, 0] = sequences
+        matrix[:, 8:16].view(">u8")[:, 0] = ivs
+        salt = len(cipher.salt)
+        frames.nonces[:count, :salt] = tuple(cipher.salt)
+        frames.nonces[:count, salt:].view(">u8")[:, 0] = ivs
+        if self._extended:
+            frames.extended[:count, :4] = matrix[:, :4]
+            frames.extended[:count, 4:].view(">u8")[:, 0] = sequences
+        seal = cipher.primitive.encrypt_into
+        rows = islice(zip(frames.nonce_rows, frames.plain, frames.associated, frames.protected, strict=True), count)
+        deque(starmap(seal, rows), maxlen=0)
+        self.sequence += count
+        self._iv = self._iv + count & _IV_MASK
         self.usage.packets += count
         self.usage.octets += count * payload
         return count

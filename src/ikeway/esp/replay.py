@@ -47,6 +47,23 @@ class ReplayWindow:
         if size:
             self._ring[sequence % size] = 1
 
+    def add_run(self, first: int, count: int) -> None:
+        """Remember `count` consecutive numbers which all lie beyond the highest one."""
+        size = self.size
+        last = first + count - 1
+        if count >= size:
+            self._ring[:] = b"\1" * size
+        else:
+            gap = first - self.highest - 1
+            if gap:
+                self._forget(self.highest + 1, min(gap, size))
+            start = first % size
+            end = min(start + count, size)
+            self._ring[start:end] = b"\1" * (end - start)
+            rest = count - (end - start)
+            self._ring[:rest] = b"\1" * rest
+        self.highest = last
+
     def _forget(self, first: int, count: int) -> None:
         """Clear the places of `count` numbers from `first` on: they were jumped over."""
         start = first % self.size

@@ -13,6 +13,7 @@ from ikeway.dataplane.userspace.paths import OuterSocket
 from ikeway.dataplane.userspace.sockets import NON_ESP_MARKER, Received, host_text, receive_into
 from ikeway.dataplane.userspace.tun_io import TunIo
 from ikeway.esp.drops import Drop
+from ikeway.esp.frames import FrameBuffer, Frames
 from ikeway.esp.inbound import Opened, strip
 from ikeway.esp.inner import Octets
 from ikeway.esp.parameters import Mode
@@ -44,9 +45,7 @@ class Incoming:
         self._emit = emit
         self._catch_up = catch_up
         self._touched = touched
-        self._buffer = memoryview(bytearray(_LARGEST))
-        self._plain = memoryview(bytearray(_LARGEST))
-        self._plain_used = False
+        self._buffer = FrameBuffer(_LARGEST)
         self._unknown_told = 0
         self._unknown_second = 0
         self.mtu = 0
@@ -56,17 +55,16 @@ class Incoming:
         """Read a socket until it is empty or the batch is full. Raises `OSError` for an error of the path."""
         for _ in range(_BATCH):
             try:
-                received = receive_into(outer.sock, self._buffer)
+                received = receive_into(outer.sock, self._buffer.buffer)
             except BlockingIOError:
                 return
-            self.process(outer, received, self._buffer[: received.length], now)
+            self.process(outer, received, self._buffer.buffer[: received.length], now)
 
     def process(self, outer: OuterSocket, received: Received, octets: memoryview, now: float) -> None:
         """Take in what one read gave: one datagram, or several of one sender."""
         if outer.raw_esp:
             octets, received = _without_ip_header(outer, octets, received)
         packets: list[Delivery] = []
-        self._plain_used = False
         size = received.segment or 1
         at = 0
         unclaimed = self._associations.unclaimed[True]
@@ -82,14 +80,14 @@ class Incoming:
                 # Datagrams that were merged share sender and time, and nearly always the SA.
                 while end < len(octets) and octets[end : end + 4] == spi:
                     end += size
-                self._open(bytes(spi), octets[at:end], size, outer, received, now, packets)
+                self._open(at, octets[at:end], size, outer, received, now, packets)
             at = end
         if packets:
             self._tun.write(packets)
 
     def _open(
         self,
-        spi: bytes,
+        start: int,
         octets: memoryview,
         size: int,
         outer: OuterSocket,
@@ -97,8 +95,8 @@ class Incoming:
         now: float,
         packets: list[Delivery],
     ) -> None:
-        """Open the ESP packets of one SA and append what they carried."""
-        number = int.from_bytes(spi, "big")
+        """Open the ESP packets of one SA, which begin at `start` in the buffer, and append what they carried."""
+        number = int.from_bytes(octets[:4], "big")
         receiving = self._associations.inbound.get(number)
         if receiving is None:
             self._catch_up()  # the SA may have been added just now
@@ -109,18 +107,16 @@ class Incoming:
             return
         before = receiving.sa.window.highest
         whole = len(octets) // size
-        if (
+        train = (
             self._tun.vnet_header
             and whole >= _SHORTEST_TRAIN
+            and start == 0  # nearly always: else the rows lie elsewhere
             and not received.traffic_class & 1  # ECN may change the inner packets
             and receiving.sa.parameters.mode is Mode.TUNNEL
-            and receiving.sa.plain_octets(size) > 0
-            and not self._plain_used
-        ):
-            self._plain_used = True
-            self._open_train(receiving, octets[: whole * size], size, packets)
-            octets = octets[whole * size :]
-        for at in range(0, len(octets), size):
+        )
+        if train:
+            self._open_train(receiving, size, whole, packets)
+        for at in range(whole * size if train else 0, len(octets), size):
             opened = receiving.sa.open(octets[at : at + size])
             if isinstance(opened, Drop):
                 receiving.sa.usage.drop(opened)
@@ -149,20 +145,23 @@ class Incoming:
         if not (isinstance(last, Merged) and last.append(packet)):
             packets.append(packet)
 
-    def _open_train(self, receiving: Receiving, octets: memoryview, size: int, packets: list[Delivery]) -> None:
-        """Open ESP packets of one length side by side, and merge what follows each other in one TCP flow."""
+    def _open_train(self, receiving: Receiving, size: int, count: int, packets: list[Delivery]) -> None:
+        """Open the ESP packets of one length at the buffer's start, and merge what follows each other in a TCP flow."""
         sa, usage = receiving.sa, receiving.sa.usage
-        width, count = sa.plain_octets(size), len(octets) // size
-        plain = self._plain[: width * count]
-        results = sa.open_rows(octets, size, plain)
-        links = self._links(receiving, plain, width, results)
+        shape = sa.shape(size)
+        if size <= shape.head + shape.icv:
+            usage.drop(Drop.TOO_SHORT, count)
+            return
+        frames = self._buffer.frames(shape, count)
+        results = sa.open_frames(frames, count)
+        links = self._links(receiving, frames, results)
         at = 0
         while at < count:
             refused = results[at]
             end = at + 1
             if refused is not None:
                 usage.drop(refused)
-            elif isinstance(opened := strip(plain[at * width : end * width]), Drop):
+            elif isinstance(opened := strip(frames.plain[at]), Drop):
                 usage.drop(opened)
             elif links is None or not links.follow[at]:
                 self._deliver(receiving, opened, 0, packets)
@@ -172,18 +171,19 @@ class Incoming:
                 self._deliver_run(receiving, opened, links, at, end, packets)
             at = end
 
-    def _links(
-        self, receiving: Receiving, plain: memoryview, width: int, results: Sequence[Drop | None]
-    ) -> Links | None:
+    def _links(self, receiving: Receiving, frames: Frames, results: Sequence[Drop | None]) -> Links | None:
         """Which rows can be merged with the next one; None when the first is no TCP segment with a payload."""
         if results[0] is not None:
             return None
-        first = strip(plain[:width])
+        first = strip(frames.plain[0])
         if isinstance(first, Drop):
             return None
         packet = receiving.unwrapper.unwrap(first, 0)
         shape = None if isinstance(packet, Drop) else layout(packet)
-        return None if shape is None else Links.find(plain, width, shape, results)
+        if shape is None:
+            return None
+        rows = frames.matrix[: len(results), frames.shape.head : frames.shape.size - frames.shape.icv]
+        return Links.find(rows, shape, results)
 
     def _deliver_run(
         self, receiving: Receiving, first: Opened, links: Links, at: int, end: int, packets: list[Delivery]

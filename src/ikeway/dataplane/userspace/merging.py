@@ -21,7 +21,6 @@ from ikeway.dataplane.userspace.segments import (
     NEEDS_CHECKSUM,
     VNET_HEADER,
     Bytes,
-    folded,
     row_sums,
 )
 from ikeway.esp.checksum import checksum, ones_complement_sum, pseudo_header_sum
@@ -29,7 +28,7 @@ from ikeway.esp.inner import TCP, Octets
 
 _ACK, _PSH = 0x10, 0x08
 _MOST_OCTETS = 65535
-_RIGHT = np.uint32(0xFFFF)  # the sum over a right checksum
+_WORD = np.uint32(0xFFFF)
 
 
 class Layout(NamedTuple):
@@ -61,31 +60,34 @@ def layout(packet: Octets) -> Layout | None:
 
 
 @lru_cache(maxsize=256)
-def _equal_columns(shape: Layout, width: int) -> npt.NDArray[np.intp]:
-    """The octets that must be the same in neighbours: all of the headers but identification, sequence, checksums."""
+def _equal_octets(shape: Layout, width: int) -> npt.NDArray[np.bool_]:
+    """Which octets must be the same in neighbours: all of the headers but identification, sequence, checksums, PSH."""
     upper = shape.upper
-    ranges = [(0, upper + 4)] if shape.ipv6 else [(0, 4), (6, 10), (12, upper + 4)]
-    # Acknowledgement and data offset, window, options, and ESP's padding with the next header.
-    ranges += [(upper + 8, upper + 13), (upper + 14, upper + 16), (upper + 20, shape.header), (shape.length, width)]
-    return np.concatenate([np.arange(start, end) for start, end in ranges])
+    equal = np.ones(shape.header + width - shape.length, np.bool_)  # headers, then padding and next header
+    if not shape.ipv6:
+        equal[4:6] = equal[10:12] = False
+    equal[upper + 4 : upper + 8] = equal[upper + 13] = equal[upper + 16 : upper + 20] = False
+    return ~equal
 
 
 def _continues(rows: Bytes, shape: Layout) -> npt.NDArray[np.bool_]:
     """For each row but the last: whether the next one can be merged to it."""
-    upper, header, length = shape.upper, shape.header, shape.length
-    fixed = rows[:, _equal_columns(shape, rows.shape[1])]
-    same: npt.NDArray[np.bool_] = (fixed[1:] == fixed[:-1]).all(axis=1)
+    upper, header, length, ipv6 = shape
+    fixed = np.concatenate((rows[:, :header], rows[:, length:]), axis=1)
+    same: npt.NDArray[np.bool_] = ((fixed[1:] == fixed[:-1]) | _equal_octets(shape, rows.shape[1])).all(axis=1)
     if not same.any():
         return same
-    sequence = rows[:, upper + 4 : upper + 8].copy().view(">u4")[:, 0].astype(np.uint32)
+    sequence = fixed[:, upper + 4 : upper + 8].view(">u4")[:, 0].astype(np.uint32)
     same &= sequence[1:] - sequence[:-1] == np.uint32(length - header)
-    plain = (rows[:, upper + 13] & ~np.uint8(_PSH)) == _ACK
-    plain &= rows[:, upper + 12] >> 4 == (header - upper) // 4
-    start = 8 if shape.ipv6 else 12
-    pseudo = row_sums(rows[:, start:upper]) + np.uint32(TCP + length - upper)
-    plain &= folded(row_sums(rows[:, upper:length]) + pseudo) == _RIGHT
-    if not shape.ipv6:
-        plain &= row_sums(rows[:, :upper]) == _RIGHT
+    plain = (fixed[:, upper + 13] & ~np.uint8(_PSH)) == _ACK
+    plain &= fixed[:, upper + 12] >> 4 == (header - upper) // 4
+    # What is summed with a right checksum gives 0 modulo 2^16 - 1. The pseudo-header's addresses are the packet's.
+    pseudo = TCP + length - upper
+    start = 8 if ipv6 else 12
+    total = row_sums(rows[:, start:length]) + np.uint32((pseudo & 0xFF) << 8 | pseudo >> 8)
+    plain &= total % _WORD == 0
+    if not ipv6:
+        plain &= row_sums(fixed[:, :upper]) % _WORD == 0
     same &= plain[1:] & plain[:-1]
     return same
 
@@ -171,9 +173,8 @@ class Links:
         self.follow = follow  # one for each row; the last one is False
 
     @classmethod
-    def find(cls, plain: memoryview, width: int, shape: Layout, results: Sequence[object]) -> Links:
+    def find(cls, rows: Bytes, shape: Layout, results: Sequence[object]) -> Links:
         """Compare all rows. `results` has None for those that are there; `shape` is that of the first."""
-        rows: Bytes = np.frombuffer(plain, np.uint8).reshape(-1, width)
         follow = [*_continues(rows, shape).tolist(), False]
         for number, result in enumerate(results):
             if result is not None:

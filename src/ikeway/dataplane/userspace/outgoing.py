@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 from ikeway.dataplane.userspace.associations import Associations, Sending
 from ikeway.dataplane.userspace.clamp import clamp_mss
-from ikeway.dataplane.userspace.segments import TunPacket, cut, single_segments
+from ikeway.dataplane.userspace.segments import TunPacket, cut, last_segment, single_segments, whole_segments
 from ikeway.dataplane.userspace.too_big import SMALLEST_IPV6_MTU, may_fragment, packet_too_big
 from ikeway.dataplane.userspace.tun_io import TunIo
 from ikeway.esp.drops import Drop
 from ikeway.esp.ecn import traffic_class
+from ikeway.esp.frames import FrameBuffer
 from ikeway.esp.inner import Octets
 from ikeway.esp.parameters import Mode
 from ikeway.esp.tunnel import IPV4, IPV6, wrap
@@ -26,7 +27,7 @@ class Outgoing:
         self._associations = associations
         self._tun = tun
         self._touched = touched
-        self._sealed = memoryview(bytearray(_SEALED_OCTETS))
+        self._sealed = FrameBuffer(_SEALED_OCTETS)
         self.mtu = 0
         self.clamp = False
 
@@ -89,27 +90,27 @@ class Outgoing:
         if self._does_not_fit(sending, packet.octets, length, stripped, now):
             sa.usage.drop(Drop.TOO_BIG, -(-(len(packet.octets) - packet.header) // packet.segment))
             return
-        if not tunnel:
+        trailer = sa.trailer(length, IPV4 if packet.octets[0] >> 4 == 4 else IPV6)
+        shape = sa.shape(length + len(trailer))
+        count = whole_segments(packet)
+        if not tunnel or count * shape.size > len(self._sealed.buffer):
             frames: list[Octets] = []
             for segment in single_segments(packet):
                 self._seal(sending, segment, frames, now)
             self._flush(sending, frames, run_class, now)
             return
-        next_header = IPV4 if packet.octets[0] >> 4 == 4 else IPV6
-        segments = cut(packet, sa.trailer(length, next_header))
-        size = sa.packet_octets(segments.width)
-        room = (
-            self._sealed
-            if segments.rows_count * size <= len(self._sealed)
-            else memoryview(bytearray(segments.rows_count * size))
-        )
-        count = sa.seal_rows(segments.rows, segments.rows_count, segments.width, length, room)
-        if count < segments.rows_count:
-            sa.usage.drop(sa.refusal() or Drop.EXPIRED, segments.rows_count - count)
-        rows: list[Octets] = [room[at : at + size] for at in range(0, count * size, size)]
-        if segments.last:
-            self._seal(sending, segments.last, rows, now)
-        self._flush(sending, rows, run_class, now)
+        rows = self._sealed.frames(shape, count)
+        if count:
+            cut(packet, rows.matrix[:count, shape.head : shape.size - shape.icv], trailer)
+        sealed = sa.seal_frames(rows, count, length)
+        if sealed < count:
+            sa.usage.drop(sa.refusal() or Drop.EXPIRED, count - sealed)
+        ends: list[Octets] = []
+        if last := last_segment(packet):
+            self._seal(sending, last, ends, now)
+        failed, reason = sending.path.send_rows(rows.rows(sealed), shape.size, ends, run_class, now)
+        if reason is not None:
+            sa.usage.drop(reason, failed)
 
     def _does_not_fit(self, sending: Sending, packet: Octets, length: int, stripped: int, now: float) -> bool:
         """True when the packet (or segments of this length) is not sent because of the path; the sender is told.

@@ -96,6 +96,30 @@ class Path:
             at += count
         return failed, reason
 
+    def send_rows(
+        self, rows: memoryview, size: int, ends: Sequence[Octets], traffic_class: int, now: float
+    ) -> tuple[int, Drop | None]:
+        """Send ESP packets of one length that lie side by side, and shorter ones after them. See `send`."""
+        if self._outer.raw_esp or now < self._merge_from or len(ends) > 1 or any(len(end) > size for end in ends):
+            frames: list[Octets] = [rows[at : at + size] for at in range(0, len(rows), size)]
+            return self.send([*frames, *ends], traffic_class, now)
+        ancillary = [*self._ancillary, traffic_class_ancillary(self._outer.ipv6, traffic_class)]
+        most = min(MOST_SEGMENTS, max(MOST_OCTETS // size, 1)) * size
+        for at in range(0, len(rows), most):
+            part = rows[at : at + most]
+            buffers: list[Octets] = [part]
+            if at + len(part) == len(rows) and ends and len(part) + len(ends[0]) <= MOST_OCTETS and len(part) < most:
+                buffers.append(ends[0])
+                ends = ()
+            code = self._send(buffers, [*ancillary, segment_ancillary(size)])
+            if code in _CANNOT_SEGMENT:
+                self._merge_from = now + _UNMERGED_SECONDS
+                return self.send_rows(rows[at:], size, [*buffers[1:], *ends], traffic_class, now)
+            if code:
+                left = (len(rows) - at) // size + len(buffers) - 1 + len(ends)
+                return left, Drop.SEND_BUFFER if code in _FULL else Drop.SEND_FAILED
+        return self.send(ends, traffic_class, now) if ends else (0, None)
+
     def _run(self, frames: Sequence[Octets], at: int) -> int:
         """How many frames from `at` on can go in one send: equal ones, and one shorter at the end."""
         if self._outer.raw_esp:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ikeway.esp.checksum import checksum, ones_complement_sum, pseudo_header_sum
-from ikeway.esp.inner import TCP, Octets
+from ikeway.esp.checksum import checksum, pseudo_header_sum
+from ikeway.esp.inner import TCP, UDP, Octets
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -60,81 +60,118 @@ def taken(buffer: memoryview) -> TunPacket | None:
     return TunPacket(octets, size, start, header)
 
 
-class Segments(NamedTuple):
-    """`rows`: `rows_count` whole segments of `length` octets, each with the trailer it was asked for, one after another.
-
-    `last` is the shorter one at the end, without a trailer; empty when there is none.
-    """
-
-    rows: memoryview
-    rows_count: int
-    length: int
-    width: int
-    last: bytes
+def whole_segments(packet: TunPacket) -> int:
+    """How many segments of a super-packet have the full length."""
+    return (len(packet.octets) - packet.header) // packet.segment
 
 
-def cut(packet: TunPacket, trailer: bytes) -> Segments:
-    """Cut a super-packet. `trailer` is put behind each whole segment."""
+def cut(packet: TunPacket, rows: Bytes, trailer: bytes) -> None:
+    """Write the whole segments of a super-packet to rows, each with a trailer behind it."""
     octets, size, header = packet.octets, packet.segment, packet.header
-    count, rest = divmod(len(octets) - header, size)
-    length = header + size
-    width = length + len(trailer)
-    rows: Bytes = np.empty((count, width), np.uint8)
-    if count:
-        source: Bytes = np.frombuffer(octets, np.uint8)
-        payload = source[header : header + count * size].reshape(count, size)
-        rows[:, :header] = source[:header]
-        rows[:, header:length] = payload
+    count, length = len(rows), header + size
+    source: Bytes = np.frombuffer(octets, np.uint8)
+    payload = source[header : header + count * size].reshape(count, size)
+    rows[:, :header] = source[:header]
+    rows[:, header:length] = payload
+    if trailer:
         rows[:, length:] = np.frombuffer(trailer, np.uint8)
-        _write_headers(rows, packet, payload, bool(rest))
-    last = _last_segment(packet, count, rest) if rest else b""
-    return Segments(memoryview(rows.data).cast("B") if count else memoryview(b""), count, length, width, last)
+    more = header + count * size < len(octets)
+    if octets[0] >> 4 == 4:
+        _write_ipv4(rows, packet, length)
+    else:
+        rows[:, 4:6] = tuple((length - 40).to_bytes(2, "big"))
+    if _is_tcp(packet):
+        _write_tcp(rows, packet, payload, more)
+    else:
+        _write_udp(rows, packet, payload)
 
 
 def single_segments(packet: TunPacket) -> list[Octets]:
     """The segments of a super-packet one by one."""
-    parts = cut(packet, b"")
-    whole: list[Octets] = [parts.rows[at : at + parts.width] for at in range(0, len(parts.rows), parts.width)]
-    return [*whole, parts.last] if parts.last else whole
+    rows: Bytes = np.empty((whole_segments(packet), packet.header + packet.segment), np.uint8)
+    if len(rows):
+        cut(packet, rows, b"")
+    last = last_segment(packet)
+    return [*(memoryview(row.data) for row in rows), *([last] if last else [])]
 
 
-def _write_headers(rows: Bytes, packet: TunPacket, payload: Bytes, more: bool) -> None:
-    """Fill in what differs between the segments, and their checksums."""
-    count, size = payload.shape
+def last_segment(packet: TunPacket) -> bytes:
+    """The shorter segment at the end; empty when there is none."""
+    index, rest = divmod(len(packet.octets) - packet.header, packet.segment)
+    return _last_segment(packet, index, rest) if rest else b""
+
+
+def _is_tcp(packet: TunPacket) -> bool:
+    return packet.header - packet.upper >= 20
+
+
+# A ones' complement sum is the same in either order of octets, but for that order: words are read, summed and written
+# as little-endian numbers, which spares swapping them.
+
+
+def _little(octets: Octets) -> int:
+    """The sum of an even number of octets as little-endian words."""
+    return int.from_bytes(octets, "little") % 0xFFFF
+
+
+def _swapped(word: int) -> int:
+    return (word & 0xFF) << 8 | word >> 8
+
+
+def _checks(totals: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """The checksums for sums (which are never 0)."""
+    return (_WORD - totals % _WORD) % _WORD
+
+
+def _write_ipv4(rows: Bytes, packet: TunPacket, length: int) -> None:
+    """Length, identification and header checksum."""
+    octets = packet.octets
+    rows[:, 2:4] = tuple(length.to_bytes(2, "big"))
+    first = octets[4] << 8 | octets[5]
+    rows[:, 4:6].view(">u2")[:, 0] = np.arange(first, first + len(rows), dtype=np.uint32)  # the upper half falls away
+    fixed = _little(bytes(octets[:2]) + bytes(octets[6:10]) + bytes(octets[12 : packet.upper])) + _swapped(length)
+    rows[:, 10:12].view("<u2")[:, 0] = _checks(rows[:, 4:6].view("<u2")[:, 0] + np.uint32(fixed))
+
+
+def _write_tcp(rows: Bytes, packet: TunPacket, payload: Bytes, more: bool) -> None:
+    """Sequence numbers, flags and checksums."""
     octets, upper, header = packet.octets, packet.upper, packet.header
-    length = header + size
-    index = np.arange(count, dtype=np.uint32)
-    if octets[0] >> 4 == 4:
-        identification = index + np.uint32(octets[4] << 8 | octets[5])
-        rows[:, 2:4] = tuple(length.to_bytes(2, "big"))
-        _put(rows, 4, identification & _WORD)
-        fixed = ones_complement_sum(bytes(octets[:2]) + bytes(octets[6:10]) + bytes(octets[12:upper])) + length
-        _put(rows, 10, folded((identification & _WORD) + np.uint32(fixed)) ^ _WORD)
-        protocol, addresses = octets[9], bytes(octets[12:20])
-    else:
-        rows[:, 4:6] = tuple((length - 40).to_bytes(2, "big"))
-        protocol, addresses = TCP if header - upper >= 20 else 17, bytes(octets[8:40])
-    upper_length = length - upper
-    pseudo = ones_complement_sum(addresses) + protocol + upper_length
-    if protocol == TCP:
-        sequence = index * np.uint32(size) + np.uint32(int.from_bytes(octets[upper + 4 : upper + 8], "big"))
-        _put(rows, upper + 4, sequence >> np.uint32(16))
-        _put(rows, upper + 6, sequence & _WORD)
-        flags = octets[upper + 13]
-        rows[:, upper + 13] = flags & ~(_FIN | _PSH | _CWR)
-        rows[0, upper + 13] |= flags & _CWR
-        if not more:
-            rows[-1, upper + 13] |= flags & (_FIN | _PSH)
-        place = upper + 16
-    else:
-        rows[:, upper + 4 : upper + 6] = tuple(upper_length.to_bytes(2, "big"))
-        place = upper + 6
-    rows[:, place : place + 2] = 0
-    total = row_sums(payload) + row_sums(rows[:, upper:header]) + np.uint32(pseudo)
-    check = folded(total) ^ _WORD
-    if protocol != TCP:
-        check[check == 0] = 0xFFFF
-    _put(rows, place, check)
+    count, size = payload.shape
+    first = int.from_bytes(octets[upper + 4 : upper + 8], "big")
+    numbers = rows[:, upper + 4 : upper + 8]
+    numbers.view(">u4")[:, 0] = np.arange(first, first + count * size, size, dtype=np.uint64)
+    flags = octets[upper + 13]
+    middle = flags & ~(_FIN | _PSH | _CWR)
+    rows[:, upper + 13] = middle
+    # All but sequence number, checksum and payload.
+    fixed = bytes(octets[upper : upper + 4]) + bytes(octets[upper + 8 : upper + 13]) + bytes((middle,))
+    fixed += bytes(octets[upper + 14 : upper + 16]) + bytes(octets[upper + 18 : header])
+    words = numbers.view("<u2")
+    total = row_sums(payload) + words[:, 0] + words[:, 1] + np.uint32(_pseudo(packet) + _little(fixed))
+    rows[0, upper + 13] |= flags & _CWR
+    total[0] += (flags & _CWR) << 8
+    if not more:
+        rows[-1, upper + 13] |= flags & (_FIN | _PSH)
+        total[-1] += (flags & (_FIN | _PSH)) << 8
+    rows[:, upper + 16 : upper + 18].view("<u2")[:, 0] = _checks(total)
+
+
+def _write_udp(rows: Bytes, packet: TunPacket, payload: Bytes) -> None:
+    """Lengths and checksums."""
+    octets, upper = packet.octets, packet.upper
+    length = packet.header - upper + packet.segment
+    rows[:, upper + 4 : upper + 6] = tuple(length.to_bytes(2, "big"))
+    total = row_sums(payload) + np.uint32(_pseudo(packet) + _little(octets[upper : upper + 4]) + _swapped(length))
+    check = _WORD - total % _WORD  # 0xFFFF where TCP has 0: that would say that there is none
+    rows[:, upper + 6 : upper + 8].view("<u2")[:, 0] = check
+
+
+def _pseudo(packet: TunPacket) -> int:
+    """The sum of the pseudo-header of whole segments, in little-endian words."""
+    octets = packet.octets
+    addresses = octets[12:20] if octets[0] >> 4 == 4 else octets[8:40]
+    length = packet.header - packet.upper + packet.segment
+    return _little(addresses) + _swapped(TCP if _is_tcp(packet) else UDP) + _swapped(length)
 
 
 def _last_segment(packet: TunPacket, index: int, rest: int) -> bytes:
@@ -149,7 +186,7 @@ def _last_segment(packet: TunPacket, index: int, rest: int) -> bytes:
         protocol, source, destination = last[9], bytes(last[12:16]), bytes(last[16:20])
     else:
         last[4:6] = (len(last) - 40).to_bytes(2, "big")
-        protocol, source, destination = TCP if header - upper >= 20 else 17, bytes(last[8:24]), bytes(last[24:40])
+        protocol, source, destination = TCP if _is_tcp(packet) else UDP, bytes(last[8:24]), bytes(last[24:40])
     if protocol == TCP:
         sequence = int.from_bytes(last[upper + 4 : upper + 8], "big") + index * packet.segment
         last[upper + 4 : upper + 8] = (sequence & 0xFFFFFFFF).to_bytes(4, "big")
@@ -166,23 +203,8 @@ def _last_segment(packet: TunPacket, index: int, rest: int) -> bytes:
     return bytes(last)
 
 
-def _put(rows: Bytes, at: int, words: npt.NDArray[np.uint32]) -> None:
-    """Write a 16-bit word into every row."""
-    rows[:, at] = words >> np.uint32(8)
-    rows[:, at + 1] = words & np.uint32(0xFF)
-
-
-def folded(sums: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-    """Ones' complement sums of 16 bits."""
-    sums = (sums & _WORD) + (sums >> np.uint32(16))
-    return (sums & _WORD) + (sums >> np.uint32(16))
-
-
 def row_sums(rows: Bytes) -> npt.NDArray[np.uint32]:
-    """The ones' complement sum of every row, of 16 bits, as its octets stand in the packet (big-endian)."""
+    """The sum of every row's words, little-endian; the last octet of an odd number is the lower half of one more."""
     even = rows.shape[1] & ~1
-    total = rows[:, :even].view("<u2").sum(axis=1, dtype=np.uint32)
-    if even != rows.shape[1]:
-        total = total + rows[:, -1]
-    total = folded(total)
-    return ((total & np.uint32(0xFF)) << np.uint32(8)) | (total >> np.uint32(8))
+    total: npt.NDArray[np.uint32] = rows[:, :even].view("<u2").sum(axis=1, dtype=np.uint32)
+    return total + rows[:, -1] if even != rows.shape[1] else total
