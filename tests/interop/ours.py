@@ -136,7 +136,7 @@ class IkewayClient(Ikeway):
 
     def wait_until_gone(self, timeout: float) -> None:
         """Wait for its end: it is not to reconnect."""
-        self.process.wait(timeout)
+        wait_until(lambda: self.process.poll() is not None, "the client still runs", timeout, self.log)
 
     def log(self) -> str:
         """All that it said."""

@@ -1,7 +1,7 @@
 """Debian's strongSwan as client or gateway in a namespace, with ESP in userspace (kernel-libipsec) and a /run of its own.
 
 What to know of it: kernel-libipsec always encapsulates in UDP; as a client it needs `allow_peer_ts` to keep the route to
-its gateway; its TUN device `ipsec0` has an MTU of 1400.
+its gateway.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Union
 
 from ikeway.host.namespaces import Namespace
 from tests.interop.agreement import Agreement, Party
-from tests.interop.network import NARROW_MTU, Way
 from tests.interop.vici import Answer, Section, Vici, ViciError
 from tests.interop.waiting import wait_for_text
 
@@ -24,7 +23,6 @@ PLUGINS = (
     "aes aesni sha1 sha2 md5 random nonce x509 revocation constraints pubkey pkcs1 pkcs8 pem openssl curve25519 chapoly "
     "gcm hmac kdf drbg kernel-libipsec kernel-netlink socket-default vici updown eap-identity eap-mschapv2 attr"
 )
-TUN = "ipsec0"
 
 Settings = Mapping[str, Union[str, "Settings"]]
 
@@ -268,7 +266,6 @@ class StrongswanClient(_Side):
         own = agreed.client
         super().__init__(charon, "client", own)
         charon.forget()
-        self._narrow = agreed.way is Way.NARROW
         connection = _connection(own) | {
             "local_addrs": ["%any"],
             "remote_addrs": [agreed.way.gateway],
@@ -286,8 +283,6 @@ class StrongswanClient(_Side):
                 self.charon.vici("initiate", message, timeout + 5)
             except ViciError as error:
                 raise ConnectFailed(f"{error}\n{self.charon.log()}") from error
-        if self._narrow:
-            self.namespace.run(["ip", "link", "set", TUN, "mtu", str(NARROW_MTU - 100)])
 
 
 def _connection(own: Party) -> dict[str, object]:

@@ -45,7 +45,7 @@ def test_road(tunnel: Make, pair: Pair, way: Way) -> None:
 
 @every_pair
 def test_certificates_in_fragments_over_a_path_of_576_octets(tunnel: Make, network: Network, pair: Pair) -> None:
-    """The path drops what is longer, fragments of IP too, so that only RFC 7383 gets the certificates through."""
+    """The path drops longer IKE messages, fragments of IP too, so that only RFC 7383 gets the certificates through."""
     gateway = issue("rsa", GATEWAY_NAME, server=True, padding=1500)
     made = tunnel(
         pair,
