@@ -28,8 +28,8 @@ class ChildState(enum.Enum):
 
     INSTALLED = "installed"
     REKEYING = "rekeying"  # our rekeying of it is under way
-    REKEYED = "rekeyed"  # the peer has rekeyed it and will delete it
-    DELETING = "deleting"  # our delete is under way, or the peer's came while we were rekeying
+    REKEYED = "rekeyed"  # the peer will delete it: it has rekeyed it, or its new SA has lost a collision
+    DELETING = "deleting"  # our delete is under way, or the peer's came before the end of our rekeying
     DELETED = "deleted"  # lingers for inbound packets on their way
 
 
@@ -69,6 +69,7 @@ class ChildSa:
     state: ChildState = ChildState.INSTALLED
     outbound: Outbound = Outbound.NONE
     inbound_installed: bool = False
+    rekeying: bool = False  # the response to our rekeying is still to come, whatever the peer has done to it meanwhile
     rekeyed_by_peer: RekeyByPeer | None = None
     successor: ChildSa | None = None
     announced: bool = False  # ChildUp was told

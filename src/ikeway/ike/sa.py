@@ -148,6 +148,7 @@ class IkeSa:
         self.half_open_key: tuple[bytes, Address] | None = None  # the engine's, while it is half open
         self.next_wake: float | None = None  # the engine's: what it has noted as our deadline
         self.preferred_method: KeyExchangeMethod | None = None  # what the peer demanded at the last rekeying
+        self.makings = 0  # exchanges of ours under way that make or rekey child SAs
         self.early_deletes: set[int] = set()  # the peer's SPIs deleted before we knew them
 
     # --- what others read -------------------------------------------------------------------------------------------
@@ -327,6 +328,8 @@ class IkeSa:
     def receive(self, header: Header, octets: bytes, local: Address, remote: Address, now: float) -> None:
         """Take in a datagram that names our SPI."""
         self.now = now
+        if self.state is IkeState.CONNECTING and self.is_initiator and not header.is_response:
+            return  # overtook the end of IKE_AUTH, or is forged: the responder has not proven itself. It comes again.
         accepted = self.channel.accept(header, octets, local, remote)
         if accepted is None or self.state is IkeState.CLOSED:
             return

@@ -292,10 +292,8 @@ async def _select_connection(sa: IkeSa, message: Message) -> None:
             proof.method if proof is not None else None,
         )
     )
-    connection = sa.connection
-    sa.channel.window = connection.window
     if sa.channel.accept_fragments:
-        sa.channel.fragment_octets = connection.fragment_size
+        sa.channel.fragment_octets = sa.connection.fragment_size
 
 
 async def _own_proof(sa: IkeSa, own: IdResponder, message: Message) -> tuple[Payload, ...]:
@@ -356,6 +354,8 @@ async def _finish(
     """Both are authenticated: addresses, the first child SA, and the answer that says so."""
     identity = _authenticated_identity(sa, session)
     request = caller.request
+    if sa.connection.childless and request.find(SecurityAssociation) is not None:
+        raise ProtocolViolation("a child SA in IKE_AUTH, where none is allowed", notify=NotifyType.INVALID_SYNTAX)
     mobike.learn(sa, request)
     configuration: tuple[Payload, ...] = ()
     child: tuple[Payload, ...] = ()
@@ -373,6 +373,7 @@ async def _finish(
         sa.report(events.ChildFailed(sa, _first_child(sa), error))
     extra = (*mobike.announce(sa, request), *window_notify(sa))
     learn_window(sa, request)
+    sa.channel.window = sa.connection.window  # not before: log-ins go one request at a time
     sa.establish()
     sa.report(events.IkeEstablished(sa))
     if request.notify(NotifyType.INITIAL_CONTACT) is not None:

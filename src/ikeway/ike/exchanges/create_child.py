@@ -7,7 +7,7 @@ HDR, SK {SA, Ni, [KEi,] TSi, TSr}  -->
 from __future__ import annotations
 
 from ikeway.crypto import initiate_key_exchange
-from ikeway.errors import NegotiationFailed, PeerError, ProtocolViolation
+from ikeway.errors import Closed, NegotiationFailed, PeerError, ProtocolViolation
 from ikeway.ike import events, lifetimes, negotiation
 from ikeway.ike.child import ChildSa, ChildState
 from ikeway.ike.driver import Answer
@@ -42,6 +42,8 @@ async def create(sa: IkeSa, settings: ChildSettings) -> None:
         sa.report(events.ChildFailed(sa, settings, error))
         return
     install_both(sa, child)
+    if was_deleted_early(sa, child):
+        sa.remove_child(child, Closed("the peer deleted the child SA as soon as it was made"))
 
 
 async def _exchange(sa: IkeSa, settings: ChildSettings) -> ChildSa:
@@ -55,11 +57,28 @@ async def _exchange(sa: IkeSa, settings: ChildSettings) -> ChildSa:
     return child
 
 
+def was_deleted_early(sa: IkeSa, child: ChildSa) -> bool:
+    """True when the peer's delete of a child SA has overtaken the response that made it."""
+    early = child.spi_out in sa.early_deletes
+    sa.early_deletes.discard(child.spi_out)
+    return early
+
+
 async def request(sa: IkeSa, settings: ChildSettings, old: ChildSa | None = None) -> tuple[ChildOffer, Message, Nonces]:
     """Send the offer, again with another key exchange method when the peer demands one (section 1.3).
 
     The response is returned as it is, refusal or not.
     """
+    if not sa.makings:
+        sa.early_deletes.clear()
+    sa.makings += 1
+    try:
+        return await _request(sa, settings, old)
+    finally:
+        sa.makings -= 1
+
+
+async def _request(sa: IkeSa, settings: ChildSettings, old: ChildSa | None) -> tuple[ChildOffer, Message, Nonces]:
     methods = key_exchange_methods(settings.proposals)
     method = old.key_exchange if old is not None and old.key_exchange in methods else next(iter(methods), None)
     for _ in range(MAX_ROUNDS):

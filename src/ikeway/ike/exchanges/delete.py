@@ -15,6 +15,7 @@ from ikeway.wire.payloads import Delete, Payload
 from ikeway.wire.registry import ExchangeType, ProtocolId
 
 INFORMATIONAL = ExchangeType.INFORMATIONAL
+MAX_EARLY_DELETES = 64
 
 
 # --- initiator: IKE SA ------------------------------------------------------------------------------------------------
@@ -67,6 +68,9 @@ def close_replaced(sa: IkeSa, now: float) -> None:
 
 async def delete_child(sa: IkeSa, child: ChildSa) -> None:
     """Delete a child SA; a replaced one lingers for packets on their way."""
+    if _is_replaced_by_peer(child):
+        assert child.rekeyed_by_peer is not None
+        child = child.rekeyed_by_peer.successor  # the peer deletes the old one itself; unwanted is what it became
     if child not in sa.children or child.state in (ChildState.DELETING, ChildState.DELETED):
         return
     _let_go_of_predecessor(sa, child)
@@ -84,11 +88,9 @@ async def delete_child(sa: IkeSa, child: ChildSa) -> None:
 
 def _let_go_of_predecessor(sa: IkeSa, child: ChildSa) -> None:
     """A child SA that is deleted while the one it replaces still sends: it takes over first, then both go."""
-    from ikeway.ike.exchanges import rekey_child
-
-    for old in list(sa.children):
-        if old.rekeyed_by_peer is not None and old.rekeyed_by_peer.successor is child and child.successor is None:
-            rekey_child.finish(sa, old)
+    old = _predecessor(sa, child)
+    if old is not None and child.successor is None:
+        _finish_rekeying(sa, old)
 
 
 async def delete_spi_task(sa: IkeSa, spi_in: int) -> None:
@@ -103,18 +105,31 @@ def delete_spi(sa: IkeSa, spi_in: int) -> None:
 
 def expire_child(sa: IkeSa, child: ChildSa) -> None:
     """A child SA reached a hard lifetime."""
-    from ikeway.ike.exchanges import rekey_child
-
     if child not in sa.children or child.state is ChildState.DELETED:
         return
-    if child.rekeyed_by_peer is not None and child.state is ChildState.REKEYED:
-        # The peer deletes it anyway; a delete of ours could cross its response (section 2.8).
-        rekey_child.finish(sa, child)
-        sa.remove_child(child)
+    if _is_replaced_by_peer(child):
+        _let_expire(sa, child)
         return
     child.remove_outbound()
     child.remove_inbound()
-    sa.driver.enqueue(Task("delete-child", delete_child, (child,)))
+    sa.driver.enqueue(Task("delete-child", _delete_expired, (child,)))
+
+
+async def _delete_expired(sa: IkeSa, child: ChildSa) -> None:
+    if _is_replaced_by_peer(child):
+        _let_expire(sa, child)
+    else:
+        await delete_child(sa, child)
+
+
+def _is_replaced_by_peer(child: ChildSa) -> bool:
+    return child.state is ChildState.REKEYED and child.rekeyed_by_peer is not None and child.successor is None
+
+
+def _let_expire(sa: IkeSa, child: ChildSa) -> None:
+    """The peer deletes it anyway; a delete of ours could cross its response (section 2.8)."""
+    _finish_rekeying(sa, child)
+    sa.remove_child(child)
 
 
 # --- responder --------------------------------------------------------------------------------------------------------
@@ -149,43 +164,59 @@ def _on_delete_ike(sa: IkeSa) -> Answer:
 
 def _on_delete_child(sa: IkeSa, spi_octets: bytes) -> bytes | None:
     """Returns our SPI for the answer, None where there is nothing to say (section 2.25.1)."""
-    from ikeway.ike.exchanges import rekey_child
-
     if len(spi_octets) != 4:
         return None
     spi_out = int.from_bytes(spi_octets, "big")
     child = sa.find_child(spi_out=spi_out)
     if child is None:
-        if any(one.state in (ChildState.REKEYING, ChildState.REKEYED) for one in sa.children):
+        if sa.makings and len(sa.early_deletes) < MAX_EARLY_DELETES:
             sa.early_deletes.add(spi_out)  # perhaps of an SA whose making we have not heard of yet
         return None
     if child.state is ChildState.DELETED:
         return None
     if child.state is ChildState.DELETING:
-        _settle_collision(sa, child)
+        child.remove_outbound()  # both deleted it at once; our own exchange ends the rest
         return None
-    rekeying = sa.driver.is_running("rekey-child") and child.state in (ChildState.REKEYING, ChildState.REKEYED)
-    if child.rekeyed_by_peer is not None:
-        rekey_child.finish(sa, child)
+    predecessor = _predecessor(sa, child)
+    if child.rekeying:
+        _delete_before_response(sa, child)
+    elif predecessor is not None and predecessor.rekeying:
+        # Redundant in the peer's eyes, or unwanted: which of them we know with the response to our own rekeying.
+        child.state = ChildState.DELETING
+        if predecessor.state is ChildState.REKEYED:
+            predecessor.state = ChildState.REKEYING
+    elif child.rekeyed_by_peer is not None:
+        _finish_rekeying(sa, child)
         lifetimes.linger(sa, child)
-    elif child.state is ChildState.REKEYING and rekeying:
-        child.state = ChildState.DELETING  # gone for good when our own exchange is over
+    elif child.successor is not None:
+        lifetimes.linger(sa, child)  # the peer's SA of a collision that ours has won
     else:
-        _remove_or_linger(sa, child)
+        if predecessor is not None and predecessor.state is ChildState.REKEYED:
+            predecessor.state, predecessor.rekeyed_by_peer = ChildState.INSTALLED, None  # as if never rekeyed
+        sa.remove_child(child, Closed("the peer deleted the child SA"))
     return child.spi_in_octets
 
 
-def _settle_collision(sa: IkeSa, child: ChildSa) -> None:
-    """Both deleted it at once; our own exchange ends the rest."""
-    child.remove_outbound()
+def _delete_before_response(sa: IkeSa, child: ChildSa) -> None:
+    """The peer deletes a child SA whose rekeying by us it may not have answered yet: our own exchange ends the rest."""
+    theirs = child.rekeyed_by_peer
+    if theirs is None or theirs.successor.state is ChildState.DELETING:
+        child.state = ChildState.DELETING
+        return
+    _finish_rekeying(sa, child)
+    child.state = ChildState.DELETED
 
 
-def _remove_or_linger(sa: IkeSa, child: ChildSa) -> None:
+def _finish_rekeying(sa: IkeSa, old: ChildSa) -> None:
+    """The peer's rekeying is final. Rekeying ends with deletes, so this file knows it late."""
+    from ikeway.ike.exchanges import rekey_child
+
+    rekey_child.finish(sa, old)
+
+
+def _predecessor(sa: IkeSa, child: ChildSa) -> ChildSa | None:
+    """What the peer has replaced by this child SA."""
     for old in sa.children:
-        lost = old.rekeyed_by_peer is not None and old.rekeyed_by_peer.successor is child
-        if lost and old.successor is not None and old.successor is not child:
-            # The peer's SA of a collision that ours has won: redundant, but packets may be on their way on it.
-            child.successor = old.successor
-            lifetimes.linger(sa, child)
-            return
-    sa.remove_child(child, Closed("the peer deleted the child SA"))
+        if old.rekeyed_by_peer is not None and old.rekeyed_by_peer.successor is child:
+            return old
+    return None

@@ -14,7 +14,7 @@ initiated it, and the old SA by the other.
 
 from __future__ import annotations
 
-from ikeway.errors import NegotiationFailed, PeerError, ProtocolViolation
+from ikeway.errors import Closed, NegotiationFailed, PeerError, ProtocolViolation
 from ikeway.ike import events, lifetimes, negotiation
 from ikeway.ike.child import ChildSa, ChildState, Outbound, RekeyByPeer
 from ikeway.ike.driver import Answer, Task
@@ -43,28 +43,20 @@ async def rekey(sa: IkeSa, old: ChildSa) -> None:
     except PeerError as error:
         _refused(sa, old, error)
         return
+    sa.add_child(new)
     theirs = old.rekeyed_by_peer
-    if new.spi_out in sa.early_deletes:
-        await _stillborn(sa, old, new)
-    elif theirs is not None and (old.state is ChildState.DELETED or nonces.lowest < theirs.lowest_nonce):
-        # Ours is redundant; it was never used. The peer deletes the old one, or has already.
-        sa.add_child(new)
-        new.successor = theirs.successor
-        new.install_inbound()
-        await delete.delete_child(sa, new)
-        if old.state is ChildState.DELETED:
-            lifetimes.linger(sa, old)
-    elif old not in sa.children or old.state in (ChildState.DELETED, ChildState.DELETING):
-        # The old one is gone already, by the peer's delete or by its hard lifetime.
-        _take_over(sa, old, new)
-        sa.remove_child(old)
+    if theirs is not None and _is_ours_redundant(old, theirs, nonces):
+        await _give_way(sa, old, new, theirs)
     else:
-        _take_over(sa, old, new)
-        await delete.delete_child(sa, old)
+        await _prevail(sa, old, new, theirs)
 
 
 async def _exchange(sa: IkeSa, old: ChildSa) -> tuple[ChildSa, Nonces]:
-    offer, reply, nonces = await create_child.request(sa, old.settings, old)
+    old.rekeying = True
+    try:
+        offer, reply, nonces = await create_child.request(sa, old.settings, old)
+    finally:
+        old.rekeying = False
     try:
         new = negotiation.conclude(sa, offer, reply, nonces, old)
     except PeerError:
@@ -74,33 +66,68 @@ async def _exchange(sa: IkeSa, old: ChildSa) -> tuple[ChildSa, Nonces]:
     return new, nonces
 
 
+def _is_ours_redundant(old: ChildSa, theirs: RekeyByPeer, nonces: Nonces) -> bool:
+    if old.state is ChildState.DELETED:
+        return True  # the peer's rekeying is final
+    return theirs.successor.state is not ChildState.DELETING and nonces.lowest < theirs.lowest_nonce
+
+
+async def _give_way(sa: IkeSa, old: ChildSa, new: ChildSa, theirs: RekeyByPeer) -> None:
+    """The new SA goes, unused. The peer deletes the old one, or has already."""
+    new.successor = theirs.successor
+    _carry_out_deletes(sa, old)
+    if create_child.was_deleted_early(sa, new):
+        sa.remove_child(new)
+        return
+    new.install_inbound()
+    await delete.delete_child(sa, new)
+
+
+async def _prevail(sa: IkeSa, old: ChildSa, new: ChildSa, theirs: RekeyByPeer | None) -> None:
+    """The new SA stays. We delete the old one; the peer deletes the one that it has made."""
+    if theirs is not None and theirs.successor.state is not ChildState.DELETING:
+        redundant = theirs.successor
+        redundant.state, redundant.outbound, redundant.successor = ChildState.REKEYED, Outbound.NONE, new
+    if create_child.was_deleted_early(sa, new):
+        old.successor = new
+        sa.announce_child(new, old)
+        sa.remove_child(new, Closed("the peer deleted the child SA as soon as it was made"))
+    else:
+        _take_over(sa, old, new)
+    _carry_out_deletes(sa, old)
+    if old.state is ChildState.DELETING:
+        lifetimes.linger(sa, old)  # the peer should not have deleted it, but has
+    else:
+        await delete.delete_child(sa, old)
+
+
 def _take_over(sa: IkeSa, old: ChildSa, new: ChildSa) -> None:
     old.successor = new
-    if new not in sa.children:
-        sa.add_child(new)
     new.install_inbound()
     new.install_outbound()
     old.remove_outbound()
     sa.announce_child(new, old)
 
 
-async def _stillborn(sa: IkeSa, old: ChildSa, new: ChildSa) -> None:
-    """The peer deleted the new SA before its response reached us: both are gone."""
-    sa.early_deletes.discard(new.spi_out)
-    sa.shared.esp_spis.discard(new.spi_in)
-    if old.announced:
-        old.announced = False
-        sa.report(events.ChildDown(sa, old, None))
-    await delete.delete_child(sa, old)
+def _carry_out_deletes(sa: IkeSa, old: ChildSa) -> None:
+    """Our exchange is over: what the peer has deleted meanwhile can go (see `delete`)."""
+    theirs = old.rekeyed_by_peer
+    if theirs is not None and theirs.successor.state is ChildState.DELETING:
+        old.rekeyed_by_peer = None
+        if theirs.successor.outbound is Outbound.INSTALLED:
+            sa.remove_child(theirs.successor, Closed("the peer deleted the child SA"))
+        else:
+            lifetimes.linger(sa, theirs.successor)
+    if old.state is ChildState.DELETED and old in sa.children:
+        lifetimes.linger(sa, old)
 
 
 def _refused(sa: IkeSa, old: ChildSa, error: PeerError) -> None:
+    _carry_out_deletes(sa, old)
     if old.state is ChildState.DELETING:
-        sa.remove_child(old)  # the peer deleted it while we waited
-    elif old.state is ChildState.DELETED:
-        lifetimes.linger(sa, old)
-    elif old.state is ChildState.REKEYED:
-        return  # the peer's own rekeying goes on
+        sa.remove_child(old, Closed("the peer deleted the child SA"))
+    elif old.state in (ChildState.REKEYED, ChildState.DELETED):
+        return  # the peer's own rekeying goes on, or is final
     elif error.notify == NotifyType.CHILD_SA_NOT_FOUND:
         old.state = ChildState.INSTALLED
         settings = old.settings
@@ -125,8 +152,7 @@ async def respond(sa: IkeSa, message: Message, notify: Notify) -> Answer:
     old = sa.find_child(spi_out=spi)
     if old is None or (old.state is ChildState.DELETED):
         raise NegotiationFailed(f"no child SA {spi:08x}", notify=NotifyType.CHILD_SA_NOT_FOUND)
-    if old.state is ChildState.DELETING or sa.state is IkeState.REKEYING:
-        raise NegotiationFailed("the SA is being closed or rekeyed", notify=NotifyType.TEMPORARY_FAILURE)
+    _refuse_in_motion(sa, old)
     nonces = Nonces(create_child.required_nonce(message), sa.shared.random(NONCE_OCTETS))
     try:
         granted = await negotiation.grant(sa, message, nonces, old=old)
@@ -135,6 +161,11 @@ async def respond(sa: IkeSa, message: Message, notify: Notify) -> Answer:
             sa.report(events.Refused(sa.local, sa.remote, error))
         raise
     new = granted.child
+    try:
+        _refuse_in_motion(sa, old)  # granting may have taken its time
+    except PeerError:
+        sa.shared.esp_spis.discard(new.spi_in)
+        raise
     new.key_exchange = new.suite.key_exchange or old.key_exchange
     sa.add_child(new)
     new.install_inbound()
@@ -142,6 +173,14 @@ async def respond(sa: IkeSa, message: Message, notify: Notify) -> Answer:
     old.rekeyed_by_peer = RekeyByPeer(new, nonces.lowest)
     old.state = ChildState.REKEYED
     return Answer(create_child.with_nonce(granted.payloads, nonces.responder))
+
+
+def _refuse_in_motion(sa: IkeSa, old: ChildSa) -> None:
+    """Refuse for now what section 2.25 says (and a second rekeying before the first one is over)."""
+    if old.state not in (ChildState.INSTALLED, ChildState.REKEYING) or old.rekeyed_by_peer is not None:
+        raise NegotiationFailed("the child SA is being closed or rekeyed", notify=NotifyType.TEMPORARY_FAILURE)
+    if sa.state is IkeState.REKEYING:
+        raise NegotiationFailed("the IKE SA is being rekeyed", notify=NotifyType.TEMPORARY_FAILURE)
 
 
 def finish(sa: IkeSa, old: ChildSa) -> None:

@@ -73,8 +73,8 @@ async def _exchange(sa: IkeSa) -> tuple[IkeSa, Nonces]:
     current = sa.suite.key_exchange if sa.suite is not None else None
     method = sa.preferred_method or (current if current in methods else methods[0])
     assert method is not None
+    spi = sa.shared.new_ike_spi()
     for _ in range(MAX_ROUNDS):
-        spi = sa.shared.new_ike_spi()
         exchange = initiate_key_exchange(method)
         nonce = sa.shared.random(NONCE_OCTETS)
         proposals = with_numbers(sa.connection.ike_proposals, spi)
@@ -156,7 +156,7 @@ async def respond(sa: IkeSa, message: Message) -> Answer:
 
 def _children_in_motion(sa: IkeSa) -> bool:
     moving = {ChildState.REKEYING, ChildState.DELETING}
-    return any(child.state in moving for child in sa.children) or sa.driver.is_running("create-child")
+    return sa.makings > 0 or any(child.state in moving for child in sa.children)
 
 
 def _choose(sa: IkeSa, security: SecurityAssociation, key: KeyExchange) -> Selection:
