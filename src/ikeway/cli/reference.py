@@ -5,10 +5,13 @@ from __future__ import annotations
 import enum
 import inspect
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.models import ArgumentInfo, OptionInfo
 
 from ikeway.cli.errors import guarded
 
@@ -72,43 +75,58 @@ def commands_reference() -> str:
     """Every command with its help, arguments and options."""
     from ikeway.cli import build
 
-    root = typer.main.get_command(build())
-    return "\n".join(_command(root, ("ikeway",))).rstrip() + "\n"
+    return "\n".join(_commands(build(), ("ikeway",))).rstrip() + "\n"
 
 
-def _command(command: Any, words: tuple[str, ...]) -> Iterator[str]:  # noqa: ANN401 - typer does not export its types
-    inner = getattr(command, "commands", {})
-    if len(words) > 1:
-        yield f"### `{' '.join(words)}`\n"
-        yield f"{_plain(command.help or '')}\n"
-        rows = [row for parameter in command.params if (row := _parameter(parameter)) is not None]
+def _commands(group: typer.Typer, words: tuple[str, ...]) -> Iterator[str]:
+    for command in group.registered_commands:
+        callback = command.callback
+        if callback is None or command.hidden:
+            continue
+        name = command.name or callback.__name__.replace("_", "-")
+        yield f"### `{' '.join((*words, name))}`\n"
+        yield f"{_plain(command.help or callback.__doc__ or '')}\n"
+        rows = [f"| {name} | {_cell(meaning)} |" for name, meaning in _parameters(callback)]
         if rows:
-            yield "| argument or option | meaning |"
-            yield "|---|---|"
-            yield from rows
-            yield ""
-    for name, each in inner.items():
-        if not each.hidden:
-            yield from _command(each, (*words, name))
+            yield "\n".join(["| argument or option | meaning |", "|---|---|", *rows, ""])
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None and not inner.hidden:
+            yield from _commands(inner.typer_instance, (*words, str(inner.name)))
 
 
-def _parameter(parameter: Any) -> str | None:  # noqa: ANN401
-    meaning = (getattr(parameter, "help", None) or "").replace("|", "\\|")
-    if parameter.param_type_name == "argument":
-        name = parameter.name.upper()
-        return f"| `{name}`{'' if parameter.required else ' (may be left out)'} | {meaning} |"
-    if parameter.name in {"help", "install_completion", "show_completion"}:
-        return None
-    names = ", ".join(f"`{each}`" for each in (*parameter.opts, *parameter.secondary_opts))
-    value = "" if parameter.is_flag or parameter.count else f" {_value_name(parameter)}"
-    return f"| {names}{value} | {meaning} |"
+def _parameters(callback: Callable[..., object]) -> Iterator[tuple[str, str]]:
+    """Each parameter of a command as its user writes it, and its help."""
+    hints = typing.get_type_hints(callback, include_extras=True)
+    for name, parameter in inspect.signature(callback).parameters.items():
+        hint = hints[name]
+        declared = [*typing.get_args(hint)[1:], parameter.default]
+        for info in declared:
+            if isinstance(info, ArgumentInfo):
+                optional = parameter.default not in {inspect.Parameter.empty, info} or info.default not in {None, ...}
+                yield f"`{name.upper()}`{' (may be left out)' if optional else ''}", info.help or ""
+            elif isinstance(info, OptionInfo):
+                yield _option(name, hint, info), info.help or ""
 
 
-def _value_name(parameter: Any) -> str:  # noqa: ANN401
-    choices = getattr(parameter.type, "choices", None)
-    if choices:
-        return " or ".join(f"`{choice}`" for choice in choices)
-    return str(parameter.metavar or parameter.type.name).upper()
+def _option(name: str, hint: object, info: OptionInfo) -> str:
+    kind = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    kinds = {kind, *typing.get_args(kind)} - {type(None)}
+    own = f"--{name.replace('_', '-')}"
+    usual = (own, f"--no-{own[2:]}") if bool in kinds else (own,)
+    # Within Annotated, the first name stands where a default would.
+    first = (info.default,) if isinstance(info.default, str) and info.default.startswith("-") else ()
+    names = ", ".join(f"`{each}`" for each in (*first, *(info.param_decls or ())) or usual)
+    if bool in kinds or info.count:
+        return names
+    for each in kinds:
+        if isinstance(each, type) and issubclass(each, enum.Enum):
+            return f"{names} {' or '.join(f'`{member.value}`' for member in each)}"
+    words = {int: "NUMBER", float: "NUMBER", list[int]: "NUMBER", Path: "FILE"}
+    return f"{names} {info.metavar or next((words[each] for each in kinds if each in words), 'TEXT')}"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _plain(text: str) -> str:

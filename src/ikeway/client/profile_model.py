@@ -11,7 +11,7 @@ from ikeway.config import fields
 from ikeway.config.fields import FilePath, IdentityText, IpAddress, IpNetwork, Kind, Listed, PatternText, Section
 from ikeway.config.protocol import ChildSection, ClientEspSection, IkeSection
 from ikeway.config.secrets import Secret
-from ikeway.config.trust import ChecksSection
+from ikeway.config.trust import GatewayChecksSection
 
 
 def _parse_wish(value: object) -> str | IpAddress:
@@ -77,8 +77,8 @@ class GatewaySection(Section):
         ),
     )
     crls: Listed[FilePath] = Field(default=(), description="Files with certificate revocation lists (CRLs).")
-    checks: ChecksSection = Field(
-        default=ChecksSection(), description="How strictly the gateway's certificate is judged."
+    checks: GatewayChecksSection = Field(
+        default=GatewayChecksSection(), description="How strictly the gateway's certificate is judged."
     )
 
 

@@ -15,12 +15,6 @@ KeyBits = Annotated[int, between(1024, 16384), Kind("bits from 1024 to 16384")]
 class ChecksSection(Section):
     """How strictly certificates are judged."""
 
-    require_server_eku: bool = Field(
-        default=False,
-        description=(
-            "The gateway's certificate must be meant for servers: extended key usage serverAuth or IKE intermediate."
-        ),
-    )
     ignore_eku: bool = Field(default=False, description="Take a certificate whatever its extended key usage says.")
     require_crl: bool = Field(default=False, description="Every certificate needs a fresh CRL that does not list it.")
     allow_wildcards: bool = Field(
@@ -47,3 +41,14 @@ class ChecksSection(Section):
         if self.minimum_rsa_bits < 2048:
             found.append("minimum_rsa_bits: RSA keys under 2048 bits can be broken by those who have the means")
         return found
+
+
+class GatewayChecksSection(ChecksSection):
+    """How strictly the gateway's certificate is judged."""
+
+    require_server_eku: bool = Field(
+        default=False,
+        description=(
+            "The gateway's certificate must be meant for servers: extended key usage serverAuth or IKE intermediate."
+        ),
+    )
