@@ -27,6 +27,7 @@ GATEWAY_FILE = """
 [gateway]
 identity = "gw.test"
 users = "users.toml"
+listen = {listen}
 
 [network]
 {network}
@@ -83,7 +84,7 @@ def private(path: Path, text: str) -> Path:
 class Program:
     """One of them, with a /run of its own."""
 
-    def __init__(self, namespace: Namespace, folder: Path, role: str, path: Path, *options: str, files=None):
+    def __init__(self, namespace: Namespace, folder: Path, role: str, path: Path, *options, files=None, prefix=()):
         self.namespace, self.folder, self.role, self.name = namespace, folder, role, path.stem
         self.run_folder = folder / f"run-{role}"
         self.run_folder.mkdir(exist_ok=True)
@@ -91,7 +92,7 @@ class Program:
         self.files = {"/run": self.run_folder, **(files or {})}
         with self._output.open("wb") as output:
             self.process = namespace.popen(
-                [sys.executable, "-m", "ikeway", *COMMANDS[role], *options, str(path)],
+                [*prefix, sys.executable, "-m", "ikeway", *COMMANDS[role], *options, str(path)],
                 files=self.files,
                 environment={"HOME": str(folder), "TERM": "dumb"},
                 stdout=output,
@@ -137,19 +138,26 @@ class Live:
         return self._start(self.hosts.gateway, "gateway", self.write_gateway(**options))
 
     def write_gateway(
-        self, *, network="", subnets='["10.91.0.0/24", "fd91::/64"]', dpd="30s", ike="", esp="", users=("ann",)
+        self,
+        *,
+        network="",
+        subnets='["10.91.0.0/24", "fd91::/64"]',
+        dpd="30s",
+        ike="",
+        esp="",
+        users=("ann",),
+        listen='["0.0.0.0", "::"]',
     ):
         self.users(*users)
-        text = GATEWAY_FILE.format(network=network, subnets=subnets, dpd=dpd, ike=ike, esp=esp)
+        text = GATEWAY_FILE.format(listen=listen, network=network, subnets=subnets, dpd=dpd, ike=ike, esp=esp)
         return private(self.folder / "gateway.toml", text)
 
     def users(self, *names):
         private(self.folder / "users.toml", "\n".join(f'[users."{name}@test"]\npsk = "{SECRET}"' for name in names))
 
-    def client(self, *options, wait=True, files=None, **settings):
-        return self._start(
-            self.hosts.client, "client", self.write_profile(**settings), *options, wait=wait, files=files
-        )
+    def client(self, *options, wait=True, files=None, prefix=(), **settings):
+        path = self.write_profile(**settings)
+        return self._start(self.hosts.client, "client", path, *options, wait=wait, files=files, prefix=prefix)
 
     def write_profile(
         self,
@@ -169,8 +177,8 @@ class Live:
         )
         return private(self.folder / f"{name}.toml", text)
 
-    def _start(self, namespace, role, path, *options, wait=True, files=None):
-        program = Program(namespace, self.folder, role, path, *options, files=files)
+    def _start(self, namespace, role, path, *options, wait=True, files=None, prefix=()):
+        program = Program(namespace, self.folder, role, path, *options, files=files, prefix=prefix)
         self.programs.append(program)
         if wait:
             program.wait_for(READY[role])

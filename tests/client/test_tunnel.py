@@ -314,3 +314,48 @@ def test_reload_with_a_mistake_changes_nothing(stage):
     path.write_text(right)
     stage.ping(INNER)
     assert client.process.poll() is None
+
+
+def test_removed_interface_is_made_anew(stage):
+    stage.gateway()
+    client = stage.client()
+    stage.hosts.client.run(["ip", "link", "del", "ikeway0"])
+    wait_until(lambda: client.logins() == 2, "connected anew", logs=stage.logs)
+    wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
+
+
+def test_without_the_right_to_raw_sockets_esp_travels_in_udp(stage):
+    gateway = stage.gateway()
+    client = stage.client(prefix=["setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw"])
+    assert client.call("status")["sessions"][0]["children"][0]["encapsulation"] == "udp"
+    stage.ping(INNER)
+    assert gateway.call("status")["sessions"][0]["nat"] == "the peer"
+
+
+def test_other_address_of_the_gateway_is_used_when_a_network_fails(stage):
+    host = stage.hosts.client
+    gateway = stage.gateway(listen='["192.168.50.1", "fd50::1"]')
+    client = stage.client()
+    host.run(["sysctl", "-qw", "net.ipv6.conf.eth0.keep_addr_on_down=1"])
+    host.run(["ip", "addr", "del", f"{CLIENT}/24", "dev", "eth0"])
+    try:
+        wait_until(lambda: "fd50::2" in str(gateway.call("status")), "moved to IPv6", logs=stage.logs)
+        stage.ping(INNER)
+        assert client.logins() == 1
+    finally:
+        host.run(["ip", "addr", "add", f"{CLIENT}/24", "dev", "eth0"])
+        host.run(["ip", "route", "replace", "default", "via", GATEWAY])
+        host.run(["sysctl", "-qw", "net.ipv6.conf.eth0.keep_addr_on_down=0"])
+
+
+def test_clients_that_come_and_go_leave_nothing_at_the_gateway(stage):
+    gateway = stage.gateway()
+    files = []
+    for _ in range(3):
+        client = stage.client()
+        stage.ping(INNER, count=1)
+        assert client.end() == 0
+        wait_until(lambda: gateway.call("status")["sessions"] == [], "the session is gone")
+        files.append(descriptors(gateway))
+    wait_until(lambda: descriptors(gateway) == min(files, key=len), "no descriptor is left over")
+    assert gateway.call("status")["pools"][0]["used"] == 0

@@ -24,7 +24,8 @@ class Attachment:
         self._profile = profile
         self._runner = runner
         self._host = host
-        self._gateways: tuple[Address, ...] = ()
+        self._gateways: tuple[Address, ...] = ()  # those of its name
+        self._told: tuple[Address, ...] = ()  # those that it told of itself (MOBIKE)
 
     def local_address(self, remote: Address) -> str | None:
         """The outer address to reach `remote` from; None when there is no way. One that the profile names is kept as
@@ -46,6 +47,7 @@ class Attachment:
         wanted = tunnel_configuration(
             self._profile.host, self._agreed(link), self._runner.interface, self._host.outer_mtu(link.sa.remote)
         )
+        self._told = tuple(link.sa.remote._replace(host=host) for host in link.sa.peer_addresses)
         wanted = self._with_gateways(wanted)
         if wanted == self.configuration:
             return None
@@ -61,7 +63,7 @@ class Attachment:
         return self._host.watch()
 
     async def close(self) -> None:
-        """Undo everything."""
+        """Undo everything. Can be used again afterwards."""
         await self._host.close()
         self.configuration = None
 
@@ -75,7 +77,8 @@ class Attachment:
         self.configuration = wanted
 
     def _with_gateways(self, wanted: TunnelConfiguration) -> TunnelConfiguration:
-        others = tuple(each for each in self._gateways if each.host != wanted.gateway.host)
+        known = dict.fromkeys((*self._gateways, *self._told))
+        others = tuple(each for each in known if each.host != wanted.gateway.host)
         return dataclasses.replace(wanted, other_gateways=others)
 
     @staticmethod

@@ -149,6 +149,8 @@ class Client:
                 log.warning("Cleaned up after a client or gateway that was killed: %s", "; ".join(each.undone))
             self._attachment = Attachment(self.profile, self.runner, open_host_network())
             await self.runner.start()
+            if not self.runner.carries_esp_protocol:
+                self._connection = dataclasses.replace(self._connection, force_udp_encapsulation=True)
             self._set_up_driver()
             await self._connect()
             await self._follow()
@@ -158,7 +160,10 @@ class Client:
         except BaseException:
             await self.close()
             raise
-        self._tasks += [asyncio.create_task(work) for work in (self._keep(), self._watch(), self._adapt())]
+        for work in (self._keep(), self._watch(), self._adapt()):
+            task = asyncio.create_task(work)
+            task.add_done_callback(self._on_task_done)
+            self._tasks.append(task)
 
     async def wait(self) -> None:
         """Wait until the client has ended. Raises why, when that was not our wish."""
@@ -323,8 +328,7 @@ class Client:
         while True:
             try:
                 if self._dataplane_died:
-                    await self.runner.restart_dataplane()
-                    self._dataplane_died = False
+                    await self._restart_dataplane()
                 await self._connect()
             except ConfigError:
                 raise
@@ -343,6 +347,12 @@ class Client:
                     await self._wake.wait()
             pause = min(pause * 2, max(self.profile.session.retry_limit, _FIRST_PAUSE))
 
+    async def _restart_dataplane(self) -> None:
+        assert self._attachment is not None
+        if await self.runner.restart_dataplane():
+            await self._attachment.close()  # what was done to the old interface is gone with it
+        self._dataplane_died = False
+
     async def _watch(self) -> None:
         """Follow changes of the network."""
         assert self._attachment is not None
@@ -360,7 +370,10 @@ class Client:
         assert self._attachment is not None
         sa = link.sa
         local = self._attachment.local_address(sa.remote)
-        if local is None:
+        if local is None and sa.mobike and (path := self._other_path(sa)) is not None:
+            self._report("network", f"no way to {sa.remote.host} any more; the gateway is also at {path.remote.host}")
+            self.runner.driver.command(lambda now: sa.move(path.local, path.remote, now))
+        elif local is None:
             await self._wait_for_network(link)
         elif local != sa.local.host:
             self._report("network", f"this host's address is {local} now, it was {sa.local.host}")
@@ -372,6 +385,16 @@ class Client:
         elif ChangeKind.RESUMED in change.kinds:
             self._report("resumed", f"back after {change.slept:.0f} s of sleep: asking whether the gateway is there")
             self.runner.driver.command(sa.check_liveness)
+
+    def _other_path(self, sa: IkeSa) -> reach.Path | None:
+        """A way to one of the gateway's other addresses, which it told of itself (RFC 4555 section 3.6)."""
+        assert self._attachment is not None
+        for host in sa.peer_addresses:
+            remote = sa.remote._replace(host=host)
+            local = self._attachment.local_address(remote)
+            if local is not None:
+                return reach.Path(sa.local._replace(host=local), remote)
+        return None
 
     async def _wait_for_network(self, link: Link) -> None:
         """There is no way to the gateway's address. A short gap is ridden out; then its other addresses are tried."""
@@ -406,6 +429,14 @@ class Client:
             self._report("up", f"{self.interface} carries {shown} (MTU {changed.mtu})")
 
     # -- the end
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        """A client without one of its tasks only seems to work."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.error("The client failed; this is a defect of Ikeway", exc_info=error)
+        self.error = self._failure = HostError(f"the client failed: {type(error).__name__}: {error}")
+        self._begin_to_close()
 
     def _begin_to_close(self) -> asyncio.Task[None]:
         if self._closing is None:

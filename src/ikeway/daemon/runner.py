@@ -99,6 +99,11 @@ class Runner:
         return self._driver is not None
 
     @property
+    def carries_esp_protocol(self) -> bool:
+        """True when ESP can travel without UDP; False before `start`, and where this process may not have it."""
+        return bool(self._esp)
+
+    @property
     def interface(self) -> str:
         """The name that the TUN device got."""
         assert self._tun is not None, "not started"
@@ -116,7 +121,7 @@ class Runner:
             raise
         self._engine = Engine(
             EngineSettings(
-                responder=self.settings.responder,
+                responder=self.responder(self.settings.responder),
                 epoch=clock.epoch(),
                 local_nat_port=self.sockets.nat_sockets[0].port,
             )
@@ -127,12 +132,27 @@ class Runner:
         self.sockets.on_datagram = self._driver.receive
         self.sockets.start(nat_too=False)
 
-    async def restart_dataplane(self) -> None:
-        """Start a new worker in place of one that died. Its SAs must have been closed. Raises HostError."""
-        old, self._dataplane = self.dataplane, None
-        await old.stop()
+    async def restart_dataplane(self) -> bool:
+        """Start a new worker in place of one that died. Its SAs must have been closed. Raises HostError.
+
+        True when the TUN device had to be made anew, as somebody has removed it: without addresses and routes then.
+        """
+        assert self._tun is not None
+        if self._dataplane is not None:
+            await self._dataplane.stop()
+        missing = self._tun.name not in {name for _, name in socket.if_nameindex()}
+        if missing:
+            self._tun.close()
+            self._tun = open_tun(self.settings.interface)
         self._dataplane = self.driver.dataplane = await self._new_dataplane()
         self.sockets.start(nat_too=False)
+        return missing
+
+    def responder(self, wanted: ResponderSettings | None) -> ResponderSettings | None:
+        """What `wanted` comes to here: where ESP cannot travel as such, it has to go in UDP."""
+        if wanted is None or self.carries_esp_protocol:
+            return wanted
+        return dataclasses.replace(wanted, force_udp_encapsulation=True)
 
     async def set_mtu(self, mtu: int) -> None:
         """The TUN device has another MTU now."""

@@ -38,6 +38,7 @@ from ikeway.host import GatewayConfiguration, HostNetwork, check_rights, open_ho
 from ikeway.host.mtu import tunnel_mtu
 from ikeway.ike import events as ike
 from ikeway.ike.questions import AssignAddresses, SelectConnection
+from ikeway.ike.settings import Connection
 from ikeway.wire.registry import EncryptionAlgorithm, IntegrityAlgorithm
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ class Gateway:
         old, self.config = self.config, fresh
         self._answers.reload(fresh)
         if self._restarting is None:  # else it is taken up when the data plane runs again
-            self._runner.engine.reconfigure(fresh.responder)
+            self._runner.engine.reconfigure(self._runner.responder(fresh.responder))
         await self._configure_host()
         said = [f"`{name}` has changed, and takes effect with a restart" for name in _fixed_changes(old, fresh)]
         for sa in self.established():
@@ -230,13 +231,24 @@ class Gateway:
         driver = self._runner.driver
         driver.listen(self._on_event)
         driver.on_refused_sa = self._on_refused_sa
-        driver.answer_with(SelectConnection, self._answers.select)
+        driver.answer_with(SelectConnection, self._select)
         driver.answer_with(SecretQuestion, self._answers.secret)
         driver.answer_with(PskQuestion, self._answers.psk)
         driver.answer_with(AssignAddresses, self._answers.assign)
         self._runner.on_dataplane_died = self._on_dataplane_died
         for observe in self._observers:
             observe(self._runner)
+
+    async def _select(self, question: SelectConnection) -> Connection:
+        return dataclasses.replace(await self._answers.select(question), additional_addresses=self._addresses())
+
+    def _addresses(self) -> tuple[str, ...]:
+        """Where else clients may go on when a network fails (MOBIKE): the addresses that are listened on by name, else
+        the public ones. A gateway's internal addresses are nobody's business."""
+        assert self._host is not None
+        named = {address for address in self.config.listen if not address.is_unspecified}
+        own = self._host.local_addresses()
+        return tuple(str(each) for each in own if (each in named if named else each.is_global))
 
     async def _configure_host(self) -> None:
         assert self._host is not None
@@ -255,6 +267,12 @@ class Gateway:
         )
         await self._runner.set_mtu(mtu)
         self._mtu_now = mtu
+
+    async def _configure_host_anew(self) -> None:
+        """The interface was removed under us, and what was done to it is gone."""
+        assert self._host is not None
+        await self._host.close()
+        await self._configure_host()
 
     def _mtu(self) -> int:
         """One interface serves all clients, whatever they negotiate and wherever they are."""
@@ -308,13 +326,14 @@ class Gateway:
             for pause in _PAUSES:
                 await asyncio.sleep(pause)
                 try:
-                    await self._runner.restart_dataplane()
+                    if await self._runner.restart_dataplane():
+                        await self._configure_host_anew()
                 except HostError as error:
                     log.error("The data plane cannot be started again: %s", error)
                     self._error = error
                 else:
                     self._error = None
-                    self._runner.engine.reconfigure(self.config.responder)
+                    self._runner.engine.reconfigure(self._runner.responder(self.config.responder))
                     log.warning("The data plane runs again")
                     return
             self._closing = asyncio.create_task(self._close())
