@@ -146,7 +146,8 @@ class MsChapV2Peer(EapPeerMethod):
 
     type: ClassVar[MethodType] = _TYPE
     name: ClassVar[str] = "EAP-MSCHAPv2"
-    mutual: ClassVar[bool] = True
+    # It proves the server too, but lets an impostor guess the password offline, which RFC 5998 section 3 rules out.
+    mutual: ClassVar[bool] = False
 
     def __init__(self, user_name: bytes, password: str | None = None, *, random: Random = os.urandom) -> None:
         self._user_name = user_name
