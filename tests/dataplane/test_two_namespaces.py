@@ -273,3 +273,14 @@ async def test_a_killed_worker_carries_nothing_and_leaves_nothing() -> None:
         assert left.events == [DataPlaneDied("it was killed by SIGKILL")]
         await left.plane.stop()
         assert left.tun not in ip("link", "show", namespace=left.namespace)
+
+
+async def test_a_removed_device_ends_the_worker_with_a_word() -> None:
+    async with two_sides() as (left, _):
+        ip("link", "del", left.tun, namespace=left.namespace)
+        async with asyncio.timeout(3):
+            while not left.events:
+                await asyncio.sleep(0.01)
+        (died,) = left.events
+        assert isinstance(died, DataPlaneDied)
+        assert "the TUN device was removed" in died.reason

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -356,3 +357,27 @@ async def test_interrupts_of_the_terminal_do_not_end_it() -> None:
         os.kill(r.plane.pid, signal.SIGHUP)
         await asyncio.sleep(0.05)
         assert await r.plane.counters()
+
+
+async def test_merged_datagrams_are_asked_for_while_the_worker_lives_only() -> None:
+    async with rig() as r:
+        sock = r.plane._udp[0]
+        assert sock.getsockopt(socket.IPPROTO_UDP, 104) == 1
+        assert r.plane.pid
+        os.kill(r.plane.pid, signal.SIGKILL)
+        await r.until(lambda: bool(r.events))
+        assert sock.getsockopt(socket.IPPROTO_UDP, 104) == 0
+
+
+async def test_two_peers_may_choose_the_same_spi() -> None:
+    async with rig() as r:
+        with peer_socket() as other:
+            there = Address(*other.getsockname())
+            mine = await r.outbound(0x3001, child_id=1, remote_selectors=(network("10.78.1.0/24"),))
+            await r.outbound(0x3001, child_id=2, remote=there, remote_selectors=(network("10.78.2.0/24"),))
+            await r.plane.remove_outbound(0x3001, there)
+            await r.send(inner(destination="10.78.2.1"))
+            await r.send(inner(destination="10.78.1.1"))
+            assert opened(mine, await r.at_peer())
+            assert await r.dropped(0, False, "no-policy") == 1
+

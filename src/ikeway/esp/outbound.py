@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from functools import lru_cache
 from itertools import islice, starmap
 
 import numpy as np
@@ -25,6 +26,11 @@ _IV_MASK = (1 << 64) - 1
 PADDING = bytes(range(1, 256))
 
 
+@lru_cache(maxsize=1024)
+def _trailer(padding: int, next_header: int) -> bytes:
+    return PADDING[:padding] + bytes((padding, next_header))
+
+
 class OutboundSa:
     """Sequence number, cipher and limits of one direction that we send in.
 
@@ -41,7 +47,6 @@ class OutboundSa:
         "_last_sequence",
         "_soft_octets",
         "_soft_sequence",
-        "_trailers",
         "parameters",
         "sequence",
         "usage",
@@ -69,12 +74,6 @@ class OutboundSa:
         self._soft_sequence = min(last - MARGIN, limits.soft_packets or last)
         self._last_octets = limits.hard_bytes or 1 << 128
         self._soft_octets = limits.soft_bytes or 1 << 128
-        # By next header and padding length.
-        self._trailers = {
-            (next_header, length): PADDING[:length] + bytes((length, next_header))
-            for next_header in (4, 41)
-            for length in range(self._align)
-        }
 
     @property
     def soft_due(self) -> bool:
@@ -104,9 +103,7 @@ class OutboundSa:
 
     def trailer(self, payload: int, next_header: int) -> bytes:
         """Padding, its length, and the next header for a payload of this length."""
-        length = -(payload + 2) % self._align
-        known = self._trailers.get((next_header, length))
-        return known if known is not None else PADDING[:length] + bytes((length, next_header))
+        return _trailer(-(payload + 2) % self._align, next_header)
 
     def seal(self, payload: Octets, next_header: int) -> bytes | Drop:
         """One ESP packet."""

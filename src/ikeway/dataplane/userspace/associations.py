@@ -62,6 +62,8 @@ class Associations:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self.inbound: dict[int, Receiving] = {}
+        self._outbound: dict[int, list[Sending]] = {}  # by SPI: several peers may have chosen the same
+        self._connections: dict[int, list[Receiving | Sending]] = {}
         self._children: dict[int, list[Sending]] = {}  # the newest last
         self._hosts: dict[bytes, list[int]] = {}  # child ids, the newest first
         self._ranges: list[_Range] = []
@@ -73,52 +75,64 @@ class Associations:
     def add_inbound(self, parameters: EspSa) -> None:
         """Accept ESP on an SPI. Adding one that is there replaces it."""
         parameters = replace(parameters, remote=canonical(parameters.remote), local=canonical(parameters.local))
-        self.inbound[parameters.spi] = Receiving(parameters)
+        receiving = Receiving(parameters)
+        self.remove_inbound(parameters.spi)
+        self.inbound[parameters.spi] = receiving
+        self._connections.setdefault(parameters.connection_id, []).append(receiving)
 
     def add_outbound(self, parameters: EspSa) -> None:
         """Send on an SA, before the older ones of its child."""
         parameters = replace(parameters, remote=canonical(parameters.remote), local=canonical(parameters.local))
         path = self._paths.find(parameters.local, parameters.remote, parameters.encapsulation)
         sending = Sending(parameters, path)
+        self._outbound.setdefault(parameters.spi, []).append(sending)
+        self._connections.setdefault(parameters.connection_id, []).append(sending)
         self._children.setdefault(parameters.child_id, []).append(sending)
         self._index(parameters.child_id)
 
     def remove_inbound(self, spi: int) -> None:
         """Stop accepting; the SPI may be unknown."""
-        self.inbound.pop(spi, None)
+        receiving = self.inbound.pop(spi, None)
+        if receiving is not None:
+            self._disconnect(receiving)
 
     def remove_outbound(self, spi: int, remote: Address) -> None:
         """Stop sending; the SA may be unknown. The child's next newest SA takes over."""
         remote = canonical(remote)
-        found = [s for s in self.outbound() if s.sa.parameters.spi == spi]
+        found = self._outbound.get(spi, [])
         exact = [s for s in found if s.sa.parameters.remote == remote]
         # The port may have changed since the daemon looked (NAT); the host with the SPI is still clear.
         for sending in exact or [s for s in found if s.sa.parameters.remote.host == remote.host]:
+            found.remove(sending)
+            self._disconnect(sending)
             child_id = sending.sa.parameters.child_id
             self._children[child_id].remove(sending)
             self._index(child_id)
+        if not found:
+            self._outbound.pop(spi, None)
+
+    def _disconnect(self, user: Receiving | Sending) -> None:
+        connection_id = user.sa.parameters.connection_id
+        users = self._connections[connection_id]
+        users.remove(user)
+        if not users:
+            del self._connections[connection_id]
 
     def move(self, connection_id: int, local: Address, remote: Address, udp: bool) -> None:
         """Give a connection's SAs new outer addresses. Raises `HostError` when no socket serves them."""
         local, remote = canonical(local), canonical(remote)
         encapsulation = Encapsulation.UDP if udp else Encapsulation.ESP
         path = self._paths.find(local, remote, encapsulation)
-        for sending in self.outbound():
-            if sending.sa.parameters.connection_id == connection_id:
-                sending.sa.parameters = replace(
-                    sending.sa.parameters, local=local, remote=remote, encapsulation=encapsulation
-                )
-                sending.path = path
-        for receiving in self.inbound.values():
-            if receiving.sa.parameters.connection_id == connection_id:
-                receiving.sa.parameters = replace(
-                    receiving.sa.parameters, local=local, remote=remote, encapsulation=encapsulation
-                )
-                receiving.told_remote = tuple(remote)
+        for user in self._connections.get(connection_id, ()):
+            user.sa.parameters = replace(user.sa.parameters, local=local, remote=remote, encapsulation=encapsulation)
+            if isinstance(user, Sending):
+                user.path = path
+            else:
+                user.told_remote = tuple(remote)
 
     def outbound(self) -> Iterator[Sending]:
         """Every outbound SA."""
-        return (sending for sendings in self._children.values() for sending in sendings)
+        return (sending for sendings in self._outbound.values() for sending in sendings)
 
     def usages(self) -> Iterator[tuple[int, bool, Usage]]:
         """The counters of every SA by SPI and inbound; those of no SA under SPI 0."""

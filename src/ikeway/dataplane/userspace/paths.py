@@ -7,6 +7,7 @@ import select
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from ikeway.address import Address
 from ikeway.dataplane.userspace.sockets import (
@@ -49,7 +50,16 @@ class OuterSocket:
 class Path:
     """One pair of outer addresses. `mtu` is 0 until the path has said that it is smaller than the link."""
 
-    __slots__ = ("_ancillary", "_destination", "_merge_from", "_mtu", "_mtu_until", "_outer", "headers")
+    __slots__ = (
+        "__weakref__",
+        "_ancillary",
+        "_destination",
+        "_merge_from",
+        "_mtu",
+        "_mtu_until",
+        "_outer",
+        "headers",
+    )
 
     def __init__(self, outer: OuterSocket, local: Address, remote: Address) -> None:
         self._outer = outer
@@ -153,11 +163,11 @@ class Path:
 
 
 class Paths:
-    """Every path in use, so that all SAs to one peer know the same path MTU."""
+    """Every path that an SA holds, so that all SAs to one peer know the same path MTU."""
 
     def __init__(self, sockets: Sequence[OuterSocket]) -> None:
         self._sockets = tuple(sockets)
-        self._paths: dict[tuple[Address, Address, Encapsulation], Path] = {}
+        self._paths: WeakValueDictionary[tuple[Address, Address, Encapsulation], Path] = WeakValueDictionary()
 
     def find(self, local: Address, remote: Address, encapsulation: Encapsulation) -> Path:
         """The path between two addresses. Raises `HostError` when none of the sockets serves it."""
@@ -172,10 +182,6 @@ class Paths:
         for path in self._paths.values():
             if path.host == host:
                 path.learn_mtu(mtu, now)
-
-    def forget_unused(self, used: set[int]) -> None:
-        """Drop paths whose `id` no SA holds."""
-        self._paths = {key: path for key, path in self._paths.items() if id(path) in used}
 
     def _socket_for(self, local: Address, remote: Address, encapsulation: Encapsulation) -> OuterSocket:
         raw = encapsulation is Encapsulation.ESP

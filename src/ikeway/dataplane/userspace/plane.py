@@ -35,7 +35,7 @@ from ikeway.dataplane.userspace.messages import (
     decode,
     encode,
 )
-from ikeway.dataplane.userspace.sockets import NON_ESP_MARKER, is_unspecified, send_datagram
+from ikeway.dataplane.userspace.sockets import NON_ESP_MARKER, accept_merged, is_unspecified, send_datagram
 from ikeway.errors import HostError, Side
 from ikeway.esp.parameters import EspSa
 from ikeway.host.tun import TunDevice
@@ -276,6 +276,8 @@ class UserspaceDataPlane:
             loop.remove_reader(control.fileno())
             loop.remove_writer(control.fileno())
             control.close()
+            for sock in self._udp:  # the worker wanted several datagrams at once; nobody else does
+                accept_merged(sock, False)
         self._waiting.clear()
         for answer in self._answers.values():
             if not answer.done():

@@ -6,6 +6,7 @@ them. Link-local IPv6 peers are not supported, as an `Address` has no scope.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -99,13 +100,10 @@ def _prepare(sock: socket.socket, family: int, mark: int) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
 
 
-def accept_merged(sock: socket.socket) -> bool:
-    """Let the kernel hand over several datagrams of one sender at once (UDP_GRO). False: it cannot."""
-    try:
-        sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
-    except OSError:
-        return False
-    return True
+def accept_merged(sock: socket.socket, accept: bool = True) -> None:
+    """Let the kernel hand over several datagrams of one sender at once (UDP_GRO), where it can; or no longer."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, accept)
 
 
 class Received(NamedTuple):

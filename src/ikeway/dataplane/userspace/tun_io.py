@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ikeway.dataplane.userspace.merging import Merged
 from ikeway.dataplane.userspace.segments import VNET_HEADER, TunPacket, taken
+from ikeway.errors import HostError
 from ikeway.esp.drops import Drop
 from ikeway.esp.inner import Octets
 from ikeway.esp.usage import Usage
@@ -36,13 +37,15 @@ class TunIo:
         return self._fd
 
     def read(self) -> list[TunPacket]:
-        """Up to a batch of packets, valid until the next read."""
+        """Up to a batch of packets, valid until the next read. Raises `HostError` when the device is gone."""
         packets = []
         for buffer in self._buffers:
             try:
                 length = os.readv(self._fd, [buffer])
             except BlockingIOError:
                 break
+            except OSError as error:
+                raise HostError("the TUN device was removed", remedy="connect again") from error
             if not length:
                 break
             packet = taken(buffer[:length]) if self.vnet_header else TunPacket(buffer[:length])
