@@ -32,7 +32,9 @@ MODELS = {Subject.PROFILE: ProfileFile, Subject.GATEWAY: GatewayFile, Subject.US
 def filled(text: str, subject: Subject) -> str:
     pattern = rf"(<!-- reference: {subject} -->\n).*?(<!-- end -->)"
     assert re.search(pattern, text, re.DOTALL), f"no place for the reference of {subject}"
-    return re.sub(pattern, lambda found: f"{found[1]}\n{reference_of(subject)}\n{found[2]}", text, count=1, flags=re.DOTALL)
+    return re.sub(
+        pattern, lambda found: f"{found[1]}\n{reference_of(subject)}\n{found[2]}", text, count=1, flags=re.DOTALL
+    )
 
 
 @pytest.mark.parametrize("name", PLACES)
@@ -62,7 +64,9 @@ def keys(model: type[Section]) -> set[str]:
 def test_every_key_has_a_meaning(subject: Subject) -> None:
     text = reference_of(subject)
     for name in keys(MODELS[subject]):
-        assert re.search(rf"^\| `{name}` \| [^|]+ \|(?:\\\||[^|])+\| [^|]{{10,}} \|$|`\[[a-zA-Z.]*\b{name}\b", text, re.MULTILINE), name
+        assert re.search(
+            rf"^\| `{name}` \| [^|]+ \|(?:\\\||[^|])+\| [^|]{{10,}} \|$|`\[[a-zA-Z.]*\b{name}\b", text, re.MULTILINE
+        ), name
 
 
 def examples() -> list[tuple[str, int, str]]:

@@ -98,18 +98,22 @@ def _read(source: str) -> bytes:
 
     if source == "-":
         return sys.stdin.buffer.read(MAX_OCTETS)
-    path = Path(source)
-    try:
-        if len(source) < 4096 and path.is_file():
-            with path.open("rb") as file:
+    if _is_file(source):
+        try:
+            with Path(source).open("rb") as file:
                 return file.read(MAX_OCTETS)
-    except OSError as error:
-        raise ConfigError(
-            f"{source} cannot be read: {error.strerror}", remedy="check its name and permissions"
-        ) from None
+        except OSError as error:
+            raise ConfigError(f"{source} cannot be read: {error.strerror}", remedy="check its permissions") from None
     if re.fullmatch(r"[0-9A-Fa-f\s:]+", source):
         return source.encode()
     raise ConfigError(f"{source!r} is no file and not hexadecimal", remedy="name a file, or give the octets")
+
+
+def _is_file(source: str) -> bool:
+    try:
+        return Path(source).is_file()
+    except (OSError, ValueError):  # longer than a name may be, so octets
+        return False
 
 
 def _from_text(octets: bytes) -> bytes:
