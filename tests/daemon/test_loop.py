@@ -1,4 +1,5 @@
 import asyncio
+import gc
 from dataclasses import dataclass
 
 import pytest
@@ -255,3 +256,29 @@ async def test_stop_ends_everything_at_once(stage):
     await asyncio.sleep(0.01)
     await asyncio.wait_for(driver.stop(), 1)
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def test_asynchronous_generators_of_the_engine_are_not_the_event_loops(stage):
+    engine, driver, _, _ = stage
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+
+    async def method():
+        yield await never()
+
+    class never:
+        def __await__(self):
+            yield "a question"
+
+    def begin(octets):
+        generator = method()
+        asking = generator.__anext__()
+        assert asking.send(None) == "a question"
+        return [], []  # the log-in is given up: the generator is dropped while it waits
+
+    engine.script = begin
+    driver.receive(b"", HERE, THERE)
+    gc.collect()
+    await asyncio.sleep(0.01)
+    gc.collect()
+    assert complaints == []

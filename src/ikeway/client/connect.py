@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from ikeway.client.client import Client, Progress, Tell
 from ikeway.client.profile import Profile, load_profile
 from ikeway.config.secrets import Prompt
+from ikeway.daemon.threads import in_thread
 
 __all__ = ["Client", "Progress", "connect"]
 
@@ -34,7 +34,7 @@ async def connect(
     the gateway does (`AuthenticationFailed`, `NegotiationFailed`, `PeerUnreachable`).
     """
     if not isinstance(profile, Profile):
-        profile = await asyncio.to_thread(functools.partial(load_profile, profile, prompt))
+        profile = await in_thread(functools.partial(load_profile, profile, prompt))
     client = Client(profile, prompt=prompt, tell=tell)
     await client.start()
     try:

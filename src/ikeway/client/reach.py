@@ -13,10 +13,12 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ikeway.address import Address
 from ikeway.daemon.loop import Driver
+from ikeway.daemon.threads import in_thread
 from ikeway.errors import Closed, HostError, PeerUnreachable, Side
 from ikeway.ike import events as ike
 from ikeway.ike.settings import Connection
@@ -67,10 +69,9 @@ class Outcome:
 
 async def resolve(remote: Address) -> list[Address]:
     """Every address of a host name, in the order of preference (RFC 6724). Raises PeerUnreachable."""
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(_RESOLVE_SECONDS):
-            found = await loop.getaddrinfo(remote.host, remote.port, type=socket.SOCK_DGRAM)
+            found = await in_thread(partial(socket.getaddrinfo, remote.host, remote.port, type=socket.SOCK_DGRAM))
     except TimeoutError:
         reason = f"no name server answered within {_RESOLVE_SECONDS:.0f} s"
     except socket.gaierror as error:

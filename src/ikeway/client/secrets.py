@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from ikeway.client.profile import Profile
 from ikeway.config.secrets import Prompt, SecretSource, shared_secret
+from ikeway.daemon.threads import in_thread
 from ikeway.eap.questions import PasswordQuestion
 from ikeway.errors import AuthenticationFailed, ConfigError
 
@@ -56,9 +58,9 @@ class ClientSecrets:
     async def _fetch(self, what: str, source: SecretSource | None, words: str) -> str:
         async with self._asking:
             if source is not None:
-                return await asyncio.to_thread(source.read, what)
+                return await in_thread(partial(source.read, what))
             if what not in self._typed:
-                self._typed[what] = await asyncio.to_thread(self._ask, what, words)
+                self._typed[what] = await in_thread(partial(self._ask, what, words))
             return self._typed[what]
 
     def _ask(self, what: str, words: str) -> str:
@@ -73,9 +75,19 @@ class ClientSecrets:
 
 
 def terminal_prompt() -> Callable[[str], str] | None:
-    """Asks at the terminal without echo; None when there is no terminal."""
+    """Asks at the terminal without echo; None when there is no terminal.
+
+    Who presses Ctrl-C instead of answering gets the terminal back as it was.
+    """
+    import atexit
     import getpass
     import sys
+    import termios
+
+    if not sys.stdin.isatty():
+        return None
+    before = termios.tcgetattr(sys.stdin)
+    atexit.register(lambda: termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before))
 
     def ask(words: str) -> str:
         try:
@@ -83,4 +95,4 @@ def terminal_prompt() -> Callable[[str], str] | None:
         except EOFError:
             raise ConfigError("the password was asked for and not given", remedy="type it") from None
 
-    return ask if sys.stdin.isatty() else None
+    return ask

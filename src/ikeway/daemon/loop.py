@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -171,7 +172,7 @@ class Driver:
         Errors that the action raises are the caller's.
         """
         try:
-            return action(self.now())
+            return self._enter_engine(action)
         finally:
             self._collect()
 
@@ -181,10 +182,20 @@ class Driver:
     def _into_engine(self, action: Callable[[float], None]) -> None:
         """What comes from outside must never stop the loop, whatever it does to the engine."""
         try:
-            action(self.now())
+            self._enter_engine(action)
         except Exception:
             log.exception("The engine failed; this is a defect of Ikeway")
         self._collect()
+
+    def _enter_engine(self, action: Callable[[float], Result]) -> Result:
+        """The engine has asynchronous generators of its own (EAP methods), which are none of the event loop's: it must
+        not try to close them in its own way when a log-in is given up."""
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, None)
+        try:
+            return action(self.now())
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
 
     # -- what comes out of the engine
 

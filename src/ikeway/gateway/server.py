@@ -28,6 +28,7 @@ from ikeway.daemon.privileges import CAP_NET_ADMIN, CAP_NET_RAW, keep_only
 from ikeway.daemon.runner import Runner, RunnerSettings
 from ikeway.daemon.sockets import Listen
 from ikeway.daemon.status import PoolStatus, SessionStatus, Status, session_status
+from ikeway.daemon.threads import in_thread
 from ikeway.eap.questions import SecretQuestion
 from ikeway.errors import HostError
 from ikeway.esp.parameters import EspTransforms
@@ -212,7 +213,7 @@ class Gateway:
         """Read the configuration anew and go on with it. Returns what needs a restart to take effect, and who was
         disconnected, as lines for people. Raises `ConfigErrors`, and changes nothing then."""
         load = functools.partial(load_gateway_config, self.config.path, self._prompt)
-        fresh = await asyncio.to_thread(load)
+        fresh = await in_thread(load)
         old, self.config = self.config, fresh
         self._answers.reload(fresh)
         if self._restarting is None:  # else it is taken up when the data plane runs again
