@@ -1,9 +1,12 @@
 """The client and the gateway as they are run, with each other, in two namespaces."""
 
 import os
+import pty
 import re
 import signal
 import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 
@@ -359,3 +362,26 @@ def test_clients_that_come_and_go_leave_nothing_at_the_gateway(stage):
         files.append(descriptors(gateway))
     wait_until(lambda: descriptors(gateway) == min(files, key=len), "no descriptor is left over")
     assert gateway.call("status")["pools"][0]["used"] == 0
+
+
+def test_interrupted_at_the_prompt(stage):
+    stage.gateway()
+    profile = stage.write_profile()
+    profile.write_text(re.sub(r'psk = ".*"', "", profile.read_text()))
+    ours, theirs = pty.openpty()
+    client = stage.hosts.client.popen(
+        [sys.executable, "-m", "ikeway", "up", str(profile)],
+        environment={"HOME": str(stage.folder), "IKEWAY_RUNTIME_DIR": str(stage.folder)},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    said = b""
+    while b"Pre-shared key for" not in said:
+        said += os.read(ours, 4096)
+    wait_until(lambda: not termios.tcgetattr(theirs)[3] & termios.ECHO, "the terminal does not echo")
+    client.send_signal(signal.SIGINT)
+    assert client.wait(5) == 130
+    assert termios.tcgetattr(theirs)[3] & termios.ECHO
+    os.close(ours)
+    os.close(theirs)
