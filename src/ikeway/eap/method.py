@@ -51,6 +51,8 @@ class EapAuthenticatorMethod(ABC):
     msk: bytes | None = None
     # Who was authenticated, when the method says it better than EAP-Identity did.
     identity: bytes | None = None
+    # What speaks against the peer while its answer is awaited: why the log-in failed, should it leave without one.
+    doubt: IkewayError | None = None
 
     @abstractmethod
     def run(self, identity: bytes, ask: Ask) -> Conversation:

@@ -291,10 +291,12 @@ class MsChapV2Authenticator(EapAuthenticatorMethod):
                 break
             identifier, challenge = identifier + 1, self._random(_CHALLENGE_OCTETS)
             text = f"E={ERROR_AUTHENTICATION} R={int(left > 0)} C={challenge.hex().upper()} V=3 M=Authentication failed"
+            self.doubt = _wrong_password(trial.response.name)
             octets = yield encode_packet(FAILURE, identifier, text.encode())
             if left == 0 or octets[:1] == bytes((FAILURE,)):
-                raise _wrong_password(trial.response.name)
+                raise self.doubt
             trial = await self._judge(octets, challenge, ask)
+        self.doubt = None
         response, user = trial.response, bare_user_name(trial.response.name)
         proof = authenticator_response(trial.secret, response.proof, response.peer_challenge, challenge, user)
         octets = yield encode_packet(SUCCESS, identifier, b"S=" + proof.hex().upper().encode() + b" M=Welcome")

@@ -17,7 +17,7 @@ from ikeway.eap.method import (
     PeerMethodFactory,
 )
 from ikeway.eap.packet import EapCode, EapPacket, EapType, MethodType
-from ikeway.errors import IkewayError, Side
+from ikeway.errors import ConfigError, IkewayError, Side
 from ikeway.questions import Ask
 
 MAX_ROUNDS = 60
@@ -81,6 +81,22 @@ class EapPeer:
     def mutual(self) -> bool:
         """True when the method also proved the server to us."""
         return self.succeeded and self._method is not None and self._method.mutual and self.msk is not None
+
+    def require_mutual(self) -> None:
+        """Take only methods that prove the server as well: nothing else does (RFC 5998). Call it before `receive`.
+
+        The others are declined when they are proposed: one that ran would give its answer to anybody. Raises
+        `ConfigError` when there are no others.
+        """
+        mutual = {kind: factory for kind, factory in self._factories.items() if factory().mutual}
+        if not mutual:
+            names = ", ".join(factory().name for factory in self._factories.values())
+            raise ConfigError(
+                f"{names} does not prove who the gateway is",
+                expected="a mutual EAP method, or a certificate of the gateway",
+                remedy="name the CA of the gateway's certificate",
+            )
+        self._factories = mutual
 
     async def receive(self, packet: bytes) -> bytes | None:
         """Take a packet of the server and return the response; None after Success. Raises when the log-in failed."""
@@ -253,6 +269,13 @@ class EapAuthenticator:
         if self.succeeded or self.failed:
             return EapPacket(EapCode.FAILURE, max(self._identifier, 0)).encode()
         return await self._guarded(self._receive(packet))
+
+    def abandon(self, error: IkewayError) -> IkewayError:
+        """The peer left in the middle, or `error` happened; returns why the log-in failed, as the method sees it."""
+        if not (self.succeeded or self.failed):
+            doubt = self._method.doubt if self._method is not None else None
+            self.error, self.failed = doubt or error, True
+        return self.error or error
 
     async def _guarded(self, step: Awaitable[bytes]) -> bytes:
         try:

@@ -131,6 +131,14 @@ class Driver:
         self._all.add(conversation)
         self._drive(conversation)
 
+    def interrupt(self, exchange: ExchangeType, error: IkewayError) -> bool:
+        """The peer's next request will not come: end the conversation that waits for it. False when none does."""
+        waiting = self._dialogues.pop(exchange, None)
+        if waiting is None:
+            return False
+        self._drive(waiting, error=error)
+        return True
+
     def _finish(
         self, conversation: Conversation, exchange: ExchangeType, answer: Answer | None, error: IkewayError | None
     ) -> None:

@@ -10,6 +10,7 @@ from ikeway.ike import events
 from ikeway.ike.child import ChildSa, ChildState
 from ikeway.ike.driver import Task
 from ikeway.ike.settings import ChildSettings
+from ikeway.wire.registry import ExchangeType
 
 if TYPE_CHECKING:
     from ikeway.ike.sa import IkeSa
@@ -138,7 +139,9 @@ def _keepalive(sa: IkeSa) -> None:
 
 
 def _establish(sa: IkeSa) -> None:
-    sa.terminate(PeerUnreachable("the peer began to log in and did not finish in time"))
+    error = PeerUnreachable("the peer began to log in and did not finish in time")
+    sa.driver.interrupt(ExchangeType.IKE_AUTH, error)
+    sa.terminate(error)
 
 
 def _await_delete(sa: IkeSa) -> None:

@@ -20,7 +20,16 @@ from dataclasses import dataclass
 from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity
 from ikeway.eap.session import EapAuthenticator, EapPeer
-from ikeway.errors import AuthenticationFailed, IkewayError, NegotiationFailed, PeerError, ProtocolViolation, Side
+from ikeway.errors import (
+    AuthenticationFailed,
+    Closed,
+    ConfigError,
+    IkewayError,
+    NegotiationFailed,
+    PeerError,
+    ProtocolViolation,
+    Side,
+)
 from ikeway.ike import authentication, events, negotiation
 from ikeway.ike.conversation import reply as answer_and_wait
 from ikeway.ike.driver import Answer, Task, notify_for
@@ -42,6 +51,7 @@ from ikeway.wire.payloads import (
     Authentication,
     CertificateRequest,
     Configuration,
+    Delete,
     Eap,
     IdInitiator,
     IdResponder,
@@ -60,13 +70,29 @@ IKE_AUTH = ExchangeType.IKE_AUTH
 async def connect(sa: IkeSa) -> None:
     """From nothing to an established IKE SA with its first child SA."""
     try:
+        session = _prepare(sa)
         await init.initiate(sa)
-        await _authenticate(sa)
+        await _authenticate(sa, session)
     except IkewayError as error:
         sa.terminate(error)
 
 
-async def _authenticate(sa: IkeSa) -> None:
+def _prepare(sa: IkeSa) -> EapPeer | None:
+    """The EAP session of this log-in, where there is one. Raises `ConfigError` where nothing would prove the responder."""
+    credential, expectation = sa.connection.local_credential, sa.connection.remote_expectation
+    session = credential.new_peer(sa.ask) if isinstance(credential, EapCredential) else None
+    if isinstance(expectation, EapOnlyExpected) and session is not None:
+        session.require_mutual()
+    elif not isinstance(expectation, PskExpected | CertificateExpected):
+        raise ConfigError(
+            f"connection {sa.connection.name} says nothing of how the gateway proves who it is",
+            expected="a pre-shared key, a CA, or EAP alone together with our own EAP credential",
+            remedy="name the CA of the gateway's certificate",
+        )
+    return session
+
+
+async def _authenticate(sa: IkeSa, session: EapPeer | None) -> None:
     credential = sa.connection.local_credential
     sa.local_identity = authentication.own_identity(sa, credential)
     own = IdInitiator(sa.local_identity.type, sa.local_identity.value)
@@ -76,21 +102,21 @@ async def _authenticate(sa: IkeSa) -> None:
     proof: tuple[Payload, ...] = ()
     if not isinstance(credential, EapCredential):
         proof = (await authentication.prove_by_key(sa, credential, own),)
-    payloads = (own, *_certificates(sa, requested=True), *_wanted_peer(sa), *proof, *_rest(sa, offer))
+    payloads = (own, *_certificates(sa), *_wanted_peer(sa), *proof, *_rest(sa, offer))
     reply = await sa.request(IKE_AUTH, payloads)
     try:
         peer = await _verify_responder(sa, reply)
-        if isinstance(credential, EapCredential):
-            reply = await _log_in(sa, credential, own, peer, reply)
-    except PeerError as error:
+        if session is not None:
+            reply = await _log_in(sa, session, own, peer, reply)
+    except IkewayError as error:
         _say_why(sa, error)
         raise
     _establish_initiator(sa, offer, reply)
 
 
-def _say_why(sa: IkeSa, error: PeerError) -> None:
-    """The responder holds the SA for established when we refuse it: tell it (RFC 7296 section 2.21.2)."""
-    if isinstance(error, AuthenticationFailed) and not getattr(error, "told_by_peer", False):
+def _say_why(sa: IkeSa, error: IkewayError) -> None:
+    """The responder holds the SA for established, or waits for EAP, when we give up: tell it (RFC 7296, 2.21.2)."""
+    if not getattr(error, "told_by_peer", False):
         sa.channel.notify_once(ExchangeType.INFORMATIONAL, (Notify(NotifyType.AUTHENTICATION_FAILED),))
 
 
@@ -101,8 +127,9 @@ async def _first_offer(sa: IkeSa) -> ChildOffer | None:
     return negotiation.make_offer(sa, sa.connection.children[0], spi, None)
 
 
-def _certificates(sa: IkeSa, *, requested: bool) -> tuple[Payload, ...]:
+def _certificates(sa: IkeSa) -> tuple[Payload, ...]:
     connection = sa.connection
+    requested = sa.peer_wants_certificate
     payloads = authentication.certificate_payloads(sa, connection.local_credential, requested=requested)
     expectation = connection.remote_expectation
     if isinstance(expectation, CertificateExpected) and connection.send_certificate_requests:
@@ -155,9 +182,8 @@ def _told(error: PeerError) -> PeerError:
     return error
 
 
-async def _log_in(sa: IkeSa, credential: EapCredential, own: IdInitiator, peer: IdResponder, reply: Message) -> Message:
+async def _log_in(sa: IkeSa, session: EapPeer, own: IdInitiator, peer: IdResponder, reply: Message) -> Message:
     """EAP, and the AUTH payloads that bind it to this IKE SA."""
-    session = credential.new_peer(sa.ask)
     for _ in range(sa.connection.eap_max_rounds):
         packet = reply.find(Eap)
         if packet is None:
@@ -304,11 +330,34 @@ async def _own_proof(sa: IkeSa, own: IdResponder, message: Message) -> tuple[Pay
     return (own, *certificates, await authentication.prove_by_key(sa, credential, own))
 
 
+async def given_up(sa: IkeSa, message: Message) -> Answer:
+    """INFORMATIONAL during the log-in: the initiator does not go on (section 2.21.2). It need not wait for EAP-Failure."""
+    failure = failure_of(message)
+    if failure is None and message.find(Delete) is None:
+        raise ProtocolViolation("INFORMATIONAL in the middle of the log-in", notify=NotifyType.INVALID_SYNTAX)
+    reason = "the client gave up its log-in"
+    error: PeerError = error_from(failure, reason) if failure is not None else Closed(reason)
+    if not sa.driver.interrupt(IKE_AUTH, error):
+        sa.report(events.Refused(sa.local, sa.remote, error))
+    return Answer((), lambda: sa.terminate(error))
+
+
 async def _authenticate_by_eap(
     sa: IkeSa, expectation: EapExpected, caller: _Caller, own: IdResponder
 ) -> tuple[tuple[Payload, ...], EapAuthenticator]:
     """Run EAP to its end; returns the AUTH that concludes it. Raises when it fails."""
     session = expectation.new_authenticator(sa.ask)
+    try:
+        return await _run_eap(sa, session, caller, own), session
+    except PeerError as error:
+        if session.succeeded or session.failed or session.abandon(error) is error:
+            raise
+        raise AuthenticationFailed(
+            f"EAP refused {sa.remote_identity}: {session.reason}", notify=error.notify, side=Side.PEER
+        ) from error
+
+
+async def _run_eap(sa: IkeSa, session: EapAuthenticator, caller: _Caller, own: IdResponder) -> tuple[Payload, ...]:
     eap_only = caller.request.notify(NotifyType.EAP_ONLY_AUTHENTICATION) is not None and not isinstance(
         sa.connection.local_credential, CertificateCredential
     )
@@ -323,7 +372,7 @@ async def _authenticate_by_eap(
             raise EapRefused(f"EAP refused {sa.remote_identity}: {session.reason}", response)
         message = await answer_and_wait(IKE_AUTH, (Eap(response),))
         if session.succeeded:
-            return _conclude_eap(sa, session, caller.identification, own, message), session
+            return _conclude_eap(sa, session, caller.identification, own, message)
     raise ProtocolViolation("EAP has not come to an end", notify=NotifyType.AUTHENTICATION_FAILED)
 
 

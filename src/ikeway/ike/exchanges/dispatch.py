@@ -20,12 +20,20 @@ Responder = Callable[[IkeSa, Message], Coroutine[Effect, Any, Answer]]
 def responder_of(sa: IkeSa, message: Message) -> Responder:
     """The responder's side of the exchange that `message` begins."""
     if sa.state is IkeState.CONNECTING:
-        return auth.respond if message.exchange_type == ExchangeType.IKE_AUTH and not sa.is_initiator else _refuse
+        if sa.is_initiator:
+            return _refuse
+        return _OF_LOG_IN.get(message.exchange_type, _refuse)
     if message.exchange_type == ExchangeType.INFORMATIONAL:
         return informational.respond
     if message.exchange_type == ExchangeType.CREATE_CHILD_SA:
         return _create_child_sa
     return _refuse
+
+
+_OF_LOG_IN: dict[int, Responder] = {
+    ExchangeType.IKE_AUTH: auth.respond,
+    ExchangeType.INFORMATIONAL: auth.given_up,
+}
 
 
 async def _create_child_sa(sa: IkeSa, message: Message) -> Answer:
