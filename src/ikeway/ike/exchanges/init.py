@@ -256,6 +256,7 @@ def learn(sa: IkeSa, message: Message) -> None:
     sa.nat = nat.find_nat(message, sa.local, sa.remote)
     sa.peer_fragments = message.notify(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED) is not None
     sa.peer_childless = message.notify(NotifyType.CHILDLESS_IKEV2_SUPPORTED) is not None
+    sa.peer_wants_certificate = message.find(CertificateRequest) is not None
     sa.peer_vendor_ids = tuple(payload.value for payload in message.find_all(VendorId))
     hashes = message.notify(NotifyType.SIGNATURE_HASH_ALGORITHMS)
     if hashes is not None:
