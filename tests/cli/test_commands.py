@@ -408,7 +408,7 @@ def test_rekey() -> None:
     ]
     with client(rekey=HostError("the connection is not up", remedy="wait")):
         code, _, told = run("rekey")
-    assert (code, told) == (1, "error: the connection is not up\n  to mend it, on this host: wait\n")
+    assert (code, told) == (6, "error: the connection is not up\n  to mend it, on this host: wait\n")
 
 
 def test_the_gateway_commands() -> None:

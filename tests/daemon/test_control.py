@@ -14,9 +14,21 @@ from typing import Any
 
 import pytest
 
+from ikeway.cli.errors import exit_code, explain
+from ikeway.config.errors import ConfigErrors
 from ikeway.daemon import control
-from ikeway.daemon.control import Broadcast, ControlClient, ControlServer, running, runtime_directory, socket_path
-from ikeway.errors import AuthenticationFailed, HostError, IkewayError, Side
+from ikeway.daemon.control import (
+    Broadcast,
+    ControlClient,
+    ControlServer,
+    error_from_json,
+    error_to_json,
+    running,
+    runtime_directory,
+    socket_path,
+)
+from ikeway.eap.errors import EapFailed
+from ikeway.errors import AuthenticationFailed, ConfigError, HostError, IkewayError, Side, WireError
 
 
 @pytest.fixture(autouse=True)
@@ -79,10 +91,28 @@ async def test_a_stream(server: ControlServer) -> None:
 
 
 async def test_an_error_arrives_whole(server: ControlServer) -> None:
-    with pytest.raises(IkewayError) as caught:
+    with pytest.raises(AuthenticationFailed) as caught:
         await ask(lambda client: client.call("refuse"), server.path)
     error = caught.value
     assert (error.reason, error.expected, error.got, error.side, error.remedy) == ("no", "a", "b", Side.PEER, "do this")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        IkewayError("x", remedy="y"),
+        HostError("x", remedy="y"),
+        EapFailed("x", expected="y"),
+        ConfigError("x", file="f", line=3, remedy="y"),
+        ConfigErrors([ConfigError("x", file="f", line=3, expected="y"), ConfigError("z", file="g", line=1)]),
+        WireError("x", offset=3),
+    ],
+)
+def test_errors_of_all_kinds(error: IkewayError) -> None:
+    """What is made of it has the same words, and the same exit code."""
+    again = error_from_json(json.loads(json.dumps(error_to_json(error))))
+    assert explain(again) == explain(error)
+    assert exit_code(again) == exit_code(error)
 
 
 async def test_a_defect_is_logged_and_told_without_details(server: ControlServer) -> None:

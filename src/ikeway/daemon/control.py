@@ -27,7 +27,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
-from ikeway.errors import HostError, IkewayError, Side
+from ikeway import errors
+from ikeway.config.errors import ConfigErrors
+from ikeway.errors import ConfigError, HostError, IkewayError, Side
 
 Json: TypeAlias = Any  # what json.dumps takes: Python's types cannot say it without a cast at every use
 Command = Callable[[Mapping[str, Json]], Awaitable[Json] | AsyncGenerator[Json, None]]
@@ -304,28 +306,44 @@ class Broadcast:
             self._missed.pop(id(queue), None)
 
 
-def error_to_json(error: IkewayError) -> dict[str, str]:
-    """An error as it goes over the socket."""
-    return {
-        "type": type(error).__name__,
+def error_to_json(error: IkewayError) -> dict[str, Json]:
+    """An error as it goes over the socket. `type` is its class in `ikeway.errors`."""
+    told: dict[str, Json] = {
+        "type": next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__),
         "reason": error.reason,
         "expected": error.expected,
         "got": error.got,
         "side": error.side.value,
         "remedy": error.remedy,
     }
+    if isinstance(error, ConfigErrors):
+        told["errors"] = [error_to_json(each) for each in error.errors]
+    if isinstance(error, ConfigError):
+        told |= {"file": error.file, "line": error.line}
+    return told
 
 
-def error_from_json(fields: Mapping[str, str]) -> IkewayError:
+def error_from_json(told: Mapping[str, Json]) -> IkewayError:
     """The error that the other side told of."""
-    sides = {side.value: side for side in Side}
-    return IkewayError(
-        fields.get("reason", "the command failed"),
-        expected=fields.get("expected", ""),
-        got=fields.get("got", ""),
-        side=sides.get(fields.get("side", ""), Side.LOCAL),
-        remedy=fields.get("remedy", ""),
-    )
+    if told.get("errors"):
+        return ConfigErrors(each for each in map(error_from_json, told["errors"]) if isinstance(each, ConfigError))
+    reason = str(told.get("reason", "the command failed"))
+    facts = {name: str(told.get(name, "")) for name in ("expected", "got", "remedy")}
+    if told.get("type") == ConfigError.__name__:
+        return ConfigError(reason, file=str(told.get("file", "")), line=int(told.get("line", 0)), **facts)
+    side = next((side for side in Side if side.value == told.get("side")), Side.LOCAL)
+    kind = {each.__name__: each for each in _KINDS}.get(str(told.get("type")), IkewayError)
+    return kind(reason, side=side, **facts)
+
+
+_KINDS: tuple[type[IkewayError], ...] = (
+    errors.HostError,
+    errors.AuthenticationFailed,
+    errors.NegotiationFailed,
+    errors.ProtocolViolation,
+    errors.PeerUnreachable,
+    errors.Closed,
+)
 
 
 def _decode_request(line: bytes) -> tuple[Json, str, Mapping[str, Json]]:
