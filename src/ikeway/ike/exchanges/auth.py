@@ -62,6 +62,17 @@ from ikeway.wire.payloads import (
 from ikeway.wire.registry import ConfigurationType, ExchangeType, NotifyType
 
 IKE_AUTH = ExchangeType.IKE_AUTH
+# Errors beside AUTH that leave the IKE SA as it is (RFC 7296 sections 1.2 and 2.21.2).
+_CHILD_FAILURES = frozenset(
+    {
+        NotifyType.NO_PROPOSAL_CHOSEN,
+        NotifyType.TS_UNACCEPTABLE,
+        NotifyType.SINGLE_PAIR_REQUIRED,
+        NotifyType.INTERNAL_ADDRESS_FAILURE,
+        NotifyType.FAILED_CP_REQUIRED,
+        NotifyType.NO_ADDITIONAL_SAS,
+    }
+)
 
 
 # --- initiator --------------------------------------------------------------------------------------------------------
@@ -108,10 +119,18 @@ async def _authenticate(sa: IkeSa, session: EapPeer | None) -> None:
         peer = await _verify_responder(sa, reply)
         if session is not None:
             reply = await _log_in(sa, session, own, peer, reply)
+        _check_failure(reply)
     except IkewayError as error:
         _say_why(sa, error)
         raise
     _establish_initiator(sa, offer, reply)
+
+
+def _check_failure(reply: Message) -> None:
+    """An error that is not of the child SA alone fails the log-in, one that we do not know too (section 3.10.1)."""
+    failure = failure_of(reply)
+    if failure is not None and failure.type not in _CHILD_FAILURES:
+        raise error_from(failure, "the gateway refused the log-in")
 
 
 def _say_why(sa: IkeSa, error: IkewayError) -> None:
