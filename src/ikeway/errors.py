@@ -7,6 +7,7 @@ the same object serves a log line, a person at a terminal and a program.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Self
 
 
@@ -92,7 +93,9 @@ class UnsupportedAlgorithm(CryptoError):
 class ConfigError(IkewayError):
     """A mistake in a configuration file: `file`, `line` (1-based, 0 when unknown), and what was expected."""
 
-    def __init__(self, reason: str, *, file: str = "", line: int = 0, expected: str = "", got: str = "", remedy: str = "") -> None:
+    def __init__(
+        self, reason: str, *, file: str = "", line: int = 0, expected: str = "", got: str = "", remedy: str = ""
+    ) -> None:
         super().__init__(reason, expected=expected, got=got, remedy=remedy)
         self.file = file
         self.line = line
@@ -101,6 +104,19 @@ class ConfigError(IkewayError):
         """Return `file:line: reason`."""
         place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""
         return place + super().__str__()
+
+
+class ConfigErrors(ConfigError):
+    """Several mistakes of a configuration; `errors` has each of them, in the order of files and lines."""
+
+    def __init__(self, errors: Iterable[ConfigError]) -> None:
+        self.errors: tuple[ConfigError, ...] = tuple(sorted(errors, key=lambda error: (error.file, error.line)))
+        count = len(self.errors)
+        super().__init__(f"{count} mistake{'' if count == 1 else 's'} in the configuration", file=self.errors[0].file)
+
+    def __str__(self) -> str:
+        """Return one line a mistake."""
+        return "\n".join(str(error) for error in self.errors)
 
 
 class HostError(IkewayError):

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from ikeway.address import Address
 from ikeway.cli import COMMANDS, build
 from ikeway.cli.errors import exit_code, explain, guarded
-from ikeway.config.errors import ConfigErrors
 from ikeway.daemon.control import ControlServer, socket_path
 from ikeway.daemon.pcap import PcapWriter
 from ikeway.daemon.status import ChildStatus, PoolStatus, SessionStatus, Status
@@ -27,6 +26,7 @@ from ikeway.errors import (
     AuthenticationFailed,
     Closed,
     ConfigError,
+    ConfigErrors,
     HostError,
     IkewayError,
     NegotiationFailed,

@@ -12,8 +12,7 @@ from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity
 from ikeway.client.profile import Profile, load_profile
 from ikeway.config import credentials, paths
-from ikeway.config.errors import ConfigErrors
-from ikeway.errors import ConfigError
+from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.esp.parameters import Mode
 from ikeway.ike.selectors import format_selector
 from ikeway.ike.settings import CertificateExpected, EapCredential, EapOnlyExpected, PskCredential, PskExpected

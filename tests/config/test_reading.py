@@ -9,11 +9,10 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
-from ikeway.config.errors import ConfigErrors
 from ikeway.config.fields import Duration, Kind, Listed, Network, Section
 from ikeway.config.reading import read_document, validate
 from ikeway.config.secrets import Secret
-from ikeway.errors import ConfigError
+from ikeway.errors import ConfigError, ConfigErrors
 
 
 class Inner(Section):

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from ikeway.cli.errors import exit_code, explain
-from ikeway.config.errors import ConfigErrors
 from ikeway.daemon import control
 from ikeway.daemon.control import (
     Broadcast,
@@ -28,7 +27,7 @@ from ikeway.daemon.control import (
     socket_path,
 )
 from ikeway.eap.errors import EapFailed
-from ikeway.errors import AuthenticationFailed, ConfigError, HostError, IkewayError, Side, WireError
+from ikeway.errors import AuthenticationFailed, ConfigError, ConfigErrors, HostError, IkewayError, Side, WireError
 
 
 @pytest.fixture(autouse=True)

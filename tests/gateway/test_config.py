@@ -9,8 +9,7 @@ import pytest
 
 from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity
-from ikeway.config.errors import ConfigErrors
-from ikeway.errors import ConfigError
+from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.gateway.config import GatewayConfig, load_gateway_config
 from ikeway.ike.selectors import format_selector
 from ikeway.ike.settings import CertificateExpected, EapExpected, PskCredential, PskExpected

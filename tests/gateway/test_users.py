@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ikeway.config.errors import ConfigErrors
-from ikeway.errors import ConfigError
+from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.gateway.users import load_users
 from tests.config.material import write_private
 

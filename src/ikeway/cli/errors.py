@@ -12,6 +12,7 @@ import typer
 from ikeway.errors import (
     AuthenticationFailed,
     ConfigError,
+    ConfigErrors,
     HostError,
     IkewayError,
     NegotiationFailed,
@@ -41,9 +42,7 @@ def exit_code(error: IkewayError) -> int:
 def explain(error: IkewayError) -> str:
     """An error in lines for a person at a terminal."""
     if isinstance(error, ConfigError):
-        from ikeway.config.errors import all_errors
-
-        return "\n".join(_config_lines(each) for each in all_errors(error))
+        return "\n".join(map(_config_lines, error.errors if isinstance(error, ConfigErrors) else [error]))
     lines = [f"error: {error.reason}"]
     lines += [f"  expected: {error.expected}"] if error.expected else []
     lines += [f"  got: {error.got}"] if error.got else []

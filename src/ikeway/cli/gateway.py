@@ -261,9 +261,8 @@ def _heed_signals(running: Gateway, starting: asyncio.Task[None]) -> set[asyncio
 async def _reload(running: Gateway) -> None:
     import logging
 
-    from ikeway.config.errors import all_errors
     from ikeway.daemon.log import error_fields, event
-    from ikeway.errors import ConfigError, IkewayError
+    from ikeway.errors import ConfigError, ConfigErrors, IkewayError
 
     log = logging.getLogger("ikeway.gateway")
     try:
@@ -271,7 +270,7 @@ async def _reload(running: Gateway) -> None:
             event(log, logging.WARNING, "reload", line)
         event(log, logging.INFO, "reloaded", "the configuration was read anew")
     except ConfigError as error:
-        for each in all_errors(error):
+        for each in error.errors if isinstance(error, ConfigErrors) else [error]:
             event(log, logging.ERROR, "reload-failed", f"the old configuration stays: {each}", error_fields(each))
     except IkewayError as error:
         event(

@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ikeway.config.errors import ConfigErrors
 from ikeway.config.explain import explain
 from ikeway.config.lines import LineIndex
-from ikeway.errors import ConfigError, IkewayError
+from ikeway.errors import ConfigError, ConfigErrors, IkewayError
 
 Location = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)

@@ -28,8 +28,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
 from ikeway import errors
-from ikeway.config.errors import ConfigErrors
-from ikeway.errors import ConfigError, HostError, IkewayError, Side
+from ikeway.errors import ConfigError, ConfigErrors, HostError, IkewayError, Side
 
 Json: TypeAlias = Any  # what json.dumps takes: Python's types cannot say it without a cast at every use
 Command = Callable[[Mapping[str, Json]], Awaitable[Json] | AsyncGenerator[Json, None]]

@@ -12,12 +12,11 @@ from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity, IdentityPattern
 from ikeway.config.credentials import expiry_warnings, load_credential, load_trust
 from ikeway.config.eap import authenticator_factory
-from ikeway.config.errors import ConfigErrors
 from ikeway.config.fields import IpAddress, IpInterface, IpNetwork
 from ikeway.config.protocol import EspSection, connection_options
 from ikeway.config.reading import Location, Problems, read_document, validate
 from ikeway.config.secrets import Prompt
-from ikeway.errors import ConfigError
+from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.gateway.config_model import AddressRange, ConnectionPart, GatewayFile, NetworkPart
 from ikeway.gateway.select import Candidate, scoped_to
 from ikeway.gateway.users import FileUserStore, User, UserStore, load_users

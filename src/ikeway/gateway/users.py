@@ -14,11 +14,10 @@ from typing import Annotated, Protocol
 from pydantic import Field, PlainValidator, SecretStr
 
 from ikeway.config import fields
-from ikeway.config.errors import ConfigErrors
 from ikeway.config.fields import Kind, Section
 from ikeway.config.reading import Document, read_document, validate
 from ikeway.config.secrets import shared_secret
-from ikeway.errors import ConfigError
+from ikeway.errors import ConfigError, ConfigErrors
 
 EVERYONE = "%any"  # an entry whose shared secret serves all who have no entry of their own
 
