@@ -150,6 +150,18 @@ def rekey_notify(spi: int) -> Notify:
     return Notify(NotifyType.REKEY_SA, b"", ProtocolId.ESP, spi.to_bytes(4, "big"))
 
 
+def twice(tester: Stranger, octets: bytes) -> list[list[bytes]]:
+    """Deliver a request two times; what is sent each time."""
+    tester.answers()
+    found = []
+    for _ in range(2):
+        tester.deliver(octets)
+        tester.host.take_events(tester.pair.now)
+        found.append([datagram.octets for datagram in tester.host.engine.outgoing()])
+        assert len(found[-1]) == 1
+    return found
+
+
 # --- reserved fields --------------------------------------------------------------------------------------------------
 
 # Where the bodies of payloads have RESERVED octets; SA and TS have more of them inside. (Those of ID are covered by
