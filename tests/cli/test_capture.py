@@ -19,6 +19,8 @@ from ikeway.errors import WireError
 from tests.vectors import vector
 
 INSIDE = UDP(sport=500, dport=4500) / Raw(b"hello")
+# With addresses, so that Scapy asks nobody for them.
+ETHERNET = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 V4, V6 = IP(src="192.0.2.1", dst="192.0.2.2"), IPv6(src="2001:db8::1", dst="2001:db8::2")
 
 
@@ -34,9 +36,9 @@ def pcap(frame: bytes, link_type: int, *, order: str = "<", nanoseconds: bool = 
         (V4 / INSIDE, 101),
         (V6 / INSIDE, 101),
         (V4 / INSIDE, 228),
-        (Ether() / V4 / INSIDE, 1),
-        (Ether() / V6 / INSIDE, 1),
-        (Ether() / Dot1Q(vlan=5) / V4 / INSIDE, 1),
+        (ETHERNET / V4 / INSIDE, 1),
+        (ETHERNET / V6 / INSIDE, 1),
+        (ETHERNET / Dot1Q(vlan=5) / V4 / INSIDE, 1),
         (V6 / IPv6ExtHdrDestOpt() / INSIDE, 101),
         (CookedLinux(proto=0x0800) / V4 / INSIDE, 113),
         (Raw(struct.pack("!HHiHBB8s", 0x0800, 0, 1, 1, 0, 6, bytes(8))) / V4 / INSIDE, 276),

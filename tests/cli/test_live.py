@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -11,10 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ikeway.cli.capture import read_udp
+from ikeway.daemon.control import ControlClient
+from ikeway.errors import HostError
 from ikeway.host.namespaces import Namespace
 from tests.config.material import make_pki, write_private
 from tests.netlab import GATEWAY, two_hosts
@@ -75,11 +79,15 @@ class Side:
         told, _ = process.communicate(timeout=60)
         return process.returncode, told
 
-    def status(self, *words: str) -> dict[str, object]:
-        code, told = self.run(*words, "status", "--json")
-        assert code == 0, told
-        report: dict[str, object] = json.loads(told)
-        return report
+    def status(self, role: str, name: str) -> dict[str, Any]:
+        with ControlClient(self.folder / "run" / f"{role}.{name}.sock") as control:
+            report: dict[str, Any] = control.call("status")
+            return report
+
+    def is_up(self, role: str, name: str) -> bool:
+        with contextlib.suppress(HostError):
+            return self.status(role, name)["state"] == "up"
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +105,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side
         write_private(client.folder / "password", "correct horse\n")
         serving = gateway.start("gateway", "run", str(gateway.folder / "gateway.toml"))
         assert serving.stdout is not None
-        wait_for(lambda: gateway.run("gateway", "status")[0] == 0)
+        wait_for(lambda: gateway.is_up("gateway", "gateway"))
         yield client, gateway
         assert gateway.run("gateway", "stop") == (0, "gateway has stopped\n")
         assert serving.wait(20) == 0
@@ -121,19 +129,22 @@ def test_a_client_in_the_background(sides: tuple[Side, Side]) -> None:
     assert "work is up: 10.99.0.2 on ikeway0, for 10.99.0.0/24" in told
     try:
         client.namespace.run(["ping", "-c", "2", "-i", "0.2", "-W", "2", "10.99.0.1"])
-        (session,) = client.status()["sessions"]  # type: ignore[misc]
+        code, told = client.run("status", "work", "--json")
+        (session,) = json.loads(told)["sessions"]
         assert session["children"][0]["packets_out"] == 2
         before = session["children"][0]["spi_in"]
         assert client.run("rekey", "child", "work")[0] == 0
-        wait_for(lambda: client.status()["sessions"][0]["children"][0]["spi_in"] != before)  # type: ignore[index]
-        (session,) = gateway.status("gateway")["sessions"]  # type: ignore[misc]
+        wait_for(lambda: client.status("client", "work")["sessions"][0]["children"][0]["spi_in"] != before)
+        code, told = gateway.run("gateway", "status", "--json")
+        (session,) = json.loads(told)["sessions"]
         assert session["eap_identity"] == "alice"
         code, told = client.run("up", str(client.folder / "work.toml"))
         assert code == 6
         assert "runs already" in told
 
         assert gateway.run("gateway", "terminate", "alice")[1] == f"ended: {session['id']}\n"
-        wait_for(lambda: bool(client.status()["sessions"]) and client.status()["state"] == "up")
+        wait_for(lambda: any(each["id"] != session["id"] for each in gateway.status("gateway", "gateway")["sessions"]))
+        wait_for(lambda: client.is_up("client", "work"))
         client.namespace.run(["ping", "-c", "1", "-W", "2", "10.99.0.1"])
 
         write_private(gateway.folder / "users.toml", "[users.alice]\npasword = 1\n")
