@@ -380,4 +380,3 @@ async def test_two_peers_may_choose_the_same_spi() -> None:
             await r.send(inner(destination="10.78.1.1"))
             assert opened(mine, await r.at_peer())
             assert await r.dropped(0, False, "no-policy") == 1
-

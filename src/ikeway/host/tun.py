@@ -5,14 +5,17 @@ Addresses, MTU and link state are not set here.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from ikeway.errors import HostError
+from ikeway.host.linux.netlink import RTM_NEWLINK, Netlink
 
 DEVICE = Path("/dev/net/tun")
 
@@ -24,6 +27,11 @@ _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_USO4, _TUN_F_USO6 = 0x01, 0x02, 0x
 _NAME_LENGTH = 15
 
 VNET_HEADER_OCTETS = 10
+
+_LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
+_IFLA_TXQLEN, _IFLA_GSO_MAX_SIZE = 13, 41
+_QUEUE = struct.pack("=I", 2000)
+_SUPER_PACKET = struct.pack("=I", 60000)
 
 
 @dataclass(slots=True)
@@ -66,7 +74,20 @@ def open_tun(name: str = "", *, vnet_header: bool = True) -> TunDevice:
     except OSError as error:
         os.close(fd)
         raise _cannot_create(name, error) from error
-    return TunDevice(fd, answer[:16].split(b"\0")[0].decode(), vnet_header)
+    device = TunDevice(fd, answer[:16].split(b"\0")[0].decode(), vnet_header)
+    _size_queue(device)
+    return device
+
+
+def _size_queue(device: TunDevice) -> None:
+    """Let the device hold what comes while its reader is not scheduled: Linux has 500 packets, 4 ms of a fast flow.
+
+    A super-packet is kept so short that what ESP makes of it fits the 64 KiB of one UDP_SEGMENT send. Neither is
+    needed, so what cannot be set is left.
+    """
+    attributes = {_IFLA_TXQLEN: _QUEUE} | ({_IFLA_GSO_MAX_SIZE: _SUPER_PACKET} if device.vnet_header else {})
+    with contextlib.suppress(OSError, HostError), Netlink() as nl:
+        nl.change(RTM_NEWLINK, _LINK.pack(0, 0, socket.if_nametoindex(device.name), 0, 0), attributes)
 
 
 def _offer_offloads(fd: int) -> None:

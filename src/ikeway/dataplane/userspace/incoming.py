@@ -18,7 +18,9 @@ from ikeway.esp.inbound import Opened, strip
 from ikeway.esp.inner import Octets
 from ikeway.esp.parameters import Mode
 
+# Enough to spread the cost of a turn, not so much that the other direction (acknowledgements, say) has to wait for long.
 _BATCH = 32
+_BATCH_OCTETS = 192 << 10
 _LARGEST = 65536
 _UNKNOWN_SPIS_A_SECOND = 10
 
@@ -53,11 +55,15 @@ class Incoming:
 
     def receive(self, outer: OuterSocket, now: float) -> None:
         """Read a socket until it is empty or the batch is full. Raises `OSError` for an error of the path."""
+        octets = 0
         for _ in range(_BATCH):
+            if octets >= _BATCH_OCTETS:
+                return
             try:
                 received = receive_into(outer.sock, self._buffer.buffer)
             except BlockingIOError:
                 return
+            octets += received.length
             self.process(outer, received, self._buffer.buffer[: received.length], now)
 
     def process(self, outer: OuterSocket, received: Received, octets: memoryview, now: float) -> None:

@@ -12,8 +12,9 @@ from ikeway.esp.drops import Drop
 from ikeway.esp.inner import Octets
 from ikeway.esp.usage import Usage
 
-_PACKETS = 32
-_SUPER_PACKETS = 8
+# Enough to spread the cost of a turn, not so much that the other direction has to wait for long.
+_BATCH = 32
+_BATCH_OCTETS = 192 << 10
 _LARGEST = 65536 + VNET_HEADER.size
 _NO_OFFLOAD = bytes(VNET_HEADER.size)
 
@@ -29,8 +30,7 @@ class TunIo:
         self.vnet_header = vnet_header
         self._received_drops = received_drops
         self._sent_drops = sent_drops
-        batch = _SUPER_PACKETS if vnet_header else _PACKETS
-        self._buffers = [memoryview(bytearray(_LARGEST)) for _ in range(batch)]
+        self._buffers = [memoryview(bytearray(_LARGEST)) for _ in range(_BATCH)]
 
     def fileno(self) -> int:
         """The descriptor to wait for."""
@@ -39,7 +39,10 @@ class TunIo:
     def read(self) -> list[TunPacket]:
         """Up to a batch of packets, valid until the next read. Raises `HostError` when the device is gone."""
         packets = []
+        octets = 0
         for buffer in self._buffers:
+            if octets >= _BATCH_OCTETS:
+                break
             try:
                 length = os.readv(self._fd, [buffer])
             except BlockingIOError:
@@ -48,6 +51,7 @@ class TunIo:
                 raise HostError("the TUN device was removed", remedy="connect again") from error
             if not length:
                 break
+            octets += length
             packet = taken(buffer[:length]) if self.vnet_header else TunPacket(buffer[:length])
             if packet is None:
                 self._sent_drops.drop(Drop.MALFORMED)
