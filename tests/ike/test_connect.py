@@ -341,20 +341,6 @@ def test_cookie_and_then_another_key_exchange_method():
     assert len(pair.a.inbound) == 1
 
 
-def test_half_open_limits():
-    responder = ResponderSettings(ike_proposals=IKE, cookie_threshold=1000, half_open_per_address=3)
-    pair = Pair(responder=responder)
-    pair.network = lambda d: [] if d.local.host == "198.51.100.1" else [0.01]
-    for _ in range(10):
-        pair.a.engine.connect(pair.a.connection, pair.a.address, pair.b.address, pair.now)
-    pair.run(1)
-    assert len(pair.b.engine.sas) == 3
-    assert pair.b.engine.counters.half_open_dropped == 7
-    pair.network = lambda d: []
-    pair.run(300)
-    assert not pair.b.engine._shared.table and not pair.b.engine._half_open and not pair.b.engine._half_open_hosts
-
-
 def test_nobody_answers():
     pair = Pair(connection(retransmission=Retransmission(first=1, factor=2, tries=3)))
     pair.network = lambda datagram: []

@@ -76,7 +76,7 @@ def test_in_the_end_both_sides_agree(seed, loss, double, spread, wishes):
         assert len(host.engine._shared.table) == len(host.engine.sas)
         assert len(ups) - sum(down.established for down in downs) == len(host.engine.sas)
         assert len(host.engine._shared.esp_spis) == len(host.inbound)
-        assert not host.engine._half_open and not host.engine._half_open_hosts
+        assert not host.engine._half_open and not host.engine._half_open._sources
 
 
 @settings(max_examples=40, deadline=None)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from ikeway.ike.cookies import CookieJar
 from ikeway.ike.driver import Task, notify_for
 from ikeway.ike.events import Event
 from ikeway.ike.exchanges import auth, init
+from ikeway.ike.half_open import Admission, HalfOpen
 from ikeway.ike.sa import IkeSa, IkeState
 from ikeway.ike.settings import Connection, EngineSettings, ResponderSettings
 from ikeway.ike.shared import Shared
@@ -35,7 +35,7 @@ from ikeway.wire.message import Header, Message
 from ikeway.wire.payloads import Nonce, Notify
 from ikeway.wire.registry import ExchangeType, NotifyType
 
-COOKIE_RANGE = (1, 64)
+MAX_INIT_OCTETS = 16384  # of an IKE_SA_INIT request: it is kept until the initiator is authenticated
 
 
 @dataclass(slots=True)
@@ -57,14 +57,13 @@ class Engine:
         self.settings = settings or EngineSettings()
         self.counters = EngineCounters()
         self._shared = Shared(self.settings, random)
-        self._shared.wake = self._wake
+        self._shared.wake = self._push
         self._shared.connect = self._connect
         self._responder = self.settings.responder
         self._cookies = CookieJar(random)
         self._deadlines: list[tuple[float, int, IkeSa]] = []
         self._serial = 0
-        self._half_open: dict[tuple[bytes, Address], IkeSa] = {}
-        self._half_open_hosts: Counter[str] = Counter()
+        self._half_open = HalfOpen()
 
     # --- what a user calls ------------------------------------------------------------------------------------------
 
@@ -182,11 +181,14 @@ class Engine:
 
     def _on_init_request(self, header: Header, octets: bytes, local: Address, remote: Address, now: float) -> None:
         responder = self._responder
-        if responder is None or not header.is_initiator or any(header.responder_spi) or header.message_id != 0:
+        if responder is None or not self._is_first(header):
             self.counters.unknown_spi += 1
             return
-        known = self._half_open.get((header.initiator_spi, remote))
-        if known is not None and known.init_request == octets:
+        if len(octets) > MAX_INIT_OCTETS:
+            self._malformed(WireError(f"an IKE_SA_INIT request of {len(octets)} octets"), local, remote)
+            return
+        known = self._half_open.find(header.initiator_spi, remote, octets)
+        if known is not None:
             known.receive(header, octets, local, remote, now)  # the channel sends its answer again
             return
         try:
@@ -216,19 +218,25 @@ class Engine:
             self._shared.report(events.Refused(local, remote, failure, rate_limited=True))
             self._turn_away(header, local, remote, Notify(NotifyType.NO_PROPOSAL_CHOSEN))
             return
-        self._open(sa, (header.initiator_spi, remote), now + responder.half_open_seconds)
+        self._shared.table[sa.spi] = sa
+        self._half_open.add(sa, octets)
+        sa.timers.set("establish", now + responder.half_open_seconds)
+        self._settle(sa)
+
+    def _is_first(self, header: Header) -> bool:
+        """What the header of an IKE_SA_INIT request must be like; our own one, sent back to us, is none."""
+        well_formed = header.is_initiator and not any(header.responder_spi) and header.message_id == 0
+        return well_formed and any(header.initiator_spi) and header.initiator_spi not in self._shared.table
 
     def _admit(
         self, responder: ResponderSettings, message: Message, local: Address, remote: Address, now: float
     ) -> bool:
         """Cookies and limits: no state and no costly work for an initiator that may be forged (section 2.6)."""
-        if (
-            len(self._half_open) >= responder.half_open_limit
-            or self._half_open_hosts[remote.host] >= responder.half_open_per_address
-        ):
+        admission = self._half_open.admission(responder, remote)
+        if admission is Admission.FULL:
             self.counters.half_open_dropped += 1
             return False
-        if len(self._half_open) < responder.cookie_threshold:
+        if admission is Admission.FREE:
             return True
         nonce = message.find(Nonce)
         if nonce is None:
@@ -243,14 +251,6 @@ class Engine:
         fresh = self._cookies.make(nonce.value, message.initiator_spi, remote, now)
         self._reply(message.initiator_spi, local, remote, Notify(NotifyType.COOKIE, fresh))
         return False
-
-    def _open(self, sa: IkeSa, key: tuple[bytes, Address], until: float) -> None:
-        self._shared.table[sa.spi] = sa
-        self._half_open[key] = sa
-        self._half_open_hosts[key[1].host] += 1
-        sa.half_open_key = key
-        sa.timers.set("establish", until)
-        self._settle(sa)
 
     def _turn_away(self, header: Header, local: Address, remote: Address, notify: Notify) -> None:
         self.counters.turned_away += 1
@@ -294,19 +294,7 @@ class Engine:
 
     def _settle(self, sa: IkeSa) -> None:
         """After anything happened to an SA: is it half open still, when does it want to be woken."""
-        if sa.half_open_key is not None and sa.state is not IkeState.CONNECTING:
-            self._half_open.pop(sa.half_open_key, None)
-            host = sa.half_open_key[1].host
-            self._half_open_hosts[host] -= 1
-            if self._half_open_hosts[host] <= 0:
-                del self._half_open_hosts[host]
-            sa.half_open_key = None
-        self._wake(sa)
-
-    def _wake(self, sa: IkeSa) -> None:
-        if sa.half_open_key is not None and sa.state is not IkeState.CONNECTING:
-            self._settle(sa)
-            return
+        self._half_open.settle(sa, forgotten=sa.spi not in self._shared.table)
         self._push(sa)
 
     def _push(self, sa: IkeSa) -> None:

@@ -25,6 +25,7 @@ from ikeway.ike.child import ChildSa, ChildState
 from ikeway.ike.conversation import Asking, Payloads, Request, suspend
 from ikeway.ike.driver import Driver, Task
 from ikeway.ike.events import Event
+from ikeway.ike.half_open import Key as HalfOpenKey
 from ikeway.ike.nat import NatFindings
 from ikeway.ike.proposals import Suite
 from ikeway.ike.protection import Protection
@@ -146,7 +147,7 @@ class IkeSa:
         self.replaces: IkeSa | None = None  # the SA that this one reauthenticates
         self.successor: IkeSa | None = None
         self.rekeyed_by_peer: tuple[IkeSa, bytes] | None = None  # a colliding rekeying: its SA and lowest nonce
-        self.half_open_key: tuple[bytes, Address] | None = None  # the engine's, while it is half open
+        self.half_open_key: HalfOpenKey | None = None  # the engine's, while it is half open
         self.next_wake: float | None = None  # the engine's: what it has noted as our deadline
         self.preferred_method: KeyExchangeMethod | None = None  # what the peer demanded at the last rekeying
         self.makings = 0  # exchanges of ours under way that make or rekey child SAs

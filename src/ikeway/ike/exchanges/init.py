@@ -260,8 +260,9 @@ def learn(sa: IkeSa, message: Message) -> None:
     sa.peer_vendor_ids = tuple(payload.value for payload in message.find_all(VendorId))
     hashes = message.notify(NotifyType.SIGNATURE_HASH_ALGORITHMS)
     if hashes is not None:
-        numbers = (int.from_bytes(hashes.value[at : at + 2], "big") for at in range(0, len(hashes.value) - 1, 2))
-        sa.peer_hashes = frozenset(HashAlgorithm(number) for number in numbers)
+        numbers = {int.from_bytes(hashes.value[at : at + 2], "big") for at in range(0, len(hashes.value) - 1, 2)}
+        # Only those that have a name: a stranger may send thousands, and they are kept.
+        sa.peer_hashes = frozenset(known for known in HashAlgorithm if known in numbers)
 
 
 def _required(message: Message, kind: type[P]) -> P:

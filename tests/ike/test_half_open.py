@@ -1,0 +1,264 @@
+"""Strangers at a responder: what they may occupy, by one address and by many, forged and true."""
+
+from __future__ import annotations
+
+import pytest
+from tests.ike.pair import IKE, Pair, connection, connection_b
+from tests.ike.stranger import IKE_AUTH, after_init
+
+from ikeway.address import Address
+from ikeway.ike import events
+from ikeway.ike.engine import MAX_INIT_OCTETS, Engine
+from ikeway.ike.half_open import Admission, HalfOpen
+from ikeway.ike.sa import IkeState
+from ikeway.ike.settings import EngineSettings, PskCredential, ResponderSettings
+from ikeway.wire.message import Message
+from ikeway.wire.payloads import Notify, Payload, VendorId
+from ikeway.wire.registry import ExchangeType, NotifyType
+
+GATEWAY = Address("198.51.100.1", 500)
+CLIENT = Address("192.0.2.1", 500)
+
+
+def settings(**changes) -> ResponderSettings:
+    return ResponderSettings(**({"ike_proposals": IKE} | changes))
+
+
+def request(number: int = 0, *extra: Payload) -> bytes:
+    """An IKE_SA_INIT request, with an SPI and nonce of its own for each number."""
+    engine = Engine(EngineSettings(), random=lambda size: (number + 1).to_bytes(size, "big"))
+    engine.connect(connection(), CLIENT, GATEWAY, 0.0)
+    octets = engine.outgoing()[0].octets
+    message = Message.decode(octets)
+    values = {name: getattr(message, name) for name in ("initiator_spi", "responder_spi", "exchange_type")}
+    return Message(
+        **values, is_initiator=True, is_response=False, message_id=0, payloads=(*extra, *message.payloads)
+    ).encode()
+
+
+def gateway(**changes) -> Engine:
+    return Engine(EngineSettings(responder=settings(**changes)))
+
+
+def answer(engine: Engine) -> Message:
+    engine.events()
+    (datagram,) = engine.outgoing()
+    return Message.decode(datagram.octets)
+
+
+def occupied(engine: Engine) -> int:
+    return len(engine._half_open)
+
+
+def gone(engine: Engine) -> bool:
+    half_open = engine._half_open
+    return not engine._shared.table and not half_open._sas and not half_open._sources
+
+
+# --- one address, and many --------------------------------------------------------------------------------------------
+
+
+def test_forged_requests_of_a_victims_address_do_not_lock_it_out():
+    engine = gateway(half_open_per_address=8)
+    for number in range(100):
+        engine.receive(request(number), GATEWAY, CLIENT, 1.0)
+    assert occupied(engine) == 4  # half of what the address may have; then cookies, which the forger never sees
+    engine.outgoing()
+    for number in range(200, 210):
+        engine.receive(request(number), GATEWAY, CLIENT, 1.0)
+        cookie = answer(engine).notify(NotifyType.COOKIE)
+        if cookie is None:
+            break
+        engine.receive(request(number, cookie), GATEWAY, CLIENT, 1.0)
+        if occupied(engine) == 8:
+            break
+        assert answer(engine).notify(NotifyType.COOKIE) is None
+    assert occupied(engine) == 8
+    engine.outgoing()
+    engine.receive(request(300), GATEWAY, CLIENT, 1.0)
+    assert not engine.outgoing() and engine.counters.half_open_dropped == 1
+    engine.receive(request(300), GATEWAY, Address("192.0.2.2", 500), 1.0)
+    assert occupied(engine) == 9  # nobody else is concerned
+    engine.tick(1000.0)
+    engine.tick(2000.0)
+    assert gone(engine)
+
+
+def test_forged_requests_of_many_addresses_are_asked_for_cookies():
+    engine = gateway(cookie_threshold=10, half_open_limit=20)
+    for number in range(500):
+        engine.receive(request(number), GATEWAY, Address(f"10.0.{number // 250}.{number % 250}", 500), 1.0)
+    assert occupied(engine) == 10 == len(engine.sas)
+    assert engine.counters.cookies_demanded == 490
+
+
+def test_one_spi_with_ever_new_nonces_takes_a_place_each_time():
+    """Else one client would count as one, with as many SAs as it likes."""
+    engine = gateway(half_open_per_address=1000, cookie_threshold=10)
+    for number in range(50):
+        engine.receive(request(0, VendorId(bytes([number]))), GATEWAY, CLIENT, 1.0)
+    assert occupied(engine) == 10 == len(engine.sas)
+    engine.tick(1000.0)
+    engine.tick(2000.0)
+    assert gone(engine)
+
+
+def test_the_same_request_again_takes_no_place_and_gets_the_same_answer():
+    engine, octets = gateway(), request()
+    for _ in range(5):
+        engine.receive(octets, GATEWAY, CLIENT, 1.0)
+    assert occupied(engine) == 1
+    assert len({datagram.octets for datagram in engine.outgoing()}) == 1
+
+
+def test_the_addresses_of_an_ipv6_site_count_as_one():
+    engine = gateway(half_open_per_address=4)
+    for number in range(50):
+        engine.receive(request(number), Address("2001:db8:1::1", 500), Address(f"2001:db8::{number:x}", 500), 1.0)
+    assert occupied(engine) == 2
+    engine.receive(request(99), Address("2001:db8:1::1", 500), Address("2001:db8:0:1::1", 500), 1.0)
+    assert occupied(engine) == 3
+
+
+def test_a_limit_of_one_still_lets_one_in():
+    half_open = HalfOpen()
+    assert half_open.admission(settings(half_open_per_address=1), CLIENT) is Admission.FREE
+    assert half_open.admission(settings(cookie_threshold=0), CLIENT) is Admission.COOKIE
+    assert half_open.admission(settings(half_open_limit=0), CLIENT) is Admission.FULL
+
+
+# --- cookies ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_cookie_costs_a_new_one_and_no_state():
+    engine = gateway(cookie_threshold=0)
+    for value in (b"", b"x", bytes(17), bytes(60000)):
+        octets = request(1, Notify(NotifyType.COOKIE, value[:MAX_INIT_OCTETS]))
+        engine.receive(octets, GATEWAY, CLIENT, 1.0)
+        for datagram in engine.outgoing():
+            assert Message.decode(datagram.octets).notify(NotifyType.COOKIE)
+    assert gone(engine) and engine.counters.cookies_wrong == 3
+
+
+def test_a_cookie_is_worth_nothing_from_another_address():
+    engine = gateway(cookie_threshold=0)
+    engine.receive(request(1), GATEWAY, CLIENT, 1.0)
+    cookie = answer(engine).notify(NotifyType.COOKIE)
+    assert cookie is not None
+    engine.receive(request(1, cookie), GATEWAY, Address("192.0.2.9", 500), 1.0)
+    assert gone(engine)
+    engine.receive(request(1, cookie), GATEWAY, CLIENT, 1.0)
+    assert occupied(engine) == 1
+
+
+def test_a_cookie_that_nobody_asked_for_is_no_obstacle():
+    engine = gateway()
+    engine.receive(request(1, Notify(NotifyType.COOKIE, b"from another gateway")), GATEWAY, CLIENT, 1.0)
+    assert occupied(engine) == 1
+
+
+# --- what a request must be -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"initiator_spi": bytes(8)},
+        {"responder_spi": b"12345678"},
+        {"message_id": 1},
+        {"is_initiator": False},
+    ],
+)
+def test_a_header_that_begins_nothing_is_dropped(change):
+    message = Message.decode(request())
+    names = ("initiator_spi", "responder_spi", "exchange_type", "is_initiator", "is_response", "message_id", "payloads")
+    values = {name: getattr(message, name) for name in names} | change
+    engine = gateway()
+    engine.receive(Message(**values).encode(), GATEWAY, CLIENT, 1.0)
+    assert not engine.outgoing() and gone(engine)
+
+
+def test_our_own_request_sent_back_to_us_is_dropped():
+    """A side that is client and gateway must not begin to talk to itself."""
+    engine = Engine(EngineSettings(responder=settings()))
+    engine.connect(connection(), CLIENT, GATEWAY, 0.0)
+    (sent,) = engine.outgoing()
+    engine.receive(sent.octets, CLIENT, GATEWAY, 0.1)
+    assert not engine.outgoing() and occupied(engine) == 0
+
+
+def test_a_huge_request_is_dropped():
+    engine = gateway()
+    engine.receive(request(0, VendorId(bytes(MAX_INIT_OCTETS))), GATEWAY, CLIENT, 1.0)
+    assert not engine.outgoing() and gone(engine) and engine.counters.malformed == 1
+
+
+def test_what_is_kept_of_a_stranger_is_small():
+    hashes = b"".join(number.to_bytes(2, "big") for number in range(7000))
+    engine = gateway()
+    engine.receive(request(0, Notify(NotifyType.SIGNATURE_HASH_ALGORITHMS, hashes)), GATEWAY, CLIENT, 1.0)
+    (sa,) = engine.sas
+    assert sa.peer_hashes is not None and 0 < len(sa.peer_hashes) < 10
+
+
+# --- how a place becomes free -----------------------------------------------------------------------------------------
+
+
+def test_a_place_is_free_after_the_log_in():
+    pair = Pair()
+    pair.connect()
+    assert occupied(pair.b.engine) == 0 and not pair.b.engine._half_open._sources
+
+
+def test_failing_fast_is_no_way_around_the_limits():
+    """A closed SA answers duplicates for a while, and keeps its place as long: guessing secrets is slow, memory bounded."""
+    pair = Pair(
+        connection(local_credential=PskCredential(b"a guess")),
+        responder=settings(half_open_per_address=4, cookie_threshold=1000),
+    )
+    for _ in range(20):
+        pair.a.engine.connect(pair.a.connection, pair.a.address, pair.b.address, pair.now)
+    pair.run(2)
+    assert len(pair.b.happened(events.IkeClosed)) == 4
+    assert len(pair.b.engine._shared.table) == 4
+    pair.network = lambda datagram: []
+    pair.run(300)
+    assert gone(pair.b.engine)
+
+
+def test_a_stranger_that_falls_silent_is_forgotten():
+    peer = after_init()
+    assert peer.there.state is IkeState.CONNECTING
+    peer.pair.run(31)
+    assert peer.there.state is IkeState.CLOSED
+    peer.pair.run(11)
+    assert gone(peer.host.engine)
+
+
+def test_a_log_in_that_has_begun_has_its_time_and_no_more():
+    peer = after_init(Pair(b=connection_b(), login_seconds=100.0))
+    peer.host.take_events(peer.pair.now)
+    peer.deliver(peer.seal(IKE_AUTH, peer.identity()))  # the connection is asked for, and nobody answers
+    peer.host.engine.events()
+    peer.pair.run(60)
+    assert peer.there.state is IkeState.CONNECTING
+    for message_id in range(2, 5):  # more requests do not prolong it
+        peer.deliver(peer.seal(IKE_AUTH, peer.identity(), message_id=message_id))
+    peer.pair.run(41)
+    assert peer.there.state is IkeState.CLOSED
+    peer.pair.run(11)
+    assert gone(peer.host.engine)
+
+
+def test_replayed_first_requests_lead_nowhere():
+    """Recorded and sent again after the log-in: another half-open SA at most, which its initiator knows nothing of."""
+    pair = Pair()
+    pair.connect()
+    first = next(one for one in pair.sent if one.octets[18] == ExchangeType.IKE_SA_INIT)
+    for _ in range(10):
+        pair.deliver(first)
+    pair.run(5)
+    pair.agree()
+    assert occupied(pair.b.engine) == 1 and len(pair.a.inbound) == 1
+    pair.run(60)
+    assert occupied(pair.b.engine) == 0 and len(pair.a.inbound) == 1
