@@ -11,7 +11,17 @@ from ikeway.ike.settings import Retransmission
 
 QUICK = Retransmission(first=0.5, factor=1.5, tries=12, limit=5)
 WISHES = st.sampled_from(
-    ["rekey-child-a", "rekey-child-b", "rekey-ike-a", "rekey-ike-b", "dpd-a", "dpd-b", "delete-child-a", "wait"]
+    [
+        "rekey-child-a",
+        "rekey-child-b",
+        "rekey-ike-a",
+        "rekey-ike-b",
+        "dpd-a",
+        "dpd-b",
+        "delete-child-a",
+        "delete-child-b",
+        "wait",
+    ]
 )
 
 
