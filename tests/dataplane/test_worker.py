@@ -114,8 +114,10 @@ async def test_drops_of_an_sa_are_counted_under_it() -> None:
         await r.dropped(0x1001, True, "malformed")
         dropped = (await r.counters(0x1001, True)).dropped
         assert dropped == {"replayed": 2, "too-short": 1, "dummy": 1, "selectors": 1, "malformed": 1}
+        used = (await r.counters(0x1001, True)).last_used
         await r.to_worker(packet[:7] + b"\x63" + packet[8:])
         assert await r.dropped(0x1001, True, "integrity") == 1
+        assert (await r.counters(0x1001, True)).last_used == used  # a forged packet is no sign of life
         assert await r.delivered() == inner(**BACK)
 
 

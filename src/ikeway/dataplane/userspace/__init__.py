@@ -4,7 +4,8 @@
 - `messages`, `codec`: what they say to each other
 - `worker`: the process; `associations`: its SAs; `outgoing`, `incoming`: the two directions
 - `sockets`: datagrams with chosen local addresses (the daemon uses them for port 500 too); `paths`: where ESP goes
-- `tun_io`: the TUN device; `clamp`, `too_big`: what keeps packets small enough
+- `tun_io`: the TUN device; `segments`, `merging`: its super-packets, cut and put together in batches
+- `clamp`, `too_big`: what keeps packets small enough; `privileges`: what the worker gives up
 
 Nothing is imported here: the worker is to start without asyncio.
 """

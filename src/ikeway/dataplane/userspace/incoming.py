@@ -111,7 +111,7 @@ class Incoming:
             self._associations.unclaimed[True].drop(Drop.UNKNOWN_SPI, -(-len(octets) // size))
             self._tell_unknown(number, received, now)
             return
-        before = receiving.sa.window.highest
+        before, carried = receiving.sa.window.highest, receiving.sa.usage.packets
         whole = len(octets) // size
         train = (
             self._tun.vnet_header
@@ -128,8 +128,9 @@ class Incoming:
                 receiving.sa.usage.drop(opened)
             else:
                 self._deliver(receiving, opened, received.traffic_class, packets)
-        receiving.sa.usage.last_used = now
         moved = receiving.sa.window.highest > before
+        if moved or receiving.sa.usage.packets > carried:  # forged packets are no sign of life
+            receiving.sa.usage.last_used = now
         follow = receiving.sa.parameters.follow_peer and not outer.raw_esp
         if moved and follow and received.source != receiving.told_remote:
             receiving.told_remote = received.source

@@ -46,7 +46,7 @@ class SocketRole:
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """First of all: the inherited descriptors and what to do with them. `mss_clamp` 0: leave TCP alone."""
+    """First of all: the inherited descriptors and what to do with them."""
 
     request: int
     tun_fd: int

@@ -49,7 +49,7 @@ class Outgoing:
 
     def _send(self, sending: Sending, packets: Sequence[TunPacket], now: float) -> None:
         """Seal and send the packets of one SA, in runs of one traffic class."""
-        sending.sa.usage.last_used = now
+        before = sending.sa.sequence
         frames: list[Octets] = []
         run_class = 0
         for packet in packets:
@@ -64,6 +64,8 @@ class Outgoing:
             else:
                 self._seal(sending, packet.octets, frames, now)
         self._flush(sending, frames, run_class, now)
+        if sending.sa.sequence != before:
+            sending.sa.usage.last_used = now
 
     def _seal(self, sending: Sending, packet: Octets, frames: list[Octets], now: float) -> None:
         """Append the ESP packet of one inner packet, or count why there is none."""

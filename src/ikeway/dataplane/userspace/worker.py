@@ -7,6 +7,7 @@ before packets: an SA that the daemon has added is there before its first packet
 
 from __future__ import annotations
 
+import gc
 import select
 import signal
 import socket
@@ -49,7 +50,7 @@ _LARGEST_MESSAGE = 1 << 18
 _MOST_WAITING = 512  # messages for a daemon that does not read; events beyond are dropped, replies never
 _ENTRIES_A_PAGE = 256
 
-_EDGE = select.EPOLLIN | select.EPOLLERR | select.EPOLLHUP
+_READABLE = select.EPOLLIN | select.EPOLLERR | select.EPOLLHUP
 
 
 class DaemonGone(Exception):
@@ -135,7 +136,7 @@ class Worker:
         if not drop_privileges():
             raise HostError("the data plane could not give up its capabilities")
         for fd in (configure.tun_fd, *self._sockets):
-            self._epoll.register(fd, _EDGE)
+            self._epoll.register(fd, _READABLE)
         self._control.reply(Done(configure.request))
 
     def _first_message(self) -> Configure:
@@ -236,7 +237,9 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=int(arguments[0]))
     try:
-        Worker(control).run()
+        worker = Worker(control)
+        gc.freeze()  # what is there stays; looking for garbage in it would hold up packets
+        worker.run()
     except DaemonGone:
         return 0
     except IkewayError as error:
