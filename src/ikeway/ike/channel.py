@@ -220,10 +220,10 @@ class Channel:
             return None
         if self._reassembly is not None:
             self._reassembly.forget((header.is_response, header.message_id))
-        if header.is_response:
-            self._take_response(header.message_id)
-        else:
+        if not header.is_response:
             self._take_request(header, octets, local, remote)
+        elif self.protection is not None:
+            self.take_response(header.message_id)
         return accepted
 
     def _is_new_request(self, message_id: int, octets: bytes, local: Address, remote: Address) -> bool:
@@ -273,8 +273,9 @@ class Channel:
         for old in [key for key in self._answered if key < self.expected_id - self.window]:
             del self._answered[old]
 
-    def _take_response(self, message_id: int) -> None:
-        del self._outstanding[message_id]
+    def take_response(self, message_id: int) -> None:
+        """Wait for that response no longer. One in the clear is taken by whoever believes it, not by `accept`."""
+        self._outstanding.pop(message_id, None)
         self.timers.cancel(("retransmit", message_id))
 
     def _open(self, header: Header, octets: bytes, local: Address, remote: Address) -> Accepted | None:

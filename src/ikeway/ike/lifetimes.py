@@ -144,6 +144,10 @@ def _establish(sa: IkeSa) -> None:
     sa.terminate(error)
 
 
+def _refusal(sa: IkeSa) -> None:
+    sa.believe_refusal()
+
+
 def _await_delete(sa: IkeSa) -> None:
     sa.terminate(None, replaced=True)
 
@@ -183,6 +187,7 @@ _ACTIONS: dict[str, Callable[[IkeSa], None]] = {
     "dpd": _dead_peer_detection,
     "keepalive": _keepalive,
     "establish": _establish,
+    "refusal": _refusal,
     "await-delete": _await_delete,
     "forget": _forget,
 }

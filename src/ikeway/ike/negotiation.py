@@ -11,6 +11,7 @@ from ikeway.errors import InvalidPublicValue, NegotiationFailed, ProtocolViolati
 from ikeway.esp.parameters import Mode
 from ikeway.ike import events, selectors
 from ikeway.ike.child import ChildSa, esp_pair
+from ikeway.ike.keying import require_single_exchange
 from ikeway.ike.notifies import error_from, failure_of
 from ikeway.ike.proposals import (
     Selection,
@@ -38,6 +39,7 @@ from ikeway.wire.payloads import (
 )
 from ikeway.wire.registry import ConfigurationAttributeType, KeyExchangeMethod, NotifyType
 
+MAX_CHILDREN = 256  # that a peer may make of one IKE SA; rekeying may go beyond, for the old ones linger
 EVERYWHERE: Selectors = (selectors.selector("0.0.0.0/0"), selectors.selector("::/0"))
 
 
@@ -86,7 +88,9 @@ async def reserve_spi(sa: IkeSa) -> int:
     """An inbound SPI, ours or the data plane's."""
     if sa.shared.settings.external_spis:
         return await sa.ask(ReserveSpi(sa.connection_id))
-    return sa.shared.new_esp_spi()
+    spi = sa.shared.new_esp_spi()
+    sa.reserved_spis.add(spi)
+    return spi
 
 
 def make_offer(
@@ -145,6 +149,7 @@ def conclude(sa: IkeSa, offer: ChildOffer, reply: Message, nonces: Nonces, old: 
             expected=_show(offer.local_selectors, offer.remote_selectors),
             got=_show(local, remote),
         )
+    local = _own_part(sa, offer, local)
     agreed = Mode.TRANSPORT if reply.notify(NotifyType.USE_TRANSPORT_MODE) is not None else Mode.TUNNEL
     if agreed is not offer.settings.mode:
         raise NegotiationFailed(
@@ -152,13 +157,14 @@ def conclude(sa: IkeSa, offer: ChildOffer, reply: Message, nonces: Nonces, old: 
             expected=f"{offer.settings.mode.value} mode",
             remedy="set the same mode on both sides",
         )
+    spi_out = _usable_spi(sa, suite, chosen.spi)
     secret = b""
     if suite.key_exchange:
         secret = _finish_exchange(offer, suite, reply)
     return _make(
         sa,
         offer.settings,
-        spis=(offer.spi_in, int.from_bytes(chosen.spi, "big")),
+        spis=(offer.spi_in, spi_out),
         suite=suite,
         nonces=nonces,
         secret=secret,
@@ -168,11 +174,30 @@ def conclude(sa: IkeSa, offer: ChildOffer, reply: Message, nonces: Nonces, old: 
     )
 
 
+def _own_part(sa: IkeSa, offer: ChildOffer, local: Selectors) -> Selectors:
+    """We asked for an address and offered everything: what is ours of what came back is that address, and no more."""
+    assigned = () if offer.settings.local_selectors else assigned_selectors(sa)
+    if not assigned:
+        return local
+    own = selectors.narrow(local, assigned)
+    if not own:
+        raise ProtocolViolation(
+            "the peer's traffic selectors leave out the address that it assigned",
+            notify=NotifyType.TS_UNACCEPTABLE,
+            expected=_show(assigned, ()),
+            got=_show(local, ()),
+        )
+    return own
+
+
 def _finish_exchange(offer: ChildOffer, suite: Suite, reply: Message) -> bytes:
     key = reply.find(KeyExchange)
     if key is None or offer.exchange is None or key.method != offer.exchange.method or key.method != suite.key_exchange:
         raise ProtocolViolation("the key exchange of the response is not the one that was chosen")
-    return offer.exchange.shared_secret(key.public_value)
+    try:
+        return offer.exchange.shared_secret(key.public_value)
+    except InvalidPublicValue as error:
+        raise ProtocolViolation(f"the key exchange of the response is worthless: {error}") from None
 
 
 # --- responder --------------------------------------------------------------------------------------------------------
@@ -194,18 +219,21 @@ async def grant(
     ts_initiator, ts_responder = message.find(TrafficSelectorsInitiator), message.find(TrafficSelectorsResponder)
     if security is None or ts_initiator is None or ts_responder is None:
         raise ProtocolViolation("a child SA request without SA, TSi or TSr", notify=NotifyType.INVALID_SYNTAX)
+    if len(sa.children) >= MAX_CHILDREN * (1 if old is None else 2):
+        raise NegotiationFailed(f"there are {len(sa.children)} child SAs", notify=NotifyType.NO_ADDITIONAL_SAS)
     wants_transport = message.notify(NotifyType.USE_TRANSPORT_MODE) is not None
     settings, local, remote = _choose_settings(
         sa, (ts_responder.selectors, ts_initiator.selectors), wants_transport, old
     )
     selection = _choose_suite(settings, security.proposals, in_auth=in_auth)
     suite = selection.suite
+    spi_out = _usable_spi(sa, suite, selection.spi)
     key_payload, secret = _answer_exchange(suite, message.find(KeyExchange))
     spi_in = await reserve_spi(sa)
     child = _make(
         sa,
         settings,
-        spis=(spi_in, int.from_bytes(selection.spi, "big")),
+        spis=(spi_in, spi_out),
         suite=suite,
         nonces=nonces,
         secret=secret,
@@ -342,6 +370,19 @@ def _make(
         created=sa.now,
         is_initiator=is_initiator,
     )
+
+
+def _usable_spi(sa: IkeSa, suite: Suite, octets: bytes) -> int:
+    """The peer's SPI. Zero is none (RFC 4303 section 2.1), and two child SAs of one peer cannot share one."""
+    require_single_exchange(suite)
+    spi = int.from_bytes(octets, "big")
+    if not spi or sa.find_child(spi_out=spi) is not None:
+        raise ProtocolViolation(
+            f"the peer wants to receive a child SA on SPI {spi:08x}",
+            notify=NotifyType.INVALID_SYNTAX,
+            expected="one of its own that no other child SA has",
+        )
+    return spi
 
 
 def _show(local: Selectors, remote: Selectors) -> str:

@@ -39,6 +39,7 @@ from ikeway.wire.payloads import ConfigurationAttribute, Notify
 from ikeway.wire.registry import ExchangeType, HashAlgorithm, KeyExchangeMethod, NotifyType
 
 FORGET_SECONDS = 10.0  # how long a closed SA answers duplicates
+REFUSAL_SECONDS = 0.3  # from a refusal of IKE_SA_INIT, which anybody can make, to its being believed
 
 T = TypeVar("T")
 
@@ -130,6 +131,7 @@ class IkeSa:
         self.peer_hashes: frozenset[HashAlgorithm] | None = None
         self.peer_fragments = False
         self.peer_childless = False
+        self.refusal: Message | None = None  # initiator: of IKE_SA_INIT, not believed yet
         self.peer_wants_certificate = False  # initiator: a CERTREQ came
         self.peer_vendor_ids: tuple[bytes, ...] = ()
         self.mobike = False
@@ -151,6 +153,7 @@ class IkeSa:
         self.next_wake: float | None = None  # the engine's: what it has noted as our deadline
         self.preferred_method: KeyExchangeMethod | None = None  # what the peer demanded at the last rekeying
         self.makings = 0  # exchanges of ours under way that make or rekey child SAs
+        self.reserved_spis: set[int] = set()  # of child SAs that are being agreed on
         self.early_deletes: set[int] = set()  # the peer's SPIs deleted before we knew them
 
     # --- what others read -------------------------------------------------------------------------------------------
@@ -375,6 +378,7 @@ class IkeSa:
         if self.rekeyed_by_peer is not None:
             self.rekeyed_by_peer[0].terminate(None, replaced=True)
             self.rekeyed_by_peer = None
+        self.shared.esp_spis -= self.reserved_spis
         self.timers.set("forget", self.now + FORGET_SECONDS)
         if not replaced:
             self.report(events.IkeClosed(self, error, self.established))
@@ -400,6 +404,7 @@ class IkeSa:
 
     def add_child(self, child: ChildSa) -> None:
         """Adopt a new child SA (its data plane halves are installed by who made it)."""
+        self.reserved_spis.discard(child.spi_in)
         self.children.append(child)
         lifetimes.start_child(self, child)
 
@@ -436,9 +441,30 @@ class IkeSa:
         if accepted.error is not None:
             self.terminate(ProtocolViolation(f"the peer sent a malformed response: {accepted.error}"))
             return
+        if self.channel.protection is None and not self._believes(accepted.message):
+            return
         self.channel.response_octets = accepted.octets
         self.untried_addresses = list(self.peer_addresses)
         self.driver.on_response(accepted.message)
+
+    def _believes(self, message: Message) -> bool:
+        """Anybody on the way can refuse IKE_SA_INIT: the peer itself gets time to say something better (2.21.1)."""
+        if self._exchanges.init.is_refusal(self, message):
+            if self.refusal is None:
+                self.refusal = message
+                self.timers.set("refusal", self.now + REFUSAL_SECONDS)
+            return False
+        self.refusal = None
+        self.timers.cancel("refusal")
+        self.channel.take_response(message.message_id)
+        return True
+
+    def believe_refusal(self) -> None:
+        """Nothing better came."""
+        refusal, self.refusal = self.refusal, None
+        if refusal is not None:
+            self.channel.take_response(refusal.message_id)
+            self.driver.on_response(refusal)
 
     def _follow_peer(self, accepted: Accepted) -> None:
         """Answer where the peer is now, when it is behind a NAT (RFC 7296 section 2.23) and MOBIKE does not do it."""

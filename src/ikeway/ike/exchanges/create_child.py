@@ -112,6 +112,7 @@ def _payloads(offer: ChildOffer, nonce: bytes, old: ChildSa | None) -> tuple[Pay
 def discard(sa: IkeSa, offer: ChildOffer, reply: Message) -> None:
     """An offer came to nothing: give its SPI back; what the peer has made of it is deleted."""
     sa.shared.esp_spis.discard(offer.spi_in)
+    sa.reserved_spis.discard(offer.spi_in)
     security = reply.find(SecurityAssociation)
     if failure_of(reply) is None and security is not None and sa.is_alive:
         delete.delete_spi(sa, offer.spi_in)

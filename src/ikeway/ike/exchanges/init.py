@@ -17,7 +17,7 @@ from ikeway.auth.signature import SUPPORTED_HASHES
 from ikeway.crypto import PrivateKeyExchange, initiate_key_exchange, respond_key_exchange
 from ikeway.errors import InvalidPublicValue, NegotiationFailed, ProtocolViolation
 from ikeway.ike import events, nat
-from ikeway.ike.keying import protect_initial
+from ikeway.ike.keying import protect_initial, require_single_exchange
 from ikeway.ike.notifies import error_from, failure_of
 from ikeway.ike.proposals import (
     Selection,
@@ -45,6 +45,7 @@ from ikeway.wire.registry import CertificateEncoding, ExchangeType, HashAlgorith
 
 NONCE_OCTETS = 32
 NONCE_RANGE = (16, 256)  # RFC 7296 section 3.9
+COOKIE_RANGE = (1, 64)
 MAX_ROUNDS = 6  # cookies and other key exchange methods before we give up
 
 P = TypeVar("P")
@@ -63,8 +64,8 @@ async def initiate(sa: IkeSa) -> None:
     for _ in range(MAX_ROUNDS):
         payloads = cookie + _initiator_payloads(sa, connection, exchange, nonce)
         reply = await sa.request(ExchangeType.IKE_SA_INIT, payloads, message_id=0)
-        if (demanded := reply.notify(NotifyType.COOKIE)) is not None:
-            cookie = (demanded,)
+        if (demanded := _demanded_cookie(reply)) is not None:
+            cookie = (Notify(NotifyType.COOKIE, demanded),)
         elif (wanted := reply.notify(NotifyType.INVALID_KE_PAYLOAD)) is not None:
             method = demanded_method(wanted, methods, exchange.method)
             sa.report(events.PeerSeen(sa, f"the gateway wants {method.name} instead of {exchange.method.name}"))
@@ -73,6 +74,24 @@ async def initiate(sa: IkeSa) -> None:
             _conclude(sa, reply, exchange, nonce)
             return
     raise ProtocolViolation("the responder goes on demanding cookies or other key exchange methods")
+
+
+def is_refusal(sa: IkeSa, reply: Message) -> bool:
+    """True for a response that would end the attempt: it is not believed at once, for it may be forged."""
+    if _demanded_cookie(reply) is not None:
+        return False
+    wanted = reply.notify(NotifyType.INVALID_KE_PAYLOAD)
+    if wanted is not None:
+        return int.from_bytes(wanted.value, "big") not in key_exchange_methods(sa.connection.ike_proposals)
+    kinds = (SecurityAssociation, KeyExchange, Nonce)
+    return failure_of(reply) is not None or not all(reply.find(kind) is not None for kind in kinds)
+
+
+def _demanded_cookie(reply: Message) -> bytes | None:
+    """The cookie, unless its size is none that a cookie may have (RFC 7296 section 2.6)."""
+    cookie = reply.notify(NotifyType.COOKIE)
+    low, high = COOKIE_RANGE
+    return cookie.value if cookie is not None and low <= len(cookie.value) <= high else None
 
 
 def demanded_method(
@@ -135,11 +154,13 @@ def _conclude(sa: IkeSa, reply: Message, exchange: PrivateKeyExchange, nonce: by
             expected=exchange.method.name,
             got=KeyExchangeMethod(key.method).name,
         )
+    require_single_exchange(suite)
+    secret = exchange.shared_secret(key.public_value)
     sa.channel.responder_spi = reply.responder_spi
     sa.init_request, sa.init_response = sa.channel.request_octets, sa.channel.response_octets
     sa.nonce_initiator, sa.nonce_responder = nonce, peer_nonce
     learn(sa, reply)
-    protect_initial(sa, suite, exchange.shared_secret(key.public_value))
+    protect_initial(sa, suite, secret)
     if sa.connection.fragment_size and sa.peer_fragments:
         sa.channel.accept_fragments = True
         sa.channel.fragment_octets = sa.connection.fragment_size
@@ -215,6 +236,7 @@ def _select(settings: ResponderSettings, security: SecurityAssociation, key: Key
         raise Turned(
             Notify(NotifyType.NO_PROPOSAL_CHOSEN), explain_mismatch(security.proposals, settings.ike_proposals)
         )
+    require_single_exchange(selection.suite)
     method = selection.suite.key_exchange
     assert method is not None
     if method != key.method:
