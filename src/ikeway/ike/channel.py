@@ -123,6 +123,11 @@ class Channel:
         """Requests without a response yet."""
         return len(self._outstanding)
 
+    def requested(self, message_id: int) -> Message | None:
+        """The request whose response is awaited."""
+        outstanding = self._outstanding.get(message_id)
+        return outstanding.message if outstanding is not None else None
+
     def request(
         self, exchange: ExchangeType, payloads: Iterable[Payload], now: float, *, message_id: int | None = None
     ) -> int:

@@ -83,8 +83,12 @@ def is_refusal(sa: IkeSa, reply: Message) -> bool:
     wanted = reply.notify(NotifyType.INVALID_KE_PAYLOAD)
     if wanted is not None:
         return int.from_bytes(wanted.value, "big") not in key_exchange_methods(sa.connection.ike_proposals)
-    kinds = (SecurityAssociation, KeyExchange, Nonce)
-    return failure_of(reply) is not None or not all(reply.find(kind) is not None for kind in kinds)
+    if failure_of(reply) is not None or reply.find(SecurityAssociation) is None or reply.find(Nonce) is None:
+        return True
+    # The answer to a request before, with another method: we went on because somebody demanded this one.
+    request, key = sa.channel.requested(reply.message_id), reply.find(KeyExchange)
+    ours = request.find(KeyExchange) if request is not None else None
+    return key is None or ours is None or key.method != ours.method
 
 
 def _demanded_cookie(reply: Message) -> bytes | None:
