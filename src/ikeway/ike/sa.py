@@ -129,10 +129,9 @@ class IkeSa:
         self.peer_certificate: object | None = None
         # What the peer supports.
         self.peer_hashes: frozenset[HashAlgorithm] | None = None
-        self.peer_fragments = False
-        self.peer_childless = False
-        self.refusal: Message | None = None  # initiator: of IKE_SA_INIT, not believed yet
+        self.peer_fragments = self.peer_childless = False
         self.peer_wants_certificate = False  # initiator: a CERTREQ came
+        self.refusal: Message | None = None  # initiator: of IKE_SA_INIT, not believed yet
         self.peer_vendor_ids: tuple[bytes, ...] = ()
         self.mobike = False
         self.is_mobike_initiator = is_initiator  # of the first IKE SA: who decides on the path (RFC 4555 section 3.1)
