@@ -14,6 +14,7 @@ from ikeway.wire.message import Header, Message, decode_payloads
 from ikeway.wire.payloads import (
     Authentication,
     Encrypted,
+    EncryptedFragment,
     IdInitiator,
     IdResponder,
     Notify,
@@ -80,16 +81,20 @@ class Stranger:
     def answers(self) -> list[Message]:
         """Let the questions be answered; everything that the engine sends on this SA from now on, in the clear."""
         self.host.take_events(self.pair.now)
-        assert self.sa.channel.protection is not None
-        found = []
+        protection = self.sa.channel.protection
+        assert protection is not None
+        found, plaintext, first = [], b"", PayloadType.NONE
         for datagram in self.host.engine.outgoing():
             header = Header.decode(datagram.octets)
-            sealed = Message.decode(datagram.octets).find(Encrypted)
-            if sealed is None:
+            sealed = Message.decode(datagram.octets).payloads[-1]
+            if not isinstance(sealed, Encrypted | EncryptedFragment):
                 continue
-            payloads = decode_payloads(
-                PayloadType(sealed.first_payload), self.sa.channel.protection.open(datagram.octets, sealed)
-            )
+            if isinstance(sealed, Encrypted) or sealed.fragment_number == 1:
+                first = PayloadType(sealed.first_payload)
+            plaintext += protection.open(datagram.octets, sealed)
+            if isinstance(sealed, EncryptedFragment) and sealed.fragment_number < sealed.total_fragments:
+                continue
+            payloads, plaintext = decode_payloads(first, plaintext), b""
             found.append(
                 Message(
                     header.initiator_spi,

@@ -100,7 +100,10 @@ def with_certificate(pki, peer, authenticator) -> Pair:
     return Pair(a, b, epoch=NOW)
 
 
-def eap_only(peer, authenticator, *, credential=PskCredential(b"unused")) -> Pair:
+UNUSED = PskCredential(b"unused")
+
+
+def eap_only(peer, authenticator, *, credential=UNUSED) -> Pair:
     """The gateway proves itself by EAP alone."""
     a = connection(local_credential=client(peer), remote_expectation=EapOnlyExpected())
     b = connection_b(local_credential=credential, remote_identity=None, remote_expectation=server(authenticator))

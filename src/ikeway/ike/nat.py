@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ikeway.address import Address
 from ikeway.wire.message import Message
@@ -23,6 +23,7 @@ class NatFindings:
     supported: bool = False
     peer_behind_nat: bool = False
     self_behind_nat: bool = False
+    destination: bytes = field(default=b"", compare=False)  # as whom the peer sees us; another value: another mapping
 
     @property
     def any(self) -> bool:
@@ -73,4 +74,5 @@ def find_nat(message: Message, local: Address, remote: Address, spis: tuple[byte
         supported=True,
         peer_behind_nat=all(notify.value != source for notify in sources),
         self_behind_nat=all(notify.value != destination for notify in destinations),
+        destination=destinations[0].value,
     )

@@ -35,7 +35,7 @@ from ikeway.ike.timers import Timers
 from ikeway.questions import Question
 from ikeway.wire.errors import UnsupportedCriticalPayload
 from ikeway.wire.message import Header, Message
-from ikeway.wire.payloads import ConfigurationAttribute, Notify
+from ikeway.wire.payloads import ConfigurationAttribute, Notify, Proposal
 from ikeway.wire.registry import ExchangeType, HashAlgorithm, KeyExchangeMethod, NotifyType
 
 FORGET_SECONDS = 10.0  # how long a closed SA answers duplicates
@@ -118,6 +118,7 @@ class IkeSa:
             self.channel.retransmission = connection.retransmission
         self.driver = Driver(self)
         self.suite: Suite | None = None
+        self.chosen_from: tuple[Proposal, ...] = ()  # responder: what IKE_SA_INIT allowed
         self.keys: IkeKeys | None = None
         self._prf: Prf | None = None
         # What IKE_AUTH signs (RFC 7296 section 2.15).
@@ -138,13 +139,12 @@ class IkeSa:
         self.peer_addresses: tuple[str, ...] = ()
         self.untried_addresses: list[str] = []
         self.last_path = (local, remote)  # of the last authentic message
-        self.pretends_nat = False
         self.nat = NatFindings()
-        self.udp_encapsulation = False
+        self.pretends_nat = self.udp_encapsulation = False
         self.configuration: tuple[ConfigurationAttribute, ...] = ()  # the CFG_REPLY, sent or received
         self.children: list[ChildSa] = []
-        self.last_received = now
-        self.last_sent = now
+        self.last_received = self.last_sent = now
+        self.latest_update = -1  # message id of the peer's last UPDATE_SA_ADDRESSES
         self.replaces: IkeSa | None = None  # the SA that this one reauthenticates
         self.successor: IkeSa | None = None
         self.rekeyed_by_peer: tuple[IkeSa, bytes] | None = None  # a colliding rekeying: its SA and lowest nonce

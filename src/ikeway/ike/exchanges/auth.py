@@ -36,6 +36,7 @@ from ikeway.ike.driver import Answer, Task, notify_for
 from ikeway.ike.exchanges import create_child, delete, informational, init, mobike
 from ikeway.ike.negotiation import ChildOffer, Grant, Nonces
 from ikeway.ike.notifies import error_from, failure_of
+from ikeway.ike.proposals import format_proposal, select
 from ikeway.ike.questions import AssignAddresses, SelectConnection
 from ikeway.ike.sa import IkeSa
 from ikeway.ike.settings import (
@@ -308,7 +309,8 @@ async def _respond(sa: IkeSa, message: Message) -> Answer:
         return await _finish(sa, caller, payloads, session)
     if message.find(Authentication) is None:
         raise _expects("a pre-shared key or certificate", "a request for EAP (no AUTH payload)")
-    assert isinstance(expectation, PskExpected | CertificateExpected)
+    if not isinstance(expectation, PskExpected | CertificateExpected):
+        raise ConfigError(f"connection {sa.connection.name} says nothing of how clients prove who they are")
     authentication.check_identity(sa, sa.remote_identity)
     await authentication.verify_by_key(sa, expectation, identification, message)
     return await _finish(sa, caller, await _own_proof(sa, own, message), None)
@@ -337,8 +339,23 @@ async def _select_connection(sa: IkeSa, message: Message) -> None:
             proof.method if proof is not None else None,
         )
     )
+    _require_allowed_suite(sa)
     if sa.channel.accept_fragments:
         sa.channel.fragment_octets = sa.connection.fragment_size
+
+
+def _require_allowed_suite(sa: IkeSa) -> None:
+    """What was agreed on before we knew who is calling must be good enough for this connection too."""
+    if sa.connection.ike_proposals is sa.chosen_from:
+        return
+    assert sa.suite is not None
+    if select((sa.suite.to_proposal(1, b""),), sa.connection.ike_proposals) is None:
+        raise AuthenticationFailed(
+            f"connection {sa.connection.name} does not allow {sa.suite}",
+            notify=NotifyType.AUTHENTICATION_FAILED,
+            expected=", ".join(map(format_proposal, sa.connection.ike_proposals)),
+            remedy="let both sides offer a proposal that the connection allows, or allow this one",
+        )
 
 
 async def _own_proof(sa: IkeSa, own: IdResponder, message: Message) -> tuple[Payload, ...]:

@@ -14,7 +14,7 @@ from ikeway.wire.registry import ExchangeType, NotifyType
 
 async def check_liveness(sa: IkeSa) -> None:
     """Ask for nothing: the answer says that the peer lives (section 2.4). No answer ends the SA below us."""
-    await sa.request(ExchangeType.INFORMATIONAL, mobike.probe(sa))
+    mobike.judge_probe(sa, await sa.request(ExchangeType.INFORMATIONAL, mobike.probe(sa)))
 
 
 async def respond(sa: IkeSa, message: Message) -> Answer:

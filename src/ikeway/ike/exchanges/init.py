@@ -223,7 +223,7 @@ def respond(
     )
     sa.channel.expect_answered(0, octets, local, remote)
     sa.nonce_initiator, sa.nonce_responder = nonce, shared.random(NONCE_OCTETS)
-    sa.init_request = octets
+    sa.init_request, sa.chosen_from = octets, settings.ike_proposals
     learn(sa, message)
     sa.channel.accept_fragments = settings.fragmentation and sa.peer_fragments
     payloads = _responder_payloads(sa, settings, selection.to_proposal(b""), public_value, key.method)

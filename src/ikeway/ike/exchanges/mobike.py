@@ -128,6 +128,13 @@ def probe(sa: IkeSa) -> tuple[Payload, ...]:
     return _detection(sa) if sa.mobike and sa.is_mobike_initiator and sa.nat.self_behind_nat else ()
 
 
+def judge_probe(sa: IkeSa, reply: Message) -> None:
+    """The peer sees us elsewhere than before: a NAT has changed its mapping, and ESP to us goes to the old one."""
+    findings = nat.find_nat(reply, sa.local, sa.remote)
+    if probe(sa) and findings.supported and findings.destination != sa.nat.destination:
+        sa.driver.enqueue(Task("update-addresses", update_addresses), first=True)
+
+
 def adopt_findings(sa: IkeSa, findings: nat.NatFindings) -> None:
     """NATs on the new path: with or without UDP encapsulation from now on."""
     if findings.supported:
@@ -156,12 +163,15 @@ async def respond(sa: IkeSa, message: Message) -> tuple[Payload, ...]:
 
 def _follow(sa: IkeSa, message: Message) -> tuple[Payload, ...]:
     findings = nat.find_nat(message, *sa.last_path)
-    if message.notify(NotifyType.UPDATE_SA_ADDRESSES) is not None and not sa.is_mobike_initiator:
+    update = message.notify(NotifyType.UPDATE_SA_ADDRESSES) is not None and not sa.is_mobike_initiator
+    # In a wide window an older one may come later; the latest one counts (section 3.5).
+    if update and message.message_id > sa.latest_update:
+        sa.latest_update = message.message_id
         local, remote = sa.last_path
         adopt_findings(sa, findings)
         sa.set_path(local, remote)
         sa.driver.enqueue(Task("return-routability", check_return))
-    return _detection(sa) if findings.supported else ()
+    return _detection(sa, *sa.last_path) if findings.supported else ()
 
 
 def _unexpected_nat(sa: IkeSa, message: Message) -> Notify | None:
@@ -192,12 +202,12 @@ async def check_return(sa: IkeSa) -> None:
 # --- both -------------------------------------------------------------------------------------------------------------
 
 
-def _detection(sa: IkeSa) -> tuple[Payload, ...]:
+def _detection(sa: IkeSa, local: Address | None = None, remote: Address | None = None) -> tuple[Payload, ...]:
     return nat.detection_notifies(
         sa.channel.initiator_spi,
         sa.channel.responder_spi,
-        sa.local,
-        sa.remote,
+        local or sa.local,
+        remote or sa.remote,
         pretend_nat=sa.shared.random if sa.pretends_nat else None,
     )
 

@@ -97,7 +97,7 @@ def _conclude(
         raise ProtocolViolation("a response to the rekeying of the IKE SA without one proposal and a key exchange")
     chosen = security.proposals[0]
     suite = verify_selected(chosen, with_numbers(sa.connection.ike_proposals, spi))
-    if key.method != exchange.method or suite.key_exchange != exchange.method or len(chosen.spi) != 8:
+    if key.method != exchange.method or suite.key_exchange != exchange.method or not _is_spi(chosen.spi):
         raise ProtocolViolation("the response to the rekeying of the IKE SA contradicts itself")
     nonces = Nonces(nonce, required_nonce(reply))
     new = _successor(sa, spi, chosen.spi, nonces, is_initiator=True)
@@ -165,7 +165,7 @@ def _choose(sa: IkeSa, security: SecurityAssociation, key: KeyExchange) -> Selec
         sa.connection.ike_proposals,
         prefer_initiator=sa.connection.prefer_initiator_order,
     )
-    if selection is None or len(selection.spi) != 8:
+    if selection is None or not _is_spi(selection.spi):
         raise NegotiationFailed("no proposal in common for the IKE SA", notify=NotifyType.NO_PROPOSAL_CHOSEN)
     method = selection.suite.key_exchange
     assert method is not None
@@ -195,6 +195,10 @@ def _successor(sa: IkeSa, spi: bytes, peer_spi: bytes, nonces: Nonces, *, is_ini
     new.nonce_initiator, new.nonce_responder = nonces.initiator, nonces.responder
     new.inherit(sa)
     return new
+
+
+def _is_spi(octets: bytes) -> bool:
+    return len(octets) == 8 and any(octets)
 
 
 def register(sa: IkeSa) -> None:
