@@ -15,6 +15,7 @@ from ikeway.auth.octets import psk_mac
 from ikeway.auth.questions import PskQuestion
 from ikeway.crypto import initiate_key_exchange
 from ikeway.ike import authentication, events
+from ikeway.ike.child import ChildState
 from ikeway.ike.negotiation import MAX_CHILDREN
 from ikeway.ike.proposals import parse_proposals
 from ikeway.ike.questions import AssignAddresses
@@ -566,3 +567,37 @@ def test_of_two_updates_out_of_order_the_later_one_stands():
     peer.deliver(older, Address("203.0.113.2", 4500))
     peer.answers()
     assert peer.there.remote == Address("203.0.113.3", 4500)
+
+
+# --- rekeying, with worthless answers ---------------------------------------------------------------------------------
+
+
+def rekeying_answered(kind: str, value: bytes) -> Any:
+    """The engine under test rekeys; the peer answers with a key exchange value that is worth nothing."""
+    peer = logged_in(Pair(b=connection_b(children=(mirrored(child()),))))
+    sa = peer.there
+    if kind == "ike":
+        sa.rekey(peer.pair.now)
+    else:
+        sa.rekey_child(sa.children[0], peer.pair.now)
+    (request,) = [message for message in peer.answers() if not message.is_response]
+    security = request.find(SecurityAssociation)
+    spi = b"newspi!!" if kind == "ike" else b"new!"
+    proposal = dataclasses.replace(security.proposals[0], spi=spi)
+    key = request.find(KeyExchange)
+    answer = [SecurityAssociation((proposal,)), Nonce(bytes(32)), KeyExchange(key.method, value)]
+    if kind == "child":
+        answer += [request.find(TrafficSelectorsInitiator), request.find(TrafficSelectorsResponder)]
+    peer.deliver(peer.seal(CREATE_CHILD_SA, *answer, message_id=request.message_id, is_response=True))
+    return peer, peer.answers()
+
+
+@pytest.mark.parametrize("value", [bytes(32), bytes(5), b""])
+@pytest.mark.parametrize("kind", ["ike", "child"])
+def test_a_rekeying_with_a_worthless_public_value_fails_and_is_tried_again(kind, value):
+    peer, _ = rekeying_answered(kind, value)
+    assert peer.there.state is IkeState.ESTABLISHED
+    assert peer.there.children[0].state is ChildState.INSTALLED
+    assert not peer.host.happened(events.IkeRekeyed) and len(peer.host.inbound) == 1
+    assert peer.there.timers.get("rekey" if kind == "ike" else ("child-rekey", peer.there.children[0])) is not None
+    assert len(peer.host.engine._shared.esp_spis) == 1

@@ -185,3 +185,27 @@ def test_a_forged_source_address_moves_nobody():
     pair.b.engine.receive(datagram.octets, datagram.remote, forged, pair.now)
     pair.run(5)
     assert pair.b.sa.remote.host == A.host  # no NAT was found, so authentic octets do not move it either
+
+
+def test_a_new_nat_mapping_is_noticed_with_mobike_too():
+    """The client sees in the answer to its liveness check that the gateway sees it elsewhere (RFC 4555 section 3.8)."""
+    outside = Address("192.0.2.200", 61000)
+    pair = up(connection(dpd_seconds=30.0), nat={A: Address(outside.host, 50500), Address(A.host, 4500): outside})
+    assert pair.b.sa.remote == outside
+    pair.run(100)
+    settled = len(pair.a.happened(events.MessageSent))
+    fresh = Address("192.0.2.201", 62000)
+    pair.nat[Address(A.host, 4500)] = fresh
+    pair.run(40)
+    assert pair.b.sa.remote == fresh == pair.b.happened(events.PathChanged)[-1].remote
+    updates = [
+        event
+        for event in pair.a.happened(events.MessageSent)[settled:]
+        if event.message.notify(NotifyType.UPDATE_SA_ADDRESSES)
+    ]
+    assert len(updates) == 1
+    # Nothing more to say as long as the mapping stays.
+    pair.run(200)
+    assert [
+        event.message.notify(NotifyType.UPDATE_SA_ADDRESSES) for event in pair.a.happened(events.MessageSent)[-5:]
+    ] == [None] * 5

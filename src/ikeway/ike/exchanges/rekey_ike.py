@@ -99,9 +99,13 @@ def _conclude(
     suite = verify_selected(chosen, with_numbers(sa.connection.ike_proposals, spi))
     if key.method != exchange.method or suite.key_exchange != exchange.method or not _is_spi(chosen.spi):
         raise ProtocolViolation("the response to the rekeying of the IKE SA contradicts itself")
+    try:
+        secret = exchange.shared_secret(key.public_value)
+    except InvalidPublicValue as error:
+        raise ProtocolViolation(f"the key exchange of the response is worthless: {error}") from None
     nonces = Nonces(nonce, required_nonce(reply))
     new = _successor(sa, spi, chosen.spi, nonces, is_initiator=True)
-    protect_rekeyed(new, sa, suite, exchange.shared_secret(key.public_value))
+    protect_rekeyed(new, sa, suite, secret)
     return new, nonces
 
 
