@@ -155,6 +155,37 @@ def test_a_file_of_somebody_else_is_not_private(tmp_path: Path) -> None:
     path = write(tmp_path / "a.toml", SECRET)
     os.chown(path, 12345, 12345)
     assert not read_document(path).private
+    (error,) = mistakes(path)
+    assert "belongs to the user 12345" in error.reason
+    assert error.remedy == f"chown root {path} && chmod 600 {path}"
+
+
+def test_a_wrong_element_hides_nothing_else(tmp_path: Path) -> None:
+    """One mistake that is complained of twice, or two in one table, once took out the table around them."""
+    text = '[first]\naddress = "x"\nneeded = ["10.0.0.0/40"]\n[second]\n[third]\naddress = 5\n'
+    path = write(tmp_path / "a.toml", text)
+
+    class Two(Section):
+        one: int
+        two: int
+
+    class Strict(Section):
+        address: str
+        needed: Listed[Network] = Field(min_length=1)
+
+    class Whole(Section):
+        first: Strict
+        second: Two
+        third: Inner
+
+    _, problems = validate(read_document(path), Whole)
+    told = [(error.line, error.reason) for error in problems.errors]
+    assert told == [
+        (3, "`first.needed[1]`: this is no network"),
+        (4, "`one` is missing in [second]"),
+        (4, "`two` is missing in [second]"),
+        (6, "`third.address` is not right"),
+    ]
 
 
 def test_kinds_of_values_are_described() -> None:

@@ -118,7 +118,7 @@ class _Search:
             return self._weak
         if not self._anchors:
             return about(leaf, UntrustedCertificate("no CA is trusted here", side=Side.LOCAL, remedy="name a CA"))
-        trusted = ", ".join(sorted(describe(anchor) for anchor in self._anchors)[:4])
+        trusted = _few(sorted(describe(anchor) for anchor in self._anchors))
         highest = self._highest or leaf
         if any(impostor in self._anchors for impostor in self._impostors):
             return about(
@@ -142,6 +142,11 @@ class _Search:
                 remedy=f"trust {issuer} here if it is right, or have the peer send its intermediate certificates",
             ),
         )
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names to read: the few of a company, not the hundreds of an operating system."""
+    return "; ".join(names) if len(names) <= 4 else f"one of the {len(names)} CAs that are trusted here"
 
 
 def _same_key_and_name(one: x509.Certificate, other: x509.Certificate) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 from pathlib import Path
 
@@ -38,12 +39,32 @@ def find_profile(name_or_path: str) -> Path:
         path = directory / f"{name_or_path}.toml"
         if path.exists():
             return path
+    _hint_at_sudo(name_or_path)
     known = ", ".join(profile_names()) or "none yet"
     raise ConfigError(
         f"there is no profile {name_or_path!r} (known: {known})",
         expected=" or ".join(str(directory / f"{name_or_path}.toml") for directory in directories),
         remedy=f"write {directories[0] / f'{name_or_path}.toml'} (`ikeway reference profile` tells what goes into it)",
     )
+
+
+def _hint_at_sudo(name: str) -> None:
+    """`sudo` gives root's home folder to what it starts: say so when the profile is in the folder of who called it.
+
+    It is not taken from there by itself, as it may name a command that would then run as root.
+    """
+    try:
+        home = Path(pwd.getpwnam(os.environ.get("SUDO_USER", "")).pw_dir)
+        path = home / ".config" / "ikeway" / "profiles" / f"{name}.toml"
+        is_there = path.exists()
+    except (KeyError, OSError):
+        return
+    if is_there:
+        raise ConfigError(
+            f"root has no profile {name!r}, and sudo does not look in {home}",
+            expected=str(SYSTEM / "profiles" / f"{name}.toml"),
+            remedy=f"move it there, or name its path: sudo ikeway up {path}",
+        )
 
 
 def profile_names() -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import pwd
+import shlex
 import stat
 import tomllib
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from ikeway.config.explain import explain
 from ikeway.config.lines import LineIndex
@@ -27,12 +30,21 @@ _PASSES = 8  # how often what is wrong is taken out to find what else is wrong
 
 @dataclass(frozen=True)
 class Document:
-    """A TOML file that was read. `private`: only its owner (and root) can read it."""
+    """A TOML file that was read."""
 
     path: Path
     text: str = field(repr=False)
     content: dict[str, Any] = field(repr=False)
-    private: bool
+    status: os.stat_result = field(repr=False)
+
+    @property
+    def private(self) -> bool:
+        """True when only its owner (and root) can read it."""
+        return is_private(self.status)
+
+    def exposure(self) -> tuple[str, str]:
+        """Why it is not private, and the remedy."""
+        return exposure(self.path, self.status)
 
     @functools.cached_property
     def lines(self) -> LineIndex:
@@ -52,7 +64,7 @@ class Context:
     """What the validators of fields need to know of the file."""
 
     file: Path
-    private: bool
+    exposure: tuple[str, str] | None  # why others could get at secrets in it, and the remedy
 
 
 class Problems:
@@ -68,7 +80,7 @@ class Problems:
     ) -> None:
         """Note a mistake at a key path, unless something there has been complained of already."""
         place = tuple(location)
-        if not any(place[: len(removed)] == removed for removed in self.removed):
+        if not _within(place, self.removed):
             self.errors.append(self.document.error(place, reason, expected=expected, got=got, remedy=remedy))
 
     def add_error(self, location: Sequence[str | int], error: IkewayError) -> None:
@@ -109,7 +121,7 @@ def read_document(path: Path) -> Document:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(path, text, error) from None
-    return Document(path, text, content, is_private(status))
+    return Document(path, text, content, status)
 
 
 def is_private(status: os.stat_result) -> bool:
@@ -117,11 +129,28 @@ def is_private(status: os.stat_result) -> bool:
     return not stat.S_IMODE(status.st_mode) & 0o077 and status.st_uid in {0, os.geteuid()}
 
 
+def exposure(path: Path, status: os.stat_result) -> tuple[str, str]:
+    """Why `is_private` says no, to follow after "and", and the remedy."""
+    quoted = shlex.quote(str(path))
+    if status.st_uid in {0, os.geteuid()}:
+        return "others may read or write it", f"chmod 600 {quoted}"
+    # As a rule: written by a user, and read by root under sudo.
+    remedy = f"chown {_user_name(os.geteuid())} {quoted} && chmod 600 {quoted}"
+    return f"it belongs to the user {_user_name(status.st_uid)}", remedy
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 def validate(document: Document, model: type[Model]) -> tuple[Model | None, Problems]:
     """Check a document. Where parts are wrong, the rest is still checked and given back, so that the caller can look
     for further mistakes; None when what is left is nothing to go on with."""
     problems = Problems(document)
-    context = Context(document.path, document.private)
+    context = Context(document.path, None if document.private else document.exposure())
     content: Any = document.content
     for _ in range(_PASSES):
         try:
@@ -129,18 +158,32 @@ def validate(document: Document, model: type[Model]) -> tuple[Model | None, Prob
         except ValidationError as error:
             content = copy.deepcopy(content)
             # Validators hand the values themselves out as `input`; explain() tells no secret of them.
-            details = error.errors(include_url=False)
+            details = _without_echoes(error.errors(include_url=False))
             for detail in details:
                 mistake = explain(model, detail)
                 problems.add(
                     mistake.location, mistake.reason, expected=mistake.expected, got=mistake.got, remedy=mistake.remedy
                 )
+            gone: set[Location] = set()
             for detail in details:
+                if _within(detail["loc"], gone):  # it went with something that holds it
+                    continue
                 removed = _remove(content, detail["loc"])
                 if not removed:
                     return None, problems
-                problems.removed.add(removed)
+                gone.add(removed)
+            problems.removed |= gone
     return None, problems
+
+
+def _without_echoes(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Drop "the list is too short" where it is so only because an element of it is wrong."""
+    holders = {detail["loc"][:-1] for detail in details}
+    return [detail for detail in details if not (detail["type"] == "too_short" and detail["loc"] in holders)]
+
+
+def _within(location: Location, places: set[Location]) -> bool:
+    return any(location[: len(place)] == place for place in places)
 
 
 def _has(holder: object, part: str | int) -> bool:

@@ -123,11 +123,12 @@ def _as_source(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
         if not value:
             refuse("the secret is empty", expected=SOURCE_TEXT)
-        if context is not None and not context.private:
+        if context is not None and context.exposure is not None:
+            why, remedy = context.exposure
             refuse(
-                f"a secret stands in {context.file.name}, which others may read",
-                expected="a file that only its owner may read",
-                remedy=f"chmod 600 {shlex.quote(str(context.file))}",
+                f"a secret stands in {context.file.name}, and {why}",
+                expected="a file of this user or root that nobody else may read",
+                remedy=remedy,
             )
         return {"value": SecretStr(value)}
     if not isinstance(value, dict):
@@ -142,7 +143,7 @@ Secret = Annotated[SecretSource, BeforeValidator(_as_source), Kind(SOURCE_TEXT, 
 
 def read_private(path: Path) -> bytes:
     """The content of a file that only its owner may read. Raises `ConfigError` with the remedy."""
-    from ikeway.config.reading import is_private
+    from ikeway.config.reading import exposure, is_private
 
     try:
         with path.open("rb") as file:
@@ -155,12 +156,13 @@ def read_private(path: Path) -> bytes:
             remedy="check its name, owner and permissions",
         ) from None
     if not is_private(status):
+        why, remedy = exposure(path, status)
         raise ConfigError(
-            "others may read this file, and it holds a secret",
+            f"this file holds a secret, and {why}",
             file=str(path),
-            expected="mode 0600, owned by you or root",
+            expected="mode 0600, owned by this user or root",
             got=f"mode {status.st_mode & 0o7777:04o}, owner {status.st_uid}",
-            remedy=f"chmod 600 {shlex.quote(str(path))}",
+            remedy=remedy,
         )
     if len(octets) > MAX_SECRET_OCTETS:
         raise ConfigError(

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ipaddress
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -112,11 +111,12 @@ def load_users(path: Path) -> FileUserStore:
     """Read a users file, which only its owner may read. Raises `ConfigError`."""
     document = read_document(path)
     if not document.private:
+        why, remedy = document.exposure()
         raise ConfigError(
-            "others may read the users file, and it holds passwords",
+            f"the users file holds passwords, and {why}",
             file=str(path),
-            expected="mode 0600, owned by you or root",
-            remedy=f"chmod 600 {shlex.quote(str(path))}",
+            expected="mode 0600, owned by this user or root",
+            remedy=remedy,
         )
     file, problems = validate(document, UsersFile)
     users: dict[str, User] = {}
