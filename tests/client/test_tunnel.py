@@ -223,7 +223,7 @@ def test_detached(stage):
 
 def test_only_what_is_needed_is_kept_of_the_rights(stage):
     for program in (stage.gateway(), stage.client()):
-        for process, wanted in ((program.process.pid, 1 << 12 | 1 << 13), (program.worker(), 0)):
+        for process, wanted in ((program.process.pid, 1 << 5 | 1 << 12 | 1 << 13), (program.worker(), 0)):
             status = Path(f"/proc/{process}/status").read_text()
             held = {name: int(value, 16) for name, value in re.findall(r"(Cap(?:Prm|Eff|Bnd)):\s+(\w+)", status)}
             assert held == {"CapPrm": wanted, "CapEff": wanted, "CapBnd": wanted}
@@ -385,3 +385,20 @@ def test_interrupted_at_the_prompt(stage):
     assert termios.tcgetattr(theirs)[3] & termios.ECHO
     os.close(ours)
     os.close(theirs)
+
+
+def test_end_with_a_hanging_worker(stage):
+    stage.gateway()
+    client = stage.client()
+    os.kill(client.worker(), signal.SIGSTOP)
+    started = time.monotonic()
+    assert client.end() == 0
+    assert time.monotonic() - started < 12
+
+
+def test_hanging_worker_is_replaced(stage):
+    stage.gateway()
+    client = stage.client()
+    os.kill(client.worker(), signal.SIGSTOP)
+    wait_until(lambda: client.logins() == 2, "connected anew", timeout=60, logs=stage.logs)
+    wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)

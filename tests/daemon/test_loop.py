@@ -282,3 +282,16 @@ async def test_asynchronous_generators_of_the_engine_are_not_the_event_loops(sta
     await asyncio.sleep(0.01)
     gc.collect()
     assert complaints == []
+
+
+async def test_defects_do_not_fill_the_log(stage, caplog):
+    engine, driver, _, _ = stage
+
+    def broken(*_):
+        raise ZeroDivisionError
+
+    engine.script = broken
+    for _ in range(100):
+        driver.receive(b"", HERE, THERE)
+    assert caplog.text.count("The engine failed") == 1
+    assert "ZeroDivisionError" in caplog.text

@@ -35,7 +35,7 @@ from ikeway.client.profile import Profile
 from ikeway.client.secrets import ClientSecrets
 from ikeway.config.secrets import Prompt
 from ikeway.daemon import clock
-from ikeway.daemon.privileges import CAP_NET_ADMIN, CAP_NET_RAW, keep_only
+from ikeway.daemon.privileges import keep_what_a_daemon_needs
 from ikeway.daemon.runner import Runner, RunnerSettings, local_path
 from ikeway.daemon.sockets import Listen
 from ikeway.daemon.status import Status, session_status
@@ -155,8 +155,7 @@ class Client:
             await self._connect()
             await self._follow()
             if self._drop_privileges:
-                raw = [CAP_NET_RAW] if self.runner.settings.esp_protocol else []
-                keep_only([CAP_NET_ADMIN, *raw])
+                keep_what_a_daemon_needs(esp_protocol=self.runner.carries_esp_protocol)
         except BaseException:
             await self.close()
             raise

@@ -36,6 +36,7 @@ Result = TypeVar("Result")
 Handler = Callable[[Any], Awaitable[Any]]
 
 _DATAPLANE_SECONDS = 10.0  # a worker that takes longer for one SA is as good as dead
+_DEFECT_SECONDS = 1.0  # between two of ours in the log
 _FOR_DATAPLANE = (ike.InboundAdded, ike.OutboundAdded, ike.InboundRemoved, ike.OutboundRemoved, ike.PathChanged)
 
 
@@ -146,6 +147,7 @@ class Driver:
         self._steps: deque[_Step] = deque()
         self._working = False
         self._lanes: dict[Hashable, asyncio.Task[None]] = {}
+        self._noted, self._not_noted = -_DEFECT_SECONDS, 0
         self._asked: dict[asyncio.Task[None], Any] = {}  # the task of a question: the IKE SA that asked
 
     # -- what the owner sets up
@@ -184,7 +186,7 @@ class Driver:
         try:
             self._enter_engine(action)
         except Exception:
-            log.exception("The engine failed; this is a defect of Ikeway")
+            self._note_defect("The engine failed")
         self._collect()
 
     def _enter_engine(self, action: Callable[[float], Result]) -> Result:
@@ -196,6 +198,15 @@ class Driver:
             return action(self.now())
         finally:
             sys.set_asyncgen_hooks(*hooks)
+
+    def _note_defect(self, what: str) -> None:
+        """Log the exception at hand, once a second at the most: whatever a peer can cause, it must not fill the disk."""
+        now = asyncio.get_running_loop().time()
+        if now - self._noted < _DEFECT_SECONDS:
+            self._not_noted += 1
+            return
+        log.exception("%s; this is a defect of Ikeway (%d more like it were not shown)", what, self._not_noted)
+        self._noted, self._not_noted = now, 0
 
     # -- what comes out of the engine
 
@@ -286,7 +297,7 @@ class Driver:
             try:
                 listener(event)
             except Exception:
-                log.exception("A listener failed; this is a defect of Ikeway")
+                self._note_defect("A listener failed")
 
     async def _answer(self, question: Question[Any], sa: Any) -> None:  # noqa: ANN401 - of no interest here
         answer: Any

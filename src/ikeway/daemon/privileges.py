@@ -2,6 +2,7 @@
 
 - CAP_NET_ADMIN stays: addresses, routes, name servers and firewall rules are changed while a connection lives (MOBIKE,
   a restarted data plane) and undone at its end.
+- CAP_KILL stays: the data plane's worker is another user, and one that hangs has to be ended.
 - CAP_NET_RAW stays only where ESP travels as IP protocol 50, for a restarted data plane.
 - Everything else goes, for good and for all children: the bounding set is emptied too, and no program that is started
   later can gain rights (no_new_privs). Files are then reached as their owner only, root's own included.
@@ -16,6 +17,7 @@ import os
 import resource
 from collections.abc import Iterable
 
+CAP_KILL = 5
 CAP_NET_ADMIN = 12
 CAP_NET_RAW = 13
 
@@ -43,6 +45,11 @@ def capabilities() -> frozenset[int]:
         return frozenset()
     bits = held[0].effective | held[1].effective << 32
     return frozenset(number for number in range(_LAST_CAPABILITY + 1) if bits >> number & 1)
+
+
+def keep_what_a_daemon_needs(*, esp_protocol: bool) -> frozenset[int]:
+    """Give up the rest. `esp_protocol`: ESP may travel as IP protocol 50. Returns what is left."""
+    return keep_only([CAP_KILL, CAP_NET_ADMIN, *([CAP_NET_RAW] if esp_protocol else [])])
 
 
 def keep_only(wanted: Iterable[int]) -> frozenset[int]:

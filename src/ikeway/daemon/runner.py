@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -71,6 +72,7 @@ class Runner:
         self._driver: Driver | None = None
         self._engine: Engine | None = None
         self._mtu = FIRST_MTU
+        self._worker_lives = False
         self._inbound: dict[int, ChildSa] = {}
         self._outbound: dict[int, list[ChildSa]] = {}
         self._traffic: asyncio.Task[None] | None = None
@@ -218,6 +220,7 @@ class Runner:
         except BaseException:
             await dataplane.stop()
             raise
+        self._worker_lives = True
         return dataplane
 
     def _on_dataplane_event(self, source: UserspaceDataPlane, event: DataPlaneEvent) -> None:
@@ -241,6 +244,7 @@ class Runner:
                 self.unknown_spis += 1
             case DataPlaneDied(reason=reason):
                 log.error("The data plane died: %s", reason)
+                self._worker_lives = False
                 self.sockets.start()  # until there is a new worker, IKE on the shared sockets is ours to read
                 if self.on_dataplane_died:
                     self.on_dataplane_died(reason)
@@ -265,12 +269,20 @@ class Runner:
         return list(self._outbound.get(spi, ()))
 
     async def _tell_of_traffic(self) -> None:
-        """Authentic ESP shows that a peer lives: without this, the engine would keep asking (RFC 7296 section 2.4)."""
+        """Authentic ESP shows that a peer lives: without this, the engine would keep asking (RFC 7296 section 2.4).
+        A worker that does not answer is ended, so that what is done about a dead one is done about it."""
         while True:
             await asyncio.sleep(_TRAFFIC_SECONDS)
-            if not self._inbound:
+            if not self._worker_lives:
                 continue
-            for (spi, inbound), counters in (await self.counters()).items():
+            try:
+                found = await self.dataplane.counters()
+            except HostError as error:
+                if self._worker_lives and (pid := self.dataplane.pid) is not None:
+                    log.error("The data plane hangs and is ended: %s", error.reason)
+                    os.kill(pid, signal.SIGKILL)
+                continue
+            for (spi, inbound), counters in found.items():
                 if inbound and counters.last_used and spi in self._inbound:
                     self._inbound[spi].sa.traffic_seen(counters.last_used)
 

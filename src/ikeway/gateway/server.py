@@ -24,7 +24,7 @@ from ikeway.address import Address
 from ikeway.auth.questions import PskQuestion
 from ikeway.config.secrets import Prompt
 from ikeway.daemon import clock
-from ikeway.daemon.privileges import CAP_NET_ADMIN, CAP_NET_RAW, keep_only
+from ikeway.daemon.privileges import keep_what_a_daemon_needs
 from ikeway.daemon.runner import Runner, RunnerSettings
 from ikeway.daemon.sockets import Listen
 from ikeway.daemon.status import PoolStatus, SessionStatus, Status, session_status
@@ -146,8 +146,7 @@ class Gateway:
             self._set_up_driver()
             await self._configure_host()
             if self._drop_privileges:
-                raw = [CAP_NET_RAW] if self._runner.settings.esp_protocol else []
-                keep_only([CAP_NET_ADMIN, *raw])
+                keep_what_a_daemon_needs(esp_protocol=self._runner.carries_esp_protocol)
         except BaseException:
             await self.close()
             raise
