@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1].parent / "shared" / "vectors"
+# Beside the checkout; or where $IKEWAY_VECTORS says, for clones elsewhere.
+PLACES = [
+    Path(os.environ.get("IKEWAY_VECTORS", "/nowhere")),
+    Path(__file__).resolve().parents[1].parent / "shared" / "vectors",
+    Path("/work/shared/vectors"),
+]
+ROOT = next((place for place in PLACES if place.is_dir()), PLACES[1])
 
 
 def vector(name: str) -> Path:

@@ -86,7 +86,7 @@ class Program:
 
     def __init__(self, namespace: Namespace, folder: Path, role: str, path: Path, *options, files=None, prefix=()):
         self.namespace, self.folder, self.role, self.name = namespace, folder, role, path.stem
-        self.run_folder = folder / f"run-{role}"
+        self.run_folder = folder / role[0]  # short: the path of a socket has room for 107 octets
         self.run_folder.mkdir(exist_ok=True)
         self._output = folder / f"{role}-{next(_numbers)}.log"
         self.files = {"/run": self.run_folder, **(files or {})}
