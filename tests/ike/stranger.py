@@ -86,6 +86,11 @@ class Stranger:
         found, plaintext, first = [], b"", PayloadType.NONE
         for datagram in self.host.engine.outgoing():
             header = Header.decode(datagram.octets)
+            if (header.initiator_spi, header.responder_spi) != (
+                self.sa.channel.initiator_spi,
+                self.sa.channel.responder_spi,
+            ):
+                continue
             sealed = Message.decode(datagram.octets).payloads[-1]
             if not isinstance(sealed, Encrypted | EncryptedFragment):
                 continue
@@ -132,7 +137,7 @@ class Stranger:
         from ikeway.ike import negotiation
 
         settings = self.pair.a.connection.children[0]
-        offer = negotiation.make_offer(self.pair.a.engine.sas[0], settings, 0xABCD1234, None)
+        offer = negotiation.make_offer(self.sa if self.acts_as_initiator else self.there, settings, 0xABCD1234, None)
         return offer.payloads()
 
 
