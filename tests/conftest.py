@@ -13,7 +13,12 @@ from collections import defaultdict
 from collections.abc import Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says nothing on a machine that does other things too.
+hypothesis.settings.register_profile("ikeway", deadline=None)
+hypothesis.settings.load_profile("ikeway")
 
 IN_CI = bool(os.environ.get("CI"))
 
@@ -70,12 +75,13 @@ def missing_for_peer() -> str:
     return f"strongSwan is not (all) here; Debian: apt-get install {' '.join(packages)}" if packages else ""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups after us
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the host run one after the other, in one worker, and last."""
+    """Tests of the host run one after the other, a folder in one worker; first, as they take longest."""
     for item in items:
         if item.get_closest_marker("peer") or item.get_closest_marker("root"):
-            item.add_marker(pytest.mark.xdist_group("host"))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is not None)
+            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
