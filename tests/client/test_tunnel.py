@@ -402,3 +402,23 @@ def test_hanging_worker_is_replaced(stage):
     os.kill(client.worker(), signal.SIGSTOP)
     wait_until(lambda: client.logins() == 2, "connected anew", timeout=60, logs=stage.logs)
     wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
+
+
+def test_gateway_on_another_port_keeps_to_it(stage):
+    stage.gateway(listen='["0.0.0.0"]\nport = 5501\nnat_port = 5500')
+    client = stage.client(port=5500, ike="force_udp_encapsulation = true")
+    assert client.call("status")["sessions"][0]["remote"] == f"{GATEWAY}:5500"
+    stage.ping(INNER)
+
+
+def test_host_without_ipv6(stage):
+    for host in (stage.hosts.client, stage.hosts.gateway):
+        host.run(["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])
+    gateway = stage.gateway(subnets='["10.91.0.0/24"]')
+    client = stage.client(network='request = ["ipv4"]')
+    stage.ping(INNER)
+    client.end()
+    gateway.end()
+    for host in (stage.hosts.client, stage.hosts.gateway):
+        host.run(["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0"])
+    stage.as_before = False  # the kernel made its own IPv6 addresses anew
