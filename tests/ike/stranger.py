@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from tests.ike.pair import Pair
@@ -10,6 +11,7 @@ from ikeway.address import Address
 from ikeway.auth.octets import psk_mac
 from ikeway.ike import authentication
 from ikeway.ike.sa import IkeSa
+from ikeway.ike.selectors import selector
 from ikeway.wire.message import Header, Message, decode_payloads
 from ikeway.wire.payloads import (
     Authentication,
@@ -17,6 +19,7 @@ from ikeway.wire.payloads import (
     EncryptedFragment,
     IdInitiator,
     IdResponder,
+    Nonce,
     Notify,
     Payload,
     SecurityAssociation,
@@ -148,6 +151,17 @@ def kinds(message: Message) -> list[str]:
     ]
 
 
+def offer(peer: Stranger, spi: bytes = b"\x11\x22\x33\x44", tsi: Any = None, tsr: Any = None) -> tuple[Payload, ...]:
+    """The payloads of CREATE_CHILD_SA without a key exchange."""
+    proposals = tuple(dataclasses.replace(one, spi=spi) for one in peer.child_offer()[0].proposals)
+    return (
+        SecurityAssociation(proposals),
+        Nonce(bytes(32)),
+        TrafficSelectorsInitiator(tsi if tsi is not None else (selector("10.1.0.0/16"),)),
+        TrafficSelectorsResponder(tsr if tsr is not None else (selector("10.2.0.0/16"),)),
+    )
+
+
 __all__ = [
     "CREATE_CHILD_SA",
     "IKE_AUTH",
@@ -159,4 +173,5 @@ __all__ = [
     "after_init",
     "impostor",
     "kinds",
+    "offer",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.ike.pair import Pair, child, connection, connection_b, mirrored
-from tests.ike.stranger import CREATE_CHILD_SA, IKE_AUTH, INFORMATIONAL, after_init, impostor, kinds
+from tests.ike.stranger import CREATE_CHILD_SA, IKE_AUTH, INFORMATIONAL, after_init, impostor, kinds, offer
 
 from ikeway.address import Address
 from ikeway.auth.octets import psk_mac
@@ -272,17 +272,6 @@ def test_authentic_octets_that_are_no_payloads_end_the_sa():
 
 
 # --- child SAs --------------------------------------------------------------------------------------------------------
-
-
-def offer(peer, spi: bytes = b"\x11\x22\x33\x44", tsi=None, tsr=None, **keywords):
-    """The payloads of CREATE_CHILD_SA without a key exchange."""
-    proposals = tuple(dataclasses.replace(one, spi=spi) for one in peer.child_offer()[0].proposals)
-    return (
-        SecurityAssociation(proposals),
-        Nonce(bytes(32)),
-        TrafficSelectorsInitiator(tsi if tsi is not None else (selector("10.1.0.0/16"),)),
-        TrafficSelectorsResponder(tsr if tsr is not None else (selector("10.2.0.0/16"),)),
-    )
 
 
 def many_children(**changes) -> Pair:
