@@ -22,13 +22,16 @@ from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.errors import AuthenticationFailed, NegotiationFailed, PeerUnreachable
 from ikeway.esp.parameters import Encapsulation, Mode
 from ikeway.ike import events
+from ikeway.ike.engine import Engine
 from ikeway.ike.proposals import parse_proposals
 from ikeway.ike.questions import AssignAddresses, SelectConnection
+from ikeway.ike.sa import IkeState
 from ikeway.ike.selectors import format_selector, selector
 from ikeway.ike.settings import (
     CertificateExpected,
     EapCredential,
     EapExpected,
+    EngineSettings,
     PskCredential,
     ResponderSettings,
     Retransmission,
@@ -203,6 +206,7 @@ def test_eap_with_a_wrong_password(pki):
     assert "password" in str(error).lower()
     (refused,) = pair.b.happened(events.Refused)
     assert "bob" in str(refused.error)
+    assert str(refused.error).count("to mend it") == 1
     pair.run(200)
     assert not pair.b.engine._shared.table
 
@@ -465,6 +469,22 @@ def test_initial_contact_removes_what_a_crash_left():
     pair.connect()
     pair.agree()
     assert pair.b.sa is not first and len(pair.b.inbound) == 1
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_initial_contact_of_a_users_second_device_leaves_the_first_alone(pki, elsewhere):
+    """With a password the identity is the user's, not the device's."""
+    pair = eap_pair(pki)
+    pair.connect()
+    first = pair.b.sa
+    pair.a.engine = Engine(EngineSettings(epoch=EPOCH), random=pair.source.randbytes)
+    pair.a.inbound.clear()
+    pair.a.outbound.clear()
+    if elsewhere:
+        pair.a.address = Address("192.0.2.9", 500)
+    pair.connect()
+    assert (first.state is IkeState.ESTABLISHED) == elsewhere
+    assert len(pair.b.inbound) == 1 + elsewhere
 
 
 def test_secrets_are_in_no_repr():

@@ -228,6 +228,7 @@ class Runner:
             return
         match event:
             case IkeReceived(octets=octets, local=local, remote=remote):
+                self.sockets.counters.received += 1
                 if self.sockets.tap:
                     self.sockets.tap(NON_ESP_MARKER + octets, local, remote, False)
                 self._driver.receive(octets, local, remote)

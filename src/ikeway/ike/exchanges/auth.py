@@ -405,7 +405,7 @@ async def _run_eap(sa: IkeSa, session: EapAuthenticator, caller: _Caller, own: I
             raise ProtocolViolation("the client left EAP in the middle", notify=NotifyType.AUTHENTICATION_FAILED)
         response = await session.receive(packet.packet)
         if session.failed:
-            raise EapRefused(f"EAP refused {sa.remote_identity}: {session.reason}", response)
+            raise EapRefused(f"EAP refused {sa.remote_identity}", session.error, response)
         message = await answer_and_wait(IKE_AUTH, (Eap(response),))
         if session.succeeded:
             return _conclude_eap(sa, session, caller.identification, own, message)
@@ -415,12 +415,15 @@ async def _run_eap(sa: IkeSa, session: EapAuthenticator, caller: _Caller, own: I
 class EapRefused(AuthenticationFailed):
     """EAP ended in failure: its last packet goes out in place of a notify."""
 
-    def __init__(self, reason: str, packet: bytes) -> None:
+    def __init__(self, reason: str, cause: IkewayError | None, packet: bytes) -> None:
+        """`cause` is what the method says of it."""
         super().__init__(
-            reason,
+            f"{reason}: {cause.reason}" if cause is not None else reason,
             notify=NotifyType.AUTHENTICATION_FAILED,
-            side=Side.PEER,
-            remedy="check user name and password on the client, and the user's entry on the gateway",
+            expected=cause.expected if cause is not None else "",
+            got=cause.got if cause is not None else "",
+            side=cause.side if cause is not None else Side.PEER,
+            remedy=cause.remedy if cause is not None else "",
         )
         self.packet = packet
 

@@ -41,7 +41,18 @@ def initial_contact(sa: IkeSa) -> None:
             and other.local_identity == sa.local_identity
             and other.eap_identity == sa.eap_identity
             and other.successor is None
+            and _may_be_one_device(sa, other)
         )
         if same:
             other.now = max(other.now, sa.now)
             other.terminate(Closed(f"{sa.remote_identity} connected anew and says that it has no other connection"))
+
+
+def _may_be_one_device(sa: IkeSa, other: IkeSa) -> bool:
+    """A user who logs in by EAP does so from several devices, and each knows of its own SAs alone: their claims to be
+    the only one must not push each other out for ever. What a crash left elsewhere, liveness checks find."""
+    if sa.eap_identity is None:
+        return True
+    if sa.nat.peer_behind_nat or other.nat.peer_behind_nat:
+        return sa.remote == other.remote
+    return sa.remote.host == other.remote.host
