@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 export VENV
-SOURCES := src tests bench examples
+SOURCES := src tests bench examples fuzz
 
 .PHONY: help demo test lint types format bench clean
 

@@ -12,9 +12,10 @@ import statistics
 import time
 import tracemalloc
 
+from tests.ike.pair import IKE, Pair, connection, connection_b
+
 from ikeway.address import Address
 from ikeway.ike.settings import ResponderSettings
-from tests.ike.pair import IKE, Pair, connection, connection_b
 
 ROUNDS = 300
 

@@ -64,17 +64,25 @@ class Cipher(ABC):
 class AeadPrimitive(Protocol):
     """What the AEADs of `cryptography` have in common."""
 
-    def encrypt(self, nonce: Octets, data: Octets, associated_data: Octets | None) -> bytes: ...
+    def encrypt(self, nonce: Octets, data: Octets, associated_data: Octets | None) -> bytes:
+        """Ciphertext and tag."""
+        ...
 
-    def decrypt(self, nonce: Octets, data: Octets, associated_data: Octets | None) -> bytes: ...
+    def decrypt(self, nonce: Octets, data: Octets, associated_data: Octets | None) -> bytes:
+        """Plaintext; raises `InvalidTag`."""
+        ...
 
     def encrypt_into(
         self, nonce: Octets, data: Octets, associated_data: Octets | None, buf: bytearray | memoryview
-    ) -> int: ...
+    ) -> int:
+        """Ciphertext and tag into `buf`, which may hold the plaintext."""
+        ...
 
     def decrypt_into(
         self, nonce: Octets, data: Octets, associated_data: Octets | None, buf: bytearray | memoryview
-    ) -> int: ...
+    ) -> int:
+        """Plaintext into `buf`; raises `InvalidTag`."""
+        ...
 
 
 class _CounterIv:
