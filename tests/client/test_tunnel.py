@@ -192,7 +192,7 @@ def test_vanished_client_is_noticed(stage):
     gateway = stage.gateway(dpd="1s")
     stage.client().kill()
     wait_until(lambda: gateway.call("status")["sessions"] == [], "the session is gone", timeout=20, logs=stage.logs)
-    assert gateway.call("status")["pools"][0]["used"] == 0
+    wait_until(lambda: gateway.call("status")["pools"][0]["used"] == 0, "its addresses are free")
     stage.client()  # cleans up
 
 
@@ -361,7 +361,7 @@ def test_clients_that_come_and_go_leave_nothing_at_the_gateway(stage):
         wait_until(lambda: gateway.call("status")["sessions"] == [], "the session is gone")
         files.append(descriptors(gateway))
     wait_until(lambda: descriptors(gateway) == min(files, key=len), "no descriptor is left over")
-    assert gateway.call("status")["pools"][0]["used"] == 0
+    wait_until(lambda: gateway.call("status")["pools"][0]["used"] == 0, "all addresses are free")
 
 
 def test_interrupted_at_the_prompt(stage):
