@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ikeway.address import Address
 from ikeway.crypto import IkeKeys
-from ikeway.ike.channel import LAST_MESSAGE_ID, Accepted, Channel, Datagram
+from ikeway.ike.channel import LAST_MESSAGE_ID, MAX_REPEATS, Accepted, Channel, Datagram
 from ikeway.ike.proposals import parse_proposal, select
 from ikeway.ike.protection import Protection, key_octets
 from ikeway.ike.settings import Retransmission
@@ -512,3 +512,17 @@ def test_octets_that_are_authentic_and_no_payloads_are_delivered_as_an_error():
     (request,) = a.request(UnknownPayload(PayloadType.NONCE, False, b"short"))
     accepted = b.take(request)
     assert accepted is not None and accepted.error is not None and accepted.message.payloads == ()
+
+
+def test_a_peer_that_is_not_authenticated_gets_an_answer_repeated_so_often_and_no_more():
+    a, b = ends()
+    (request,) = a.request()
+    accepted = b.take(request)
+    assert accepted is not None
+    b.respond(accepted)
+    for _ in range(3 * MAX_REPEATS):
+        b.take(request)
+    assert len(b.sent) == 1 + MAX_REPEATS
+    b.channel.authenticated = True
+    b.take(request)
+    assert len(b.sent) == 2 + MAX_REPEATS

@@ -8,6 +8,7 @@ from tests.ike.stranger import IKE_AUTH, after_init
 
 from ikeway.address import Address
 from ikeway.ike import events
+from ikeway.ike.channel import MAX_REPEATS
 from ikeway.ike.engine import MAX_INIT_OCTETS, Engine
 from ikeway.ike.half_open import Admission, HalfOpen
 from ikeway.ike.sa import IkeState
@@ -262,3 +263,23 @@ def test_replayed_first_requests_lead_nowhere():
     assert occupied(pair.b.engine) == 1 and len(pair.a.inbound) == 1
     pair.run(60)
     assert occupied(pair.b.engine) == 0 and len(pair.a.inbound) == 1
+
+
+def test_an_answer_is_not_repeated_without_end_to_whom_nobody_knows():
+    """The source of the request may be forged, and the answer is larger than it."""
+    engine, octets = gateway(), request()
+    for number in range(500):
+        engine.receive(octets, GATEWAY, CLIENT, 1.0 + number / 100)
+    assert len(engine.outgoing()) == 1 + MAX_REPEATS
+
+
+def test_sas_that_are_gone_are_let_go_of_though_they_had_plans():
+    """A rekeying in four hours must not keep a closed SA in memory until then."""
+    pair = Pair(connection(rekey_seconds=14400.0), connection_b(rekey_seconds=14400.0))
+    for _ in range(150):
+        pair.connect()
+        for sa in pair.a.engine.sas:
+            sa.close(pair.now)
+        pair.run(12)
+    assert not pair.a.engine._shared.table and not pair.b.engine._shared.table
+    assert len(pair.a.engine._deadlines) < 100 and len(pair.b.engine._deadlines) < 100

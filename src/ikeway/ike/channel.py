@@ -27,6 +27,8 @@ from ikeway.wire.payloads import Encrypted, EncryptedFragment, Payload
 from ikeway.wire.registry import ExchangeType, PayloadType
 
 LAST_MESSAGE_ID = 0xFFFFFFFF
+# Answers repeated to a peer that is not authenticated: the source of its request may be a lie, and the answer larger.
+MAX_REPEATS = 32
 NEXT_PAYLOAD = 16  # where the header names the first payload
 
 
@@ -63,6 +65,7 @@ class _Answered:
     local: Address
     remote: Address
     packets: list[bytes] | None = None  # None while the answer is being made
+    repeats: int = 0
 
 
 @dataclass(slots=True)
@@ -94,6 +97,7 @@ class Channel:
     retransmission: Retransmission = Retransmission()
     reassembly_limit: int = 65536
     protection: Protection | None = None
+    authenticated: bool = False  # IKE_AUTH is over
     accept_fragments: bool = False  # both sides announced RFC 7383
     fragment_octets: int = 0  # of the IP packets that we make; 0: none are made
     window: int = 1  # requests that the peer may have outstanding
@@ -238,7 +242,8 @@ class Channel:
             if self._is_duplicate(answered, octets):
                 # The peer may have moved since, or its NAT (RFC 7296 section 2.11, RFC 4555 section 3.5).
                 answered.local, answered.remote = local, remote
-                if answered.packets is not None:
+                answered.repeats += 1
+                if answered.packets is not None and (self.authenticated or answered.repeats <= MAX_REPEATS):
                     self._transmit(answered.packets, local, remote)
             return False
         if not self.expected_id <= message_id < self._first_unanswered() + self.window:

@@ -303,3 +303,14 @@ class Engine:
             sa.next_wake = at
             self._serial += 1
             heapq.heappush(self._deadlines, (at, self._serial, sa))
+            if len(self._deadlines) > 64 + 4 * len(self._shared.table):
+                self._compact()
+
+    def _compact(self) -> None:
+        """Let go of SAs that are gone: what they once waited for may be hours away."""
+        self._deadlines = [
+            (at, serial, sa)
+            for at, serial, sa in self._deadlines
+            if sa.next_wake == at and sa.spi in self._shared.table
+        ]
+        heapq.heapify(self._deadlines)

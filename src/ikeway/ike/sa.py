@@ -242,7 +242,7 @@ class IkeSa:
     def establish(self) -> None:
         """Both sides are authenticated, or this SA takes over from one that was."""
         self.state = IkeState.ESTABLISHED
-        self.established = True
+        self.established = self.channel.authenticated = True
         self.timers.cancel("establish")
         lifetimes.start(self)
 
