@@ -86,7 +86,7 @@ def test_defects_and_deaths_are_told(capfd: pytest.CaptureFixture[str]) -> None:
     assert "without a word" in capfd.readouterr().err
 
 
-def test_an_interrupt_ends_it(tmp_path: Path) -> None:
+def test_an_interrupt_ends_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def work(terminal: Terminal) -> None:
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -100,3 +100,4 @@ def test_an_interrupt_ends_it(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         detach(work, show, None)
     assert (tmp_path / "undone").exists()
+    assert capfd.readouterr().err == ""

@@ -274,6 +274,16 @@ def test_interrupted_while_it_connects(stage):
     stage.hosts.gateway.run(["nft", "delete table inet t"])
 
 
+def test_interrupted_while_the_host_is_set_up(stage):
+    """Just then the answers of the data plane come: a cancellation must not get lost among them."""
+    gateway = stage.gateway()
+    for _ in range(3):
+        client = stage.client(wait=False)
+        client.wait_for(r"(?m)^address\b")
+        assert client.end(signal.SIGINT, timeout=5) in (0, 130)
+    wait_until(lambda: gateway.call("status")["sessions"] == [], "the sessions are gone")
+
+
 def test_dead_address_of_a_name_is_passed_over(stage, tmp_path):
     hosts = tmp_path / "hosts"
     hosts.write_text(f"192.168.50.99 gw.test\n{GATEWAY} gw.test\n")

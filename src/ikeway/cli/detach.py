@@ -79,7 +79,7 @@ def detach(work: Callable[[Terminal], None], show: Callable[[str, str], None], p
     except KeyboardInterrupt:
         os.kill(child, signal.SIGTERM)
         with contextlib.suppress(KeyboardInterrupt):
-            _attend(ours, show, None)  # until it has undone what it did
+            os.waitpid(child, 0)  # until it has undone what it did
         raise
     finally:
         ours.close()

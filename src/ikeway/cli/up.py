@@ -161,7 +161,9 @@ async def _start(client: Client) -> bool:
         if not interrupted:
             raise
         return False
-    return True
+    if interrupted:  # it came up all the same: something below has swallowed the cancellation
+        await client.close()
+    return not interrupted
 
 
 def describe(client: Client) -> str:

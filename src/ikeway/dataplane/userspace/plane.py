@@ -199,12 +199,13 @@ class UserspaceDataPlane:
         if self._control is None:
             raise HostError("the data plane does not run")
         self._requests = number = self._requests + 1 & 0xFFFFFFFF
-        answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Done | tuple[CounterEntry, ...]] = asyncio.get_running_loop().create_future()
         self._answers[number] = answer
         try:
             self._waiting.append(encode(make(number)))
             self._flush()
-            return await asyncio.wait_for(answer, _PATIENCE)
+            async with asyncio.timeout(_PATIENCE):  # wait_for() of Python 3.11 may swallow a cancellation
+                return await answer
         except TimeoutError as error:
             raise HostError(f"the data plane did not answer within {_PATIENCE:.0f} seconds") from error
         finally:
