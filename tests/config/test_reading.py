@@ -163,6 +163,7 @@ def test_a_file_of_somebody_else_is_not_private(tmp_path: Path) -> None:
 def test_a_wrong_element_hides_nothing_else(tmp_path: Path) -> None:
     """One mistake that is complained of twice, or two in one table, once took out the table around them."""
     text = '[first]\naddress = "x"\nneeded = ["10.0.0.0/40"]\n[second]\n[third]\naddress = 5\n'
+    text += '[several.one]\naddress = "x"\nmode = "y"\n'
     path = write(tmp_path / "a.toml", text)
 
     class Two(Section):
@@ -177,6 +178,7 @@ def test_a_wrong_element_hides_nothing_else(tmp_path: Path) -> None:
         first: Strict
         second: Two
         third: Inner
+        several: dict[str, Inner] = Field(min_length=1)
 
     _, problems = validate(read_document(path), Whole)
     told = [(error.line, error.reason) for error in problems.errors]
@@ -185,6 +187,7 @@ def test_a_wrong_element_hides_nothing_else(tmp_path: Path) -> None:
         (4, "`one` is missing in [second]"),
         (4, "`two` is missing in [second]"),
         (6, "`third.address` is not right"),
+        (9, "`several.one.mode` is not right"),
     ]
 
 

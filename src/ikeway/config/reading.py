@@ -178,7 +178,7 @@ def validate(document: Document, model: type[Model]) -> tuple[Model | None, Prob
 
 def _without_echoes(details: list[ErrorDetails]) -> list[ErrorDetails]:
     """Drop "the list is too short" where it is so only because an element of it is wrong."""
-    holders = {detail["loc"][:-1] for detail in details}
+    holders = {detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))}
     return [detail for detail in details if not (detail["type"] == "too_short" and detail["loc"] in holders)]
 
 
