@@ -144,6 +144,7 @@ class PeerError(IkewayError):
         super().__init__(reason, expected=expected, got=got, side=side, remedy=remedy)
         self.notify = notify
         self.octets = b""  # the notify's data, where its type has some
+        self.told_by_peer = False  # the peer said so itself
 
     def with_octets(self, octets: bytes) -> Self:
         """The same error with data for its notify."""

@@ -1,16 +1,11 @@
 """IKE_AUTH (RFC 7296 section 1.2; EAP: 2.16; EAP-only: RFC 5998; childless: RFC 6023).
 
-Initiator                                            Responder
-HDR, SK {IDi, [CERT,] [CERTREQ,] [IDr,]
-AUTH, [CP,] SAi2, TSi, TSr}             -->
-<--      HDR, SK {IDr, [CERT,] AUTH, [CP,] SAr2, TSi, TSr}
+    Initiator                                            Responder
+    HDR, SK {IDi, [CERT,] [CERTREQ,] [IDr,]
+        AUTH, [CP,] SAi2, TSi, TSr}             -->
+                                                <--      HDR, SK {IDr, [CERT,] AUTH, [CP,] SAr2, TSi, TSr}
 
-with EAP: no AUTH in the first request
-<--      HDR, SK {IDr, [CERT,] AUTH, EAP}
-HDR, SK {EAP}                               -->                                            (as often as EAP needs)
-<--      HDR, SK {EAP (success)}
-HDR, SK {AUTH}                              -->
-<--      HDR, SK {AUTH, [CP,] SAr2, TSi, TSr}
+An initiator that sends no AUTH asks for EAP: `auth_eap` has what follows.
 """
 
 from __future__ import annotations
@@ -31,9 +26,8 @@ from ikeway.errors import (
     Side,
 )
 from ikeway.ike import authentication, events, negotiation
-from ikeway.ike.conversation import reply as answer_and_wait
 from ikeway.ike.driver import Answer, Task, notify_for
-from ikeway.ike.exchanges import create_child, delete, informational, init, mobike
+from ikeway.ike.exchanges import auth_eap, create_child, delete, informational, init, mobike
 from ikeway.ike.negotiation import ChildOffer, Grant, Nonces
 from ikeway.ike.notifies import error_from, failure_of
 from ikeway.ike.proposals import format_proposal, select
@@ -119,7 +113,7 @@ async def _authenticate(sa: IkeSa, session: EapPeer | None) -> None:
     try:
         peer = await _verify_responder(sa, reply)
         if session is not None:
-            reply = await _log_in(sa, session, own, peer, reply)
+            reply = await auth_eap.log_in(sa, session, own, peer, reply)
         _check_failure(reply)
     except IkewayError as error:
         _say_why(sa, error)
@@ -136,7 +130,7 @@ def _check_failure(reply: Message) -> None:
 
 def _say_why(sa: IkeSa, error: IkewayError) -> None:
     """The responder holds the SA for established, or waits for EAP, when we give up: tell it (RFC 7296, 2.21.2)."""
-    if not getattr(error, "told_by_peer", False):
+    if not (isinstance(error, PeerError) and error.told_by_peer):
         sa.channel.notify_once(ExchangeType.INFORMATIONAL, (Notify(NotifyType.AUTHENTICATION_FAILED),))
 
 
@@ -186,7 +180,7 @@ async def _verify_responder(sa: IkeSa, reply: Message) -> IdResponder:
     peer = reply.find(IdResponder)
     if peer is None or (reply.find(Authentication) is None and failure_of(reply) is not None):
         if (failure := failure_of(reply)) is not None:
-            raise _told(error_from(failure, "the gateway refused the log-in"))
+            raise auth_eap.told(error_from(failure, "the gateway refused the log-in"))
         raise ProtocolViolation("the gateway answered IKE_AUTH without its identity")
     sa.remote_identity = Identity.from_payload(peer)
     sa.report(events.PeerSeen(sa, f"the gateway says it is {sa.remote_identity}"))
@@ -195,41 +189,6 @@ async def _verify_responder(sa: IkeSa, reply: Message) -> IdResponder:
     if isinstance(expectation, PskExpected | CertificateExpected):
         await authentication.verify_by_key(sa, expectation, peer, reply)
     return peer
-
-
-def _told(error: PeerError) -> PeerError:
-    error.told_by_peer = True  # type: ignore[attr-defined]
-    return error
-
-
-async def _log_in(sa: IkeSa, session: EapPeer, own: IdInitiator, peer: IdResponder, reply: Message) -> Message:
-    """EAP, and the AUTH payloads that bind it to this IKE SA."""
-    for _ in range(sa.connection.eap_max_rounds):
-        packet = reply.find(Eap)
-        if packet is None:
-            if (failure := failure_of(reply)) is not None:
-                raise _told(error_from(failure, "the gateway refused the log-in"))
-            raise ProtocolViolation("the gateway left EAP in the middle")
-        response = await session.receive(packet.packet)
-        if response is None:
-            return await _bind(sa, session, own, peer)
-        reply = await sa.request(IKE_AUTH, (Eap(response),))
-    raise ProtocolViolation(f"EAP has not come to an end in {sa.connection.eap_max_rounds} rounds")
-
-
-async def _bind(sa: IkeSa, session: EapPeer, own: IdInitiator, peer: IdResponder) -> Message:
-    sa.report(events.PeerSeen(sa, f"logged in by {session.method}"))
-    if isinstance(sa.connection.remote_expectation, EapOnlyExpected) and not session.mutual:
-        raise AuthenticationFailed(
-            f"{session.method} does not prove who the gateway is",
-            expected="a mutual EAP method, or a certificate of the gateway",
-            remedy="name the CA of the gateway's certificate",
-        )
-    reply = await sa.request(IKE_AUTH, (authentication.prove_by_eap(sa, session.msk, own),))
-    if reply.find(Authentication) is None and (failure := failure_of(reply)) is not None:
-        raise _told(error_from(failure, "the gateway refused the log-in"))
-    authentication.verify_by_eap(sa, session.msk, peer, reply)
-    return reply
 
 
 def _establish_initiator(sa: IkeSa, offer: ChildOffer | None, reply: Message) -> None:
@@ -281,7 +240,7 @@ async def respond(sa: IkeSa, message: Message) -> Answer:
 def _refuse(sa: IkeSa, error: IkewayError) -> Answer:
     """The notify that the initiator gets (AUTHENTICATION_FAILED unless the error has its own), and the end of the SA."""
     sa.report(events.Refused(sa.local, sa.remote, error))
-    if isinstance(error, EapRefused):
+    if isinstance(error, auth_eap.EapRefused):
         last: Payload = Eap(error.packet)
     elif isinstance(error, PeerError) and error.notify:
         last = notify_for(error)
@@ -305,7 +264,8 @@ async def _respond(sa: IkeSa, message: Message) -> Answer:
     if isinstance(expectation, EapExpected):
         if message.find(Authentication) is not None:
             raise _expects("EAP", "an AUTH payload in the first request")
-        payloads, session = await _authenticate_by_eap(sa, expectation, caller, own)
+        proof = (own,) if _is_eap_only(sa, message) else await _own_proof(sa, own, message)
+        payloads, session = await auth_eap.authenticate(sa, expectation, message, own, proof)
         return await _finish(sa, caller, payloads, session)
     if message.find(Authentication) is None:
         raise _expects("a pre-shared key or certificate", "a request for EAP (no AUTH payload)")
@@ -366,6 +326,12 @@ async def _own_proof(sa: IkeSa, own: IdResponder, message: Message) -> tuple[Pay
     return (own, *certificates, await authentication.prove_by_key(sa, credential, own))
 
 
+def _is_eap_only(sa: IkeSa, request: Message) -> bool:
+    """True when EAP alone proves us too (RFC 5998): the initiator takes it, and we have no certificate."""
+    asked = request.notify(NotifyType.EAP_ONLY_AUTHENTICATION) is not None
+    return asked and not isinstance(sa.connection.local_credential, CertificateCredential)
+
+
 async def given_up(sa: IkeSa, message: Message) -> Answer:
     """INFORMATIONAL during the log-in: the initiator does not go on (section 2.21.2). It need not wait for EAP-Failure."""
     failure = failure_of(message)
@@ -376,64 +342,6 @@ async def given_up(sa: IkeSa, message: Message) -> Answer:
     if not sa.driver.interrupt(IKE_AUTH, error):
         sa.report(events.Refused(sa.local, sa.remote, error))
     return Answer((), lambda: sa.terminate(error))
-
-
-async def _authenticate_by_eap(
-    sa: IkeSa, expectation: EapExpected, caller: _Caller, own: IdResponder
-) -> tuple[tuple[Payload, ...], EapAuthenticator]:
-    """Run EAP to its end; returns the AUTH that concludes it. Raises when it fails."""
-    session = expectation.new_authenticator(sa.ask)
-    try:
-        return await _run_eap(sa, session, caller, own), session
-    except PeerError as error:
-        if session.succeeded or session.failed or session.abandon(error) is error:
-            raise
-        raise AuthenticationFailed(
-            f"EAP refused {sa.remote_identity}: {session.reason}", notify=error.notify, side=Side.PEER
-        ) from error
-
-
-async def _run_eap(sa: IkeSa, session: EapAuthenticator, caller: _Caller, own: IdResponder) -> tuple[Payload, ...]:
-    eap_only = caller.request.notify(NotifyType.EAP_ONLY_AUTHENTICATION) is not None and not isinstance(
-        sa.connection.local_credential, CertificateCredential
-    )
-    first: tuple[Payload, ...] = (own,) if eap_only else await _own_proof(sa, own, caller.request)
-    message = await answer_and_wait(IKE_AUTH, (*first, Eap(await session.start())))
-    for _ in range(sa.connection.eap_max_rounds):
-        packet = message.find(Eap)
-        if packet is None:
-            raise ProtocolViolation("the client left EAP in the middle", notify=NotifyType.AUTHENTICATION_FAILED)
-        response = await session.receive(packet.packet)
-        if session.failed:
-            raise EapRefused(f"EAP refused {sa.remote_identity}", session.error, response)
-        message = await answer_and_wait(IKE_AUTH, (Eap(response),))
-        if session.succeeded:
-            return _conclude_eap(sa, session, caller.identification, own, message)
-    raise ProtocolViolation("EAP has not come to an end", notify=NotifyType.AUTHENTICATION_FAILED)
-
-
-class EapRefused(AuthenticationFailed):
-    """EAP ended in failure: its last packet goes out in place of a notify."""
-
-    def __init__(self, reason: str, cause: IkewayError | None, packet: bytes) -> None:
-        """`cause` is what the method says of it."""
-        super().__init__(
-            f"{reason}: {cause.reason}" if cause is not None else reason,
-            notify=NotifyType.AUTHENTICATION_FAILED,
-            expected=cause.expected if cause is not None else "",
-            got=cause.got if cause is not None else "",
-            side=cause.side if cause is not None else Side.PEER,
-            remedy=cause.remedy if cause is not None else "",
-        )
-        self.packet = packet
-
-
-def _conclude_eap(
-    sa: IkeSa, session: EapAuthenticator, identification: IdInitiator, own: IdResponder, message: Message
-) -> tuple[Payload, ...]:
-    authentication.verify_by_eap(sa, session.msk, identification, message)
-    sa.eap_identity = session.identity
-    return (authentication.prove_by_eap(sa, session.msk, own),)
 
 
 async def _finish(

@@ -1,7 +1,9 @@
 """CREATE_CHILD_SA for a new child SA (RFC 7296 section 1.3.1).
 
-HDR, SK {SA, Ni, [KEi,] TSi, TSr}  -->
-<--  HDR, SK {SA, Nr, [KEr,] TSi, TSr}
+    HDR, SK {SA, Ni, [KEi,] TSi, TSr}  -->
+                                       <--  HDR, SK {SA, Nr, [KEr,] TSi, TSr}
+
+What the rekeying of child SAs does alike is here too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """INFORMATIONAL that deletes SAs (RFC 7296 sections 1.4.1 and 2.25).
 
-HDR, SK {D}  -->
-<--  HDR, SK {D}     (of a child SA: with the other direction; of the IKE SA: empty)
+    HDR, SK {D}  -->
+                 <--  HDR, SK {D}
+
+A child SA's delete is answered with the delete of the other direction, an IKE SA's with nothing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """IKE_SA_INIT (RFC 7296 section 1.2): keys before names.
 
-Initiator                                   Responder
-HDR, [N(COOKIE)], SAi1, KEi, Ni    -->
-<--      HDR, N(COOKIE) | N(INVALID_KE_PAYLOAD)     (and again from the start)
-HDR, [N(COOKIE)], SAi1, KEi, Ni    -->
-<--      HDR, SAr1, KEr, Nr, [CERTREQ]
+    Initiator                              Responder
+    HDR, [N(COOKIE)], SAi1, KEi, Ni  -->
+                                     <--   HDR, N(COOKIE) | N(INVALID_KE_PAYLOAD)     (and again from the start)
+    HDR, [N(COOKIE)], SAi1, KEi, Ni  -->
+                                     <--   HDR, SAr1, KEr, Nr, [CERTREQ]
+
+A responder answers and forgets until a request is good: cookies, other methods and refusals cost it no state.
 """
 
 from __future__ import annotations
