@@ -178,6 +178,17 @@ def test_killed_client_is_cleaned_up_after_by_the_next(stage):
     wait_until(lambda: len(gateway.call("status")["sessions"]) == 1, "one session", logs=stage.logs)
 
 
+def test_killed_client_is_cleaned_up_after_by_down(stage):
+    stage.gateway()
+    client = stage.client()
+    client.kill()
+    down = [sys.executable, "-m", "ikeway", "down"]
+    assert "cleaned up after a client" in stage.hosts.client.run(down, files=client.files)
+    with pytest.raises(subprocess.CalledProcessError) as caught:  # what it found the host like, `live` checks
+        stage.hosts.client.run(down, files=client.files)
+    assert "no client runs" in caught.value.output
+
+
 def test_killed_gateway_is_noticed_and_its_successor_found(stage):
     gateway, client = stage.gateway(), stage.client(dpd="1s")
     gateway.kill()
