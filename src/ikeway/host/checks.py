@@ -11,7 +11,10 @@ _NET_BIND_SERVICE, _NET_ADMIN, _NET_RAW = 10, 12, 13
 _NAMES = {_NET_BIND_SERVICE: "CAP_NET_BIND_SERVICE", _NET_ADMIN: "CAP_NET_ADMIN", _NET_RAW: "CAP_NET_RAW"}
 _TUN = Path("/dev/net/tun")
 _UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-_ROOTLESS = "without root, work in a user and network namespace of your own (unshare -Urn), as `ikeway demo` does"
+_ROOTLESS = (
+    "without root, `unshare -Urn` makes a namespace of your own with no network but what you put there: enough for "
+    "`ikeway demo`"
+)
 
 
 def check_rights(*, tun: bool = True, ports: tuple[int, ...] = (), esp_protocol: bool = False) -> None:

@@ -206,7 +206,7 @@ class Engine:
         try:
             sa = init.respond(self._shared, responder, message, octets, (local, remote), now)
         except init.Turned as turned:
-            reason = PeerError(str(turned), notify=int(turned.notify.type))
+            reason = PeerError(str(turned), notify=int(turned.notify.type), remedy=turned.remedy)
             self._shared.report(events.Refused(local, remote, reason, rate_limited=True))
             self._turn_away(header, local, remote, turned.notify)
             return

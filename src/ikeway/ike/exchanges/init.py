@@ -189,11 +189,12 @@ def _choose_ports(sa: IkeSa) -> None:
 
 
 class Turned(Exception):
-    """The request is answered with `notify` and forgotten."""
+    """The request is answered with `notify` and forgotten. `remedy` is for our log."""
 
-    def __init__(self, notify: Notify, reason: str) -> None:
+    def __init__(self, notify: Notify, reason: str, remedy: str = "") -> None:
         super().__init__(reason)
         self.notify = notify
+        self.remedy = remedy
 
 
 def respond(
@@ -240,7 +241,9 @@ def _select(settings: ResponderSettings, security: SecurityAssociation, key: Key
     selection = select(security.proposals, settings.ike_proposals, prefer_initiator=settings.prefer_initiator_order)
     if selection is None:
         raise Turned(
-            Notify(NotifyType.NO_PROPOSAL_CHOSEN), explain_mismatch(security.proposals, settings.ike_proposals)
+            Notify(NotifyType.NO_PROPOSAL_CHOSEN),
+            explain_mismatch(security.proposals, settings.ike_proposals),
+            remedy="give both sides an IKE proposal in common",
         )
     require_single_exchange(selection.suite)
     method = selection.suite.key_exchange
