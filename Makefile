@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export VENV
 SOURCES := src tests bench examples fuzz
 
-.PHONY: help demo test lint types format bench clean
+.PHONY: help demo test lint types format bench fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,11 @@ format: ## lay the code out as `make lint` wants it
 bench: ## what is measured, on this machine
 	@tools/environment dev
 	@for script in bench/[!_]*.py; do echo "== $$script"; $(BIN)/python -m "bench.$$(basename "$$script" .py)" $(ARGS) || exit 1; done
+
+fuzz: ## the decoder and what comes before authentication, by atheris; ARGS=-runs=1000000 for longer
+	@tools/environment dev,fuzz
+	$(BIN)/python -m fuzz.decode $(or $(ARGS),-runs=100000)
+	$(BIN)/python -m fuzz.handshake $(or $(ARGS),-runs=20000)
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
