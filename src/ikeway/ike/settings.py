@@ -152,7 +152,7 @@ class ResponderSettings:
     certificate_authorities: bytes = b""
     cookie_threshold: int = 32  # half-open SAs from which on a COOKIE is demanded; 0: always
     half_open_limit: int = 2000  # from then on requests are dropped
-    half_open_per_address: int = 16  # the same for one address, or IPv6 /64; from half of it on a COOKIE is demanded
+    half_open_per_address: int = 64  # the same for one address, or IPv6 /64; from half of it on a COOKIE is demanded
     half_open_seconds: float = 30.0
 
 
