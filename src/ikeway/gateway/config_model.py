@@ -163,7 +163,9 @@ class LimitsPart(Section):
         ),
     )
     half_open: Count = Field(default=2000, description="With more half-open log-ins than this, new ones are dropped.")
-    half_open_per_address: Count = Field(default=64, description="The same for one source address (many users may share one behind a NAT).")
+    half_open_per_address: Count = Field(
+        default=64, description="The same for one source address (many users may share one behind a NAT)."
+    )
     half_open_time: fields.Duration = Field(
         default=30.0,
         description=(
