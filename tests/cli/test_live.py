@@ -108,10 +108,10 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side
         wait_for(lambda: gateway.is_up("gateway", "gateway"))
         yield client, gateway
         assert gateway.run("gateway", "stop") == (0, "gateway has stopped\n")
-        assert serving.wait(20) == 0
+        assert serving.wait(60) == 0
 
 
-def wait_for(true: Callable[[], bool], seconds: float = 20) -> None:
+def wait_for(true: Callable[[], bool], seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end

@@ -118,7 +118,7 @@ class Program:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return int(children[0])
 
-    def end(self, number=signal.SIGTERM, timeout: float = 15) -> int:
+    def end(self, number=signal.SIGTERM, timeout: float = 60) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(timeout)

@@ -252,9 +252,9 @@ def test_nobody_at_that_port_is_told_soon(stage):
     client = stage.client(wait=False)
     client.wait_for(r"(?m)^connect\b")
     started = time.monotonic()
-    assert client.process.wait(10) == 5
+    assert client.process.wait(30) == 5
     assert re.search(rf"cannot be reached \(tried {re.escape(GATEWAY)}:500: connection refused\)", client.log())
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 15  # the retransmissions would take 165
 
 
 def test_silent_address_is_told_with_its_port(stage):
@@ -281,7 +281,7 @@ def test_interrupted_while_it_connects(stage):
     client.wait_for(r"(?m)^connect\b")
     started = time.monotonic()
     assert client.end(signal.SIGINT) == 130
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     stage.hosts.gateway.run(["nft", "delete table inet t"])
 
 
@@ -291,7 +291,7 @@ def test_interrupted_while_the_host_is_set_up(stage):
     for _ in range(3):
         client = stage.client(wait=False)
         client.wait_for(r"(?m)^address\b")
-        assert client.end(signal.SIGINT, timeout=5) in (0, 130)
+        assert client.end(signal.SIGINT, timeout=30) in (0, 130)
     wait_until(lambda: gateway.call("status")["sessions"] == [], "the sessions are gone")
 
 
@@ -414,7 +414,7 @@ def test_end_with_a_hanging_worker(stage):
     os.kill(client.worker(), signal.SIGSTOP)
     started = time.monotonic()
     assert client.end() == 0
-    assert time.monotonic() - started < 12
+    assert time.monotonic() - started < 40
 
 
 def test_hanging_worker_is_replaced(stage):

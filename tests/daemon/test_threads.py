@@ -15,14 +15,14 @@ async def test_result_and_error_come_back():
 
 
 async def test_who_gives_up_does_not_wait():
-    task = asyncio.create_task(in_thread(lambda: time.sleep(0.3)))
+    task = asyncio.create_task(in_thread(lambda: time.sleep(1.5)))
     await asyncio.sleep(0.01)
     started = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - started < 0.2
-    await asyncio.sleep(0.35)  # its late end disturbs nobody
+    assert time.monotonic() - started < 1.2
+    await asyncio.sleep(1.6)  # its late end disturbs nobody
 
 
 def test_program_ends_without_waiting():

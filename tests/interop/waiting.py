@@ -6,9 +6,12 @@ import re
 import time
 from collections.abc import Callable
 
+PATIENCE = 4  # a loaded machine is slow; waiting longer costs time only where a test fails
+
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 10, logs: Callable[[], str] = str) -> None:
     """Wait for something to become true."""
+    timeout *= PATIENCE
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
@@ -24,6 +27,7 @@ def wait_for_text(
     error: type[AssertionError] = AssertionError,
 ) -> str:
     """Wait until a log matches; raises `error` when its writer ends without, or the time is over."""
+    timeout *= PATIENCE
     deadline = time.monotonic() + timeout
     while True:
         over = ended() or time.monotonic() > deadline
