@@ -52,6 +52,7 @@ log = logging.getLogger("ikeway.client")
 _STOP_SECONDS = 10.0  # for undoing what was done to the host
 _FIRST_PAUSE = 1.0  # before connecting again; doubled each time
 _NO_NETWORK_SECONDS = 5.0  # without a way to the gateway's address, until its other addresses are tried
+_LOOK_SECONDS = 0.25  # how often a way is looked for meanwhile
 _REFUSALS = 3  # log-ins refused in a row that make us give up reconnecting: more may lock the account
 
 
@@ -373,7 +374,7 @@ class Client:
             self._report("network", f"no way to {sa.remote.host} any more; the gateway is also at {path.remote.host}")
             self.runner.driver.command(lambda now: sa.move(path.local, path.remote, now))
         elif local is None:
-            await self._wait_for_network(link)
+            await self._wait_for_network(link, change)
         elif local != sa.local.host:
             self._report("network", f"this host's address is {local} now, it was {sa.local.host}")
             if sa.mobike:
@@ -395,13 +396,20 @@ class Client:
                 return reach.Path(sa.local._replace(host=local), remote)
         return None
 
-    async def _wait_for_network(self, link: Link) -> None:
-        """There is no way to the gateway's address. A short gap is ridden out; then its other addresses are tried."""
+    async def _wait_for_network(self, link: Link, change: NetworkChanged) -> None:
+        """There is no way to the gateway's address. A short gap is ridden out; then its other addresses are tried.
+
+        The way is looked for again and again: its news may have come in one burst with the loss of the old one.
+        """
         assert self._attachment is not None
         self._report("network", f"no way to {link.sa.remote.host} at the moment")
-        await asyncio.sleep(_NO_NETWORK_SECONDS)
-        if link.ended.is_set() or self._attachment.local_address(link.sa.remote) is not None:
-            return
+        for _ in range(round(_NO_NETWORK_SECONDS / _LOOK_SECONDS)):
+            await asyncio.sleep(_LOOK_SECONDS)
+            if link.ended.is_set():
+                return
+            if self._attachment.local_address(link.sa.remote) is not None:
+                await self._on_network_changed(link, change)
+                return
         if any(self._attachment.local_address(each) for each in self._gateways):
             link.drop(Closed(f"there is no way to {link.sa.remote.host} any more"))
 

@@ -66,7 +66,8 @@ class IkeSection(Section):
     )
     rekey: Duration = Field(default=14400.0, description="Renew the keys after this time.")
     lifetime: Duration = Field(
-        default=0.0, description="Give the SA up when it could not be rekeyed by then. `never` means 1.1 times `rekey`."
+        default=0.0,
+        description="Give the SA up when it could not be rekeyed by then. `never` means 1.1 times `rekey` and a minute.",
     )
     reauthenticate: Duration = Field(
         default=0.0, description="Log in anew after this time, the new SA before the old one goes."
@@ -140,7 +141,8 @@ class EspSection(Section):
     )
     rekey: Duration = Field(default=3600.0, description="Renew the keys after this time.")
     lifetime: Duration = Field(
-        default=0.0, description="Give the SA up when it could not be rekeyed by then. `never` means 1.1 times `rekey`."
+        default=0.0,
+        description="Give the SA up when it could not be rekeyed by then. `never` means 1.1 times `rekey` and a minute.",
     )
     rekey_bytes: Size = Field(default=0, description="Renew the keys after this much traffic in one direction.")
     lifetime_bytes: Size = Field(

@@ -15,7 +15,10 @@ from ikeway.wire.registry import ExchangeType
 if TYPE_CHECKING:
     from ikeway.ike.sa import IkeSa
 
-HARD_SHARE = 1.1  # hard lifetime, where none is set: this much of the time to rekeying
+HARD_SHARE, HARD_EXTRA = (
+    1.1,
+    60.0,
+)  # hard lifetime, where none is set: so much of the time to rekeying, and seconds more
 RETRY_SECONDS = 5.0  # after TEMPORARY_FAILURE; up to twice that
 AWAIT_DELETE_SECONDS = 30.0  # how long a replaced SA waits for the peer's delete
 
@@ -57,7 +60,7 @@ def _start_rekeying(
 ) -> None:
     if rekey_seconds:
         sa.timers.set(soft, sa.now + rekey_seconds * (1 - jitter * sa.shared.uniform()))
-    life = life_seconds or rekey_seconds * HARD_SHARE
+    life = life_seconds or (rekey_seconds * HARD_SHARE + HARD_EXTRA if rekey_seconds else 0.0)
     if life:
         sa.timers.set(hard, sa.now + life)
 

@@ -92,7 +92,7 @@ class ChildSettings:
     mode: Mode = Mode.TUNNEL
     single_pair: bool = False  # responder: grant one pair of addresses at a time only (SINGLE_PAIR_REQUIRED)
     rekey_seconds: float = 3600.0  # 0: never by time
-    life_seconds: float = 0.0  # hard; 0: 1.1 times rekey_seconds
+    life_seconds: float = 0.0  # hard; 0: 1.1 times rekey_seconds, and a minute
     jitter: float = 0.1  # share of rekey_seconds taken off at random
     limits: EspLimits = EspLimits()
     replay_window: int = 4096
@@ -130,7 +130,7 @@ class Connection:
     dpd_seconds: float = 30.0  # 0: off
     nat_keepalive_seconds: float = 20.0
     rekey_seconds: float = 14400.0  # IKE SA; 0: never
-    life_seconds: float = 0.0  # hard; 0: 1.1 times rekey_seconds
+    life_seconds: float = 0.0  # hard; 0: 1.1 times rekey_seconds, and a minute
     reauthenticate_seconds: float = 0.0  # make-before-break; 0: never
     jitter: float = 0.1
     window: int = 1  # SET_WINDOW_SIZE that we announce
