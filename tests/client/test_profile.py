@@ -288,6 +288,7 @@ def test_weak_choices_are_warned_of(pki: Path) -> None:
     ("text", "line", "words"),
     [
         ('[gateway]\naddress = "not a name!"\nca = "ca.pem"\n[login]\nusername = "a"\n', 2, "no host name"),
+        ('[gateway]\naddress = "fe80::1%eth0"\nca = "ca.pem"\n[login]\nusername = "a"\n', 2, "link-local"),
         ('[gateway]\naddress = "x.example"\nca = "ca.pem"\n[login]\npassword = "x"\n', 4, "no user name"),
         ('[gateway]\naddress = "x.example"\nca = "ca.pem"\n[login]\nmethod = "certificate"\n', 5, "there is none"),
         ('[gateway]\naddress = "x.example"\nca = "none.pem"\n[login]\nusername = "a"\n', 3, "cannot be read"),

@@ -11,7 +11,7 @@ from ikeway.client.link import Link
 from ikeway.client.profile import Profile
 from ikeway.client.tunnel import Agreed, tunnel_configuration
 from ikeway.daemon.runner import Runner
-from ikeway.host import HostNetwork, IpNetwork, NetworkChanged, TunnelConfiguration
+from ikeway.host import HostNetwork, IpAddress, IpNetwork, NetworkChanged, TunnelConfiguration
 from ikeway.ike.selectors import networks
 
 
@@ -35,6 +35,10 @@ class Attachment:
         if wanted is None or local is None:
             return local
         return str(wanted) if (wanted.version == 6) == remote.is_ipv6 else None
+
+    def has_address(self, address: IpAddress) -> bool:
+        """True when this host has that address."""
+        return address.is_loopback or address in self._host.local_addresses()
 
     async def allow(self, gateways: Sequence[Address]) -> None:
         """Let the ways to these addresses lead past a tunnel that stands (the gateway may have moved)."""

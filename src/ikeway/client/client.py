@@ -260,6 +260,10 @@ class Client:
         found = []
         for remote in self._gateways:
             local = self._attachment.local_address(remote)
+            wanted = self.profile.local_address
+            if local is not None and wanted is not None and not self._attachment.has_address(wanted):
+                outcome.failures[remote] = f"this host does not have `local_address` {wanted}"
+                continue
             if local is None:
                 outcome.failures[remote] = "no route to it"
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Annotated, Literal
 
-from pydantic import Field, PlainValidator
+from pydantic import AfterValidator, Field, PlainValidator
 
 from ikeway.config import fields
 from ikeway.config.fields import FilePath, IdentityText, IpAddress, IpNetwork, Kind, Listed, PatternText, Section
@@ -23,6 +23,21 @@ def _parse_wish(value: object) -> str | IpAddress:
         fields.refuse("this is no address to ask for", expected=WISH_TEXT, got=str(value)[:60])
 
 
+def _no_link_local(value: str) -> str:
+    """A link-local address means nothing without an interface, and the data plane knows none of its peers' (RFC 4007)."""
+    try:
+        address = ipaddress.ip_address(value.partition("%")[0])
+    except ValueError:
+        return value
+    if address.is_link_local:
+        fields.refuse(
+            "a gateway cannot be reached at a link-local address",
+            expected="a host name, or an address that is good beyond one link",
+            got=value,
+        )
+    return value
+
+
 def _parse_route(value: object) -> str | IpNetwork:
     return "granted" if value == "granted" else fields.parse_network(value)
 
@@ -38,9 +53,9 @@ InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,15}$"), Kind("u
 class GatewaySection(Section):
     """The gateway, and how it has to prove that it is the right one."""
 
-    address: Annotated[str, Field(min_length=1, max_length=253), Kind("a host name or an IP address")] = Field(
-        description="Where the gateway is reached."
-    )
+    address: Annotated[
+        str, Field(min_length=1, max_length=253), AfterValidator(_no_link_local), Kind("a host name or an IP address")
+    ] = Field(description="Where the gateway is reached.")
     port: Port = Field(
         default=500,
         description=(
