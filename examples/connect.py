@@ -17,7 +17,7 @@ async def main(profile: str) -> None:
         print("addresses:", *(address.ip for address in tunnel.assigned.addresses))
         print("networks: ", *(tunnel.configuration.routes if tunnel.configuration else ()))
         # Here every program of this host uses the tunnel. When the connection is lost, it is made anew by itself.
-        await asyncio.sleep(1)
+        await asyncio.sleep(3)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Serve a gateway's configuration, and say every few seconds who is connected, until Ctrl-C.
+"""Serve a gateway's configuration, and say all the time who is connected, until Ctrl-C.
 
 sudo python examples/gateway.py gateway.toml    (see `ikeway reference gateway`)
 """
@@ -30,7 +30,7 @@ async def report(gateway: ikeway.Gateway) -> None:
             carried = sum(child.octets_in + child.octets_out for child in session.children)
             print(f"{session.remote_identity} at {session.remote}: {', '.join(session.addresses)}, {carried} octets")
         sys.stdout.flush()
-        await asyncio.sleep(2)
+        await asyncio.sleep(0.5)
 
 
 if __name__ == "__main__":
