@@ -69,6 +69,10 @@ class CharonCmd:
         """All that it said."""
         return self._output.read_text(errors="replace")
 
+    def status(self) -> str:
+        """Nothing to tell."""
+        return ""
+
     def close(self) -> None:
         """Take leave and end."""
         self.stop()

@@ -41,6 +41,8 @@ class Side(Protocol):
 
     def log(self) -> str: ...
 
+    def status(self) -> str: ...
+
 
 class Client(Side, Protocol):
     """A side that connects."""
@@ -120,7 +122,8 @@ class Tunnel:
 
     def logs(self) -> str:
         """What both sides say."""
-        return f"=== client\n{self.client.log()}\n=== gateway\n{self.gateway.log()}"
+        sides = (("client", self.client), ("gateway", self.gateway))
+        return "\n".join(f"=== {name}\n{side.log()}\n{side.status()}" for name, side in sides)
 
     def stop(self) -> None:
         """End the case."""

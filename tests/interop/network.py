@@ -61,7 +61,11 @@ table ip narrow {{
   }}
 }}
 """
-SYSCTLS = {"net.ipv4.conf.all.rp_filter": 0, "net.ipv4.conf.default.rp_filter": 0}
+SYSCTLS = {
+    "net.ipv4.conf.all.rp_filter": 0,
+    "net.ipv4.conf.default.rp_filter": 0,
+    "net.ipv4.ping_group_range": "0 0",  # lets root send pings without a raw socket
+}
 FORWARDING = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
 
 
@@ -136,7 +140,7 @@ class Network:
         self.narrow.run(["nft", NARROW_RULES])
 
 
-def _set(namespace: Namespace, values: Mapping[str, int]) -> None:
+def _set(namespace: Namespace, values: Mapping[str, int | str]) -> None:
     def write() -> None:
         for name, value in values.items():
             Path("/proc/sys", name.replace(".", "/")).write_text(str(value))
@@ -144,6 +148,8 @@ def _set(namespace: Namespace, values: Mapping[str, int]) -> None:
     namespace.call(write)
 
 
-def socket_in(namespace: Namespace, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+def socket_in(
+    namespace: Namespace, family: socket.AddressFamily, kind: socket.SocketKind, protocol: int = 0
+) -> socket.socket:
     """A socket that lives in a namespace and is used from here."""
-    return namespace.call(lambda: socket.socket(family, kind))
+    return namespace.call(lambda: socket.socket(family, kind, protocol))

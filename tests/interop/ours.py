@@ -14,11 +14,14 @@ from typing import Any
 
 from ikeway.daemon.control import ControlClient
 from ikeway.daemon.status import SessionStatus, Status
+from ikeway.errors import IkewayError
 from ikeway.host.namespaces import Namespace
 from tests.interop.agreement import Agreement, Party
 from tests.interop.strongswan import ConnectFailed
 from tests.interop.waiting import wait_for_text, wait_until
 
+# Where keys are renewed every few seconds: collisions put a rekeying off for longer than a tenth of that.
+LIFETIME = 3600
 IKEWAY = (sys.executable, "-m", "ikeway")
 
 Table = Mapping[str, object]
@@ -60,6 +63,13 @@ class Ikeway:
         """All that it said."""
         return self._output.read_text(errors="replace")
 
+    def status(self) -> str:
+        """Its counters, for people who look for a lost packet."""
+        try:
+            return json.dumps(self.call("status"), indent=1)
+        except (ValueError, IkewayError) as error:  # no socket: it does not run
+            return str(error)
+
     def wait_for_log(self, pattern: str, timeout: float = 15) -> str:
         """Wait until a line matches, or the process ends."""
         return wait_for_text(self.log, pattern, timeout, lambda: self.process.poll() is not None, ConnectFailed)
@@ -97,7 +107,7 @@ class IkewayGateway(Ikeway):
         users = folder / "users.toml"
         write_private(users, {"users": _users(own, agreed)})
         write_private(configuration, _gateway(own, agreed, folder, users))
-        super().__init__(namespace, folder, "gateway", "run", str(configuration), "-v")
+        super().__init__(namespace, folder, "gateway", "run", str(configuration), "-vv")
         self.wait_for_log(r"(?i)\bserving\b|\bserves\b")
 
     def rekey(self, what: str) -> None:
@@ -141,6 +151,10 @@ class IkewayClient(Ikeway):
     def log(self) -> str:
         """All that it said."""
         return super().log() if self._started else "(not started)"
+
+    def status(self) -> str:
+        """Its counters."""
+        return super().status() if self._started else ""
 
     def stop(self) -> None:
         """End it, if it ever began."""
@@ -206,6 +220,7 @@ def _ike(own: Party) -> Table:
     section: dict[str, object] = {
         "proposals": own.ike.split(", "),
         "rekey": own.rekey_ike,
+        "lifetime": LIFETIME if own.rekey_ike else 0,
         "dpd": own.dpd,
         "mobike": own.mobike,
         "fragment_size": own.fragment_size,
@@ -217,7 +232,8 @@ def _ike(own: Party) -> Table:
 
 
 def _esp(own: Party) -> Table:
-    return {"proposals": own.esp.split(", "), "rekey": own.rekey_child, "jitter": 0.0}
+    lifetime = LIFETIME if own.rekey_child else 0
+    return {"proposals": own.esp.split(", "), "rekey": own.rekey_child, "lifetime": lifetime, "jitter": 0.0}
 
 
 def write_private(path: Path, table: Table) -> None:

@@ -98,6 +98,7 @@ class Charon:
 
     def _settings(self, extra: Settings) -> Settings:
         log = {"path": str(self._log), "default": "1", "ike": "2", "flush_line": "yes"}
+        log |= {"time_format": "%H:%M:%S", "time_add_ms": "yes"}
         base: Settings = {
             "load": PLUGINS,
             "install_routes": "yes",
@@ -239,6 +240,10 @@ class _Side:
     def log(self) -> str:
         """What the daemon logged in this case."""
         return self.charon.log()
+
+    def status(self) -> str:
+        """Its SAs, with what they carried."""
+        return "\n".join(map(str, self.charon.sas())) if self.charon.running else "(it does not run)"
 
 
 class StrongswanGateway(_Side):
