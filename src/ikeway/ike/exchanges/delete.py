@@ -182,14 +182,14 @@ def _on_delete_child(sa: IkeSa, spi_octets: bytes) -> bytes | None:
     predecessor = _predecessor(sa, child)
     if child.rekeying:
         _delete_before_response(sa, child)
+    elif child.rekeyed_by_peer is not None:
+        _finish_rekeying(sa, child)
+        lifetimes.linger(sa, child)
     elif predecessor is not None and predecessor.rekeying:
         # Redundant in the peer's eyes, or unwanted: which of them we know with the response to our own rekeying.
         child.state = ChildState.DELETING
         if predecessor.state is ChildState.REKEYED:
             predecessor.state = ChildState.REKEYING
-    elif child.rekeyed_by_peer is not None:
-        _finish_rekeying(sa, child)
-        lifetimes.linger(sa, child)
     elif child.successor is not None:
         lifetimes.linger(sa, child)  # the peer's SA of a collision that ours has won
     else:
