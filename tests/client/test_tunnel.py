@@ -248,12 +248,13 @@ def test_wrong_secret_is_refused_on_both_sides(stage):
     gateway.wait_for("was refused")
 
 
-def test_nobody_at_that_port_is_told_soon(stage):
-    client = stage.client(wait=False)
+@pytest.mark.parametrize("port", [500, 4500, 45009])
+def test_nobody_at_that_port_is_told_soon(stage, port):
+    client = stage.client(port=port, wait=False)
     client.wait_for(r"(?m)^connect\b")
     started = time.monotonic()
     assert client.process.wait(30) == 5
-    assert re.search(rf"cannot be reached \(tried {re.escape(GATEWAY)}:500: connection refused\)", client.log())
+    assert re.search(rf"cannot be reached \(tried {re.escape(GATEWAY)}:{port}: refused \(ICMP", client.log())
     assert time.monotonic() - started < 15  # the retransmissions would take 165
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ikeway.address import Address
-from ikeway.dataplane.interface import HardExpired, IkeReceived, PeerMoved, SoftExpired, UnknownSpi
+from ikeway.dataplane.interface import HardExpired, IkeReceived, PeerMoved, SoftExpired, UnknownSpi, Unreachable
 from ikeway.dataplane.userspace import messages as m
 from ikeway.dataplane.userspace.codec import CodecError
 from ikeway.esp.drops import Drop
@@ -76,6 +76,7 @@ MESSAGES = st.one_of(
     st.builds(HardExpired, U32, st.booleans()),
     st.builds(PeerMoved, U32, ADDRESSES),
     st.builds(UnknownSpi, U32, ADDRESSES),
+    st.builds(Unreachable, ADDRESSES, U32),
     st.builds(IkeReceived, st.binary(), ADDRESSES, ADDRESSES),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -16,7 +17,15 @@ import pytest
 from scapy.layers.inet import IP, TCP
 
 from ikeway.address import Address
-from ikeway.dataplane.interface import DataPlaneDied, HardExpired, IkeReceived, PeerMoved, SoftExpired, UnknownSpi
+from ikeway.dataplane.interface import (
+    DataPlaneDied,
+    HardExpired,
+    IkeReceived,
+    PeerMoved,
+    SoftExpired,
+    UnknownSpi,
+    Unreachable,
+)
 from ikeway.errors import HostError
 from ikeway.esp.parameters import Encapsulation, EspLimits
 from tests.dataplane.rig import inner, opened, peer_socket, process_exists, rig, sealed
@@ -80,6 +89,20 @@ async def test_unknown_spis_are_told_at_a_bounded_rate() -> None:
             await asyncio.sleep(0.01)
         assert set(r.events) == {UnknownSpi(0x9999, r.remote)}
         assert len(r.events) <= 20  # ten a second, and a second may have begun
+
+
+async def test_a_closed_port_is_told_to_the_daemon_at_a_bounded_rate() -> None:
+    async with rig() as r:
+        r.peer.close()
+        for _ in range(50):
+            r.plane.send_ike(b"anybody?", r.local, r.remote)
+            await asyncio.sleep(0.005)
+        await r.until(lambda: bool(r.events))
+        assert set(r.events) == {Unreachable(r.remote, errno.ECONNREFUSED)}
+        assert len(r.events) <= 20
+        with peer_socket() as other:
+            await r.to_worker(bytes(4) + b"still read", other)
+        await r.until(lambda: isinstance(r.events[-1], IkeReceived))
 
 
 @pytest.mark.parametrize("packet_first", [False, True])

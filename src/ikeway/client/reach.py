@@ -8,6 +8,7 @@ ICMP (RFC 7296 section 2.4), so an "unreachable" counts only when it comes again
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections import deque
@@ -181,7 +182,7 @@ class Reach:
             self._established.set_exception(error or Closed("the connection was closed"))
             return
         if attempt.unreachable:
-            self._outcome.failures[attempt.path.remote] = os.strerror(attempt.code).lower()
+            self._outcome.failures[attempt.path.remote] = _network_said(attempt.code)
         else:
             self._outcome.failures[attempt.path.remote] = "no answer"
         if self._head_start:
@@ -192,3 +193,10 @@ class Reach:
         for sa in list(self._tries):
             self._driver.command(sa.close)
         self._tries.clear()
+
+
+def _network_said(code: int) -> str:
+    """An errno of the network in words."""
+    if code == errno.ECONNREFUSED:
+        return "refused (ICMP says that nothing listens there)"
+    return os.strerror(code).lower()

@@ -30,6 +30,7 @@ from ikeway.dataplane.interface import (
     PeerMoved,
     SoftExpired,
     UnknownSpi,
+    Unreachable,
 )
 from ikeway.dataplane.userspace.plane import UserspaceDataPlane
 from ikeway.dataplane.userspace.sockets import open_esp
@@ -243,6 +244,9 @@ class Runner:
                     self._driver.command(functools.partial(child.sa.peer_moved, remote))
             case UnknownSpi():
                 self.unknown_spis += 1
+            case Unreachable(remote=remote, code=code):
+                if self.sockets.on_unreachable:
+                    self.sockets.on_unreachable(remote, code)
             case DataPlaneDied(reason=reason):
                 log.error("The data plane died: %s", reason)
                 self._worker_lives = False

@@ -53,13 +53,22 @@ class UnknownSpi:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreachable:
+    """ICMP said that what we sent to `remote` was not delivered; `code` is the errno. Unauthenticated: a hint only.
+    Rate-limited."""
+
+    remote: Address
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
 class DataPlaneDied:
     """The worker is gone; `reason` says how. Nothing is carried until it is started again."""
 
     reason: str
 
 
-DataPlaneEvent = SoftExpired | HardExpired | PeerMoved | IkeReceived | UnknownSpi | DataPlaneDied
+DataPlaneEvent = SoftExpired | HardExpired | PeerMoved | IkeReceived | UnknownSpi | Unreachable | DataPlaneDied
 
 
 @dataclass(slots=True)

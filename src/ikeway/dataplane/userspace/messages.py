@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ikeway.address import Address
-from ikeway.dataplane.interface import HardExpired, IkeReceived, PeerMoved, SoftExpired, UnknownSpi
+from ikeway.dataplane.interface import HardExpired, IkeReceived, PeerMoved, SoftExpired, UnknownSpi, Unreachable
 from ikeway.dataplane.userspace.codec import (
     ADDRESS,
     BOOL,
@@ -162,7 +162,7 @@ class CounterPage:
 
 Request = Configure | AddInbound | AddOutbound | RemoveInbound | RemoveOutbound | Move | SetMtu | ReadCounters
 Reply = Done | Failed | CounterPage
-WorkerEvent = SoftExpired | HardExpired | PeerMoved | UnknownSpi | IkeReceived
+WorkerEvent = SoftExpired | HardExpired | PeerMoved | UnknownSpi | Unreachable | IkeReceived
 Message = Request | Reply | WorkerEvent
 
 _SELECTOR = Record(
@@ -235,6 +235,7 @@ _FORMS: tuple[Record[Any], ...] = (
     Record(PeerMoved, spi=U32, remote=ADDRESS),
     Record(UnknownSpi, spi=U32, remote=ADDRESS),
     Record(IkeReceived, octets=OCTETS, local=ADDRESS, remote=ADDRESS),
+    Record(Unreachable, remote=ADDRESS, code=U32),
 )
 _NUMBERS = {form.kind: number for number, form in enumerate(_FORMS)}
 

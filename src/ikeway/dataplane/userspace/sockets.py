@@ -208,9 +208,17 @@ def receive_datagram(sock: socket.socket) -> tuple[bytes, Address, Address] | No
         return bytes(buffer[: received.length]), local, Address(*received.source)
 
 
-def path_errors(sock: socket.socket) -> list[tuple[str, int]]:
-    """Empty the socket's error queue; (remote host, path MTU) of every "packet too big" in it."""
-    found: list[tuple[str, int]] = []
+class PathError(NamedTuple):
+    """What ICMP said of a packet that we sent to `remote`: an errno, and with EMSGSIZE the path's MTU."""
+
+    remote: Address
+    code: int
+    mtu: int
+
+
+def path_errors(sock: socket.socket) -> list[PathError]:
+    """Empty the socket's error queue; what ICMP left in it. Unauthenticated: hints only."""
+    found: list[PathError] = []
     for _ in range(64):
         try:
             _, ancillary, _, destination = sock.recvmsg(0, ANCILLARY_OCTETS, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
@@ -220,6 +228,7 @@ def path_errors(sock: socket.socket) -> list[tuple[str, int]]:
             if (level, kind) not in ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)):
                 continue
             code, origin, _, _, _, mtu, _ = _EXTENDED_ERROR.unpack_from(octets)
-            if code == errno.EMSGSIZE and origin in (_ORIGIN_ICMP, _ORIGIN_ICMP6):
-                found.append((destination[0].partition("%")[0], mtu))
+            if origin in (_ORIGIN_ICMP, _ORIGIN_ICMP6) and destination:
+                remote = Address(destination[0].partition("%")[0], destination[1])
+                found.append(PathError(remote, code, mtu))
     return found

@@ -7,6 +7,7 @@ before packets: an SA that the daemon has added is there before its first packet
 
 from __future__ import annotations
 
+import errno
 import gc
 import select
 import signal
@@ -16,7 +17,7 @@ import time
 from collections import deque
 from typing import NoReturn
 
-from ikeway.dataplane.interface import HardExpired, SoftExpired
+from ikeway.dataplane.interface import HardExpired, SoftExpired, Unreachable
 from ikeway.dataplane.userspace.associations import Associations, Receiving, Sending
 from ikeway.dataplane.userspace.incoming import Incoming
 from ikeway.dataplane.userspace.messages import (
@@ -42,13 +43,14 @@ from ikeway.dataplane.userspace.messages import (
 from ikeway.dataplane.userspace.outgoing import Outgoing
 from ikeway.dataplane.userspace.paths import OuterSocket, Paths, inherited
 from ikeway.dataplane.userspace.privileges import drop_privileges
-from ikeway.dataplane.userspace.sockets import accept_merged, path_errors
+from ikeway.dataplane.userspace.sockets import PathError, accept_merged, path_errors
 from ikeway.dataplane.userspace.tun_io import TunIo
 from ikeway.errors import HostError, IkewayError
 
 _LARGEST_MESSAGE = 1 << 18
 _MOST_WAITING = 512  # messages for a daemon that does not read; events beyond are dropped, replies never
 _ENTRIES_A_PAGE = 256
+_UNREACHABLES_A_SECOND = 10
 
 _READABLE = select.EPOLLIN | select.EPOLLERR | select.EPOLLHUP
 
@@ -119,6 +121,7 @@ class Worker:
         self._epoll = select.epoll()
         self._control = Control(control, self._epoll)
         configure = self._first_message()
+        self._unreachable_second = self._unreachable_told = 0
         self._sockets = {role.fd: inherited(role.fd, role.ipv6, role.raw_esp) for role in configure.sockets}
         self._paths = Paths(list(self._sockets.values()))
         self._associations = Associations(self._paths)
@@ -164,12 +167,23 @@ class Worker:
 
     def _read_socket(self, outer: OuterSocket, flags: int, now: float) -> None:
         if flags & select.EPOLLERR:
-            for host, mtu in path_errors(outer.sock):
-                self._paths.learn_mtu(host, mtu, now)
+            for error in path_errors(outer.sock):
+                if error.code == errno.EMSGSIZE:
+                    self._paths.learn_mtu(error.remote.host, error.mtu, now)
+                elif not outer.raw_esp:
+                    self._tell_unreachable(error, now)
         try:
             self._incoming.receive(outer, now)
         except OSError:  # an ICMP error of an earlier packet; the error queue has the details
             return
+
+    def _tell_unreachable(self, error: PathError, now: float) -> None:
+        """IKE that this socket carried may have met a closed port: who connects wants to know."""
+        if int(now) != self._unreachable_second:
+            self._unreachable_second, self._unreachable_told = int(now), 0
+        if self._unreachable_told < _UNREACHABLES_A_SECOND:
+            self._unreachable_told += 1
+            self._control.emit(Unreachable(error.remote, error.code))
 
     def _drain_control(self) -> None:
         while (message := self._control.receive()) is not None:
