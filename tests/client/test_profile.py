@@ -12,6 +12,7 @@ from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity
 from ikeway.client.profile import Profile, load_profile
 from ikeway.config import credentials, paths
+from ikeway.eap.mschapv2 import MsChapV2Peer
 from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.esp.parameters import Mode
 from ikeway.ike.selectors import format_selector
@@ -119,7 +120,14 @@ def test_an_encrypted_key_is_asked_for(pki: Path) -> None:
     assert isinstance(load_profile(path, lambda words: "open").connection().local_credential, CertificateCredential)
 
 
-def test_eap_only(pki: Path) -> None:
+@pytest.mark.parametrize("login", ['username = "alice"', 'method = "psk"\nidentity = "a@b"\npsk = "secret"'])
+def test_eap_only_is_refused_for_a_login_that_does_not_prove_the_gateway(pki: Path, login: str) -> None:
+    text = f'[gateway]\naddress = "vpn.example.com"\nauthentication = "eap-only"\n[login]\n{login}\n'
+    assert "proves the gateway too" in mistakes(pki, text)[3].reason
+
+
+def test_eap_only_with_a_mutual_method(pki: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MsChapV2Peer, "mutual", True)
     text = '[gateway]\naddress = "vpn.example.com"\nauthentication = "eap-only"\n[login]\nusername = "alice"\n'
     assert profile(pki, text).connection().remote_expectation == EapOnlyExpected()
 

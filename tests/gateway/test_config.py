@@ -9,6 +9,7 @@ import pytest
 
 from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity
+from ikeway.eap.mschapv2 import MsChapV2Peer
 from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.gateway.config import GatewayConfig, load_gateway_config
 from ikeway.ike.selectors import format_selector
@@ -107,9 +108,13 @@ def test_psk_of_clients_and_a_certificate_of_the_gateway(folder: Path) -> None:
     assert config(folder, text).candidates[0].connections[0].local_credential == PskCredential()
 
 
-def test_eap_only_needs_no_certificate(folder: Path) -> None:
+def test_eap_only_needs_a_mutual_method_and_no_certificate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = '[gateway]\nidentity = "vpn.example.com"\nusers = "users.toml"\n[pools.office]\nipv4 = "10.99.0.0/24"\n'
     text += EAP + 'gateway_authentication = "eap-only"\n'
+    (mistake,) = mistakes(folder, text)
+    assert "proves the gateway too, and eap-mschapv2 does not" in mistake.reason
+    assert mistake.line == len(text.splitlines())
+    monkeypatch.setattr(MsChapV2Peer, "mutual", True)
     connection = config(folder, text).candidates[0].connections[0]
     assert connection.local_credential == PskCredential()
     assert isinstance(connection.remote_expectation, EapExpected)

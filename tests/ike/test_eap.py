@@ -21,7 +21,7 @@ from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.errors import AuthenticationFailed, ConfigError
 from ikeway.ike import authentication, events
 from ikeway.ike.settings import CertificateExpected, EapCredential, EapExpected, EapOnlyExpected, PskCredential
-from ikeway.wire.payloads import Authentication, Eap, IdResponder
+from ikeway.wire.payloads import Authentication, Eap, IdResponder, Notify
 from ikeway.wire.registry import AuthenticationMethod, NotifyType
 
 KEYED, KEYLESS = MethodType(0, 255), MethodType(0, 6)
@@ -42,7 +42,7 @@ class KeyedPeer(EapPeerMethod):
 
 
 class KeyedServer(EapAuthenticatorMethod):
-    type, name = KEYED, "keyed"
+    type, name, mutual = KEYED, "keyed", True
 
     async def run(self, identity: bytes, ask) -> AsyncGenerator[bytes, bytes]:
         if (yield b"who?") != b"me":
@@ -61,7 +61,7 @@ class KeylessPeer(KeyedPeer):
 
 
 class KeylessServer(KeyedServer):
-    type, name = KEYLESS, "keyless"
+    type, name, mutual = KEYLESS, "keyless", False
 
     async def run(self, identity: bytes, ask) -> AsyncGenerator[bytes, bytes]:
         if (yield b"who?") != b"me":
@@ -225,6 +225,21 @@ def test_eap_only_takes_the_mutual_one_of_several_methods():
     pair.connect()
     assert len(pair.a.inbound) == 1, pair.a.errors
     assert (KeylessPeer.ran, KeyedPeer.ran) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("methods", "payloads"),
+    [
+        ((KeyedServer,), ["IdResponder", "Eap"]),
+        ((KeylessServer, KeyedServer), ["IdResponder", "Eap"]),
+        ((MsChapV2Authenticator,), ["IdResponder", "Authentication", "Eap"]),
+    ],
+)
+def test_a_gateway_leaves_out_its_own_proof_only_for_a_mutual_method(methods, payloads):
+    """Who asks for EAP alone gets it from methods that are good for it; else the gateway's AUTH is due as ever."""
+    peer = after_init(Pair(connection(), connection_b(remote_identity=None, remote_expectation=server(*methods))))
+    asked = (peer.identity(), Notify(NotifyType.EAP_ONLY_AUTHENTICATION), *peer.child_offer())
+    assert kinds(peer.ask(IKE_AUTH, *asked)) == payloads
 
 
 def test_eap_only_with_a_method_that_gives_no_key_is_refused():

@@ -11,7 +11,7 @@ from ikeway.address import Address
 from ikeway.auth.identity import Identity, IdentityPattern
 from ikeway.client.profile_model import NetworkSection, ProfileFile
 from ikeway.config.credentials import load_credential, load_trust, system_authorities
-from ikeway.config.eap import peer_factory
+from ikeway.config.eap import ALONE_REFUSED, may_stand_alone, peer_factory
 from ikeway.config.fields import IpAddress, IpInterface, IpNetwork
 from ikeway.config.paths import find_profile
 from ikeway.config.protocol import ChildSection, ClientEspSection, connection_options
@@ -242,11 +242,12 @@ class _Builder:
         if method == "psk":
             return PskExpected()
         if method == "eap-only":
-            if self._file.login.effective_method != "eap-mschapv2":
+            login = self._file.login.effective_method
+            if not may_stand_alone(login):
                 self._problems.add(
                     ("gateway", "authentication"),
-                    "`eap-only` needs a login by EAP",
-                    remedy='write method = "eap-mschapv2" in [login], or another `authentication`',
+                    ALONE_REFUSED.format(login=login),
+                    remedy='write authentication = "certificate", and name the `ca` that made the gateway\'s one',
                 )
             return EapOnlyExpected()
         trust = load_trust(

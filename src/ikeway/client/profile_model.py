@@ -79,8 +79,8 @@ class GatewaySection(Section):
     authentication: Literal["certificate", "psk", "eap-only"] | None = Field(
         default=None,
         description=(
-            "How the gateway proves its identity. `eap-only`: by the EAP method alone (RFC 5998). By default `psk` "
-            "when the login is by `psk`, else `certificate`."
+            "How the gateway proves its identity. By default `psk` when the login is by `psk`, else "
+            "`certificate`. `eap-only`: by the EAP method alone (RFC 5998); EAP-MSCHAPv2 is not good enough for that."
         ),
         json_schema_extra={"shown": "see text"},
     )

@@ -48,6 +48,8 @@ class EapAuthenticatorMethod(ABC):
 
     type: ClassVar[MethodType]
     name: ClassVar[str]
+    # As of the peer: it proves us too and gives a key, so that it may be used alone (RFC 5998).
+    mutual: ClassVar[bool] = False
     msk: bytes | None = None
     # Who was authenticated, when the method says it better than EAP-Identity did.
     identity: bytes | None = None

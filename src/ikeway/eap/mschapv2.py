@@ -274,6 +274,7 @@ class MsChapV2Authenticator(EapAuthenticatorMethod):
 
     type: ClassVar[MethodType] = _TYPE
     name: ClassVar[str] = "EAP-MSCHAPv2"
+    mutual: ClassVar[bool] = False
 
     def __init__(self, server_name: bytes = b"ikeway", *, retries: int = 0, random: Random = os.urandom) -> None:
         self._server_name = server_name[:_MAX_NAME] or b"ikeway"  # some peers refuse a challenge without a name

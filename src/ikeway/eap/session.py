@@ -258,6 +258,13 @@ class EapAuthenticator:
         """The name of the method in use, empty before there is one."""
         return self._method.name if self._method is not None else ""
 
+    def require_mutual(self) -> bool:
+        """Propose only methods that prove us as well (RFC 5998). False when there are none; then nothing changes.
+        Call it before `start`."""
+        mutual = [factory for factory in self._untried if factory().mutual]
+        self._untried = mutual or self._untried
+        return bool(mutual)
+
     async def start(self) -> bytes:
         """Return the first request: for the identity, or of the first method when the identity is known."""
         if self._claimed is None:

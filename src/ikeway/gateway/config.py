@@ -11,7 +11,7 @@ from ikeway.auth.binding import carried_identities
 from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity, IdentityPattern
 from ikeway.config.credentials import expiry_warnings, load_credential, load_trust
-from ikeway.config.eap import authenticator_factory
+from ikeway.config.eap import ALONE_REFUSED, authenticator_factory, may_stand_alone
 from ikeway.config.fields import IpAddress, IpInterface, IpNetwork
 from ikeway.config.protocol import EspSection, connection_options
 from ikeway.config.reading import Location, Problems, read_document, validate
@@ -217,11 +217,11 @@ class _Builder:
         has_certificate = self._file.gateway.certificate is not None or self._file.gateway.pkcs12 is not None
         if method is None:
             method = "psk" if part.login == "psk" and not has_certificate else "certificate"
-        if method == "eap-only" and part.login != "eap-mschapv2":
+        if method == "eap-only" and not may_stand_alone(part.login):
             self._problems.add(
                 (*at, "gateway_authentication"),
-                "`eap-only` needs clients that log in by EAP",
-                remedy='write login = "eap-mschapv2", or another `gateway_authentication`',
+                ALONE_REFUSED.format(login=part.login),
+                remedy='write gateway_authentication = "certificate" (`ikeway pki` makes one), or "psk"',
             )
         if method != "certificate":
             return PskCredential()

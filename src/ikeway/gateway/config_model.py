@@ -192,7 +192,8 @@ class ConnectionPart(Section):
         default=None,
         description=(
             "How the gateway proves who it is. By default `psk` when clients log in by `psk` and there is no "
-            "certificate, else `certificate`. `eap-only`: by the EAP method alone, for clients that do RFC 5998."
+            "certificate, else `certificate`. `eap-only`: by the EAP method alone (RFC 5998); EAP-MSCHAPv2 is not good "
+            "enough for that."
         ),
         json_schema_extra={"shown": "see text"},
     )

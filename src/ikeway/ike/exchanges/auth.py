@@ -264,8 +264,10 @@ async def _respond(sa: IkeSa, message: Message) -> Answer:
     if isinstance(expectation, EapExpected):
         if message.find(Authentication) is not None:
             raise _expects("EAP", "an AUTH payload in the first request")
-        proof = (own,) if _is_eap_only(sa, message) else await _own_proof(sa, own, message)
-        payloads, session = await auth_eap.authenticate(sa, expectation, message, own, proof)
+        session = expectation.new_authenticator(sa.ask)
+        alone = _is_eap_only(sa, message) and session.require_mutual()
+        proof = (own,) if alone else await _own_proof(sa, own, message)
+        payloads = await auth_eap.authenticate(sa, session, message, own, proof)
         return await _finish(sa, caller, payloads, session)
     if message.find(Authentication) is None:
         raise _expects("a pre-shared key or certificate", "a request for EAP (no AUTH payload)")
@@ -327,7 +329,10 @@ async def _own_proof(sa: IkeSa, own: IdResponder, message: Message) -> tuple[Pay
 
 
 def _is_eap_only(sa: IkeSa, request: Message) -> bool:
-    """True when EAP alone proves us too (RFC 5998): the initiator takes it, and we have no certificate."""
+    """True when EAP alone may prove us too (RFC 5998): the initiator takes it, and we have no certificate.
+
+    The method must be mutual as well; else our own AUTH is due all the same, as if nobody had asked.
+    """
     asked = request.notify(NotifyType.EAP_ONLY_AUTHENTICATION) is not None
     return asked and not isinstance(sa.connection.local_credential, CertificateCredential)
 

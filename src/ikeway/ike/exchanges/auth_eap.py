@@ -19,7 +19,7 @@ from ikeway.ike import authentication, events
 from ikeway.ike.conversation import reply as answer_and_wait
 from ikeway.ike.notifies import error_from, failure_of
 from ikeway.ike.sa import IkeSa
-from ikeway.ike.settings import EapExpected, EapOnlyExpected
+from ikeway.ike.settings import EapOnlyExpected
 from ikeway.wire.message import Message
 from ikeway.wire.payloads import Authentication, Eap, IdInitiator, IdResponder, Payload
 from ikeway.wire.registry import ExchangeType, NotifyType
@@ -70,15 +70,14 @@ def told(error: PeerError) -> PeerError:
 
 
 async def authenticate(
-    sa: IkeSa, expectation: EapExpected, request: Message, own: IdResponder, proof: tuple[Payload, ...]
-) -> tuple[tuple[Payload, ...], EapAuthenticator]:
+    sa: IkeSa, session: EapAuthenticator, request: Message, own: IdResponder, proof: tuple[Payload, ...]
+) -> tuple[Payload, ...]:
     """Run EAP to its end; returns the AUTH that concludes it. Raises when it fails.
 
     `request` is the initiator's first one; `proof` goes out with the first EAP packet: IDr and, but for EAP alone, AUTH.
     """
-    session = expectation.new_authenticator(sa.ask)
     try:
-        return await _run(sa, session, request, own, proof), session
+        return await _run(sa, session, request, own, proof)
     except PeerError as error:
         if session.succeeded or session.failed or session.abandon(error) is error:
             raise
