@@ -198,14 +198,28 @@ def test_frames_stop_at_the_limit() -> None:
 
 
 def test_no_iv_is_used_twice() -> None:
-    sender, _ = pair()
-    sender._iv = 2**64 - 8  # counts on over the edge
+    sender = OutboundSa(esp_sa(), iv_base=2**64 - 8)  # counts on over the edge
     ivs = [sealed(sender)[8:16] for _ in range(5)]
     frames = filled(sender, PAYLOADS)
     sender.seal_frames(frames, 9, 100)
     ivs += [row[8:16] for row in rows(frames)]
     ivs += [sealed(sender)[8:16] for _ in range(5)]
     assert len(set(ivs)) == 19
+
+
+@pytest.mark.parametrize("suite", ["aes128gcm16", "aes128ctr-sha512", "chacha20poly1305"])
+def test_an_sa_goes_on_elsewhere(suite: str) -> None:
+    """What a new worker gets of a dead one's SA: no sequence number and no IV comes twice."""
+    sa = esp_sa(suite)
+    first = OutboundSa(sa, iv_base=7)
+    before = [sealed(first) for _ in range(5)]
+    assert [packet[8:16] for packet in before] == [(7 + number).to_bytes(8, "big") for number in range(1, 6)]
+    second = OutboundSa(sa, first.iv_base, first.sequence)
+    after = [sealed(second) for _ in range(5)]
+    assert len({packet[4:16] for packet in before + after}) == 10
+    receiver = InboundSa(sa, highest=5)
+    assert all(receiver.open(packet) in (Drop.REPLAYED, Drop.TOO_OLD) for packet in before)
+    assert all(isinstance(receiver.open(packet), Opened) for packet in after)
 
 
 def test_sequence_numbers_never_wrap() -> None:

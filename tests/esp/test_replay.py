@@ -49,6 +49,17 @@ def test_without_a_window_only_order_is_known() -> None:
     assert not window.is_too_old(1)
 
 
+@given(size=SIZES, highest=st.integers(1, 10_000), numbers=st.lists(st.integers(1, 20_000), max_size=20))
+def test_a_window_goes_on_after_what_was_seen(size: int, highest: int, numbers: list[int]) -> None:
+    window, accepted = ReplayWindow(size, highest), set(range(1, highest + 1))
+    for number in numbers:
+        expected = number > max(accepted) - size and number not in accepted
+        assert window.is_new(number) == expected
+        if expected:
+            window.add(number)
+            accepted.add(number)
+
+
 def test_numbers_of_64_bits() -> None:
     window = ReplayWindow(64)
     window.add(2**32 + 5)

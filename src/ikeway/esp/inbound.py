@@ -34,7 +34,10 @@ class Opened(NamedTuple):
 
 
 class InboundSa:
-    """Replay window, cipher and limits of one direction that we receive in."""
+    """Replay window, cipher and limits of one direction that we receive in.
+
+    Numbers up to `highest` count as seen: for going on with an SA that was used elsewhere.
+    """
 
     __slots__ = (
         "_aead",
@@ -52,11 +55,11 @@ class InboundSa:
         "window",
     )
 
-    def __init__(self, parameters: EspSa) -> None:
+    def __init__(self, parameters: EspSa, highest: int = 0) -> None:
         transforms, limits = parameters.transforms, parameters.limits
         self.parameters = parameters
         self.usage = Usage()
-        self.window = ReplayWindow(parameters.replay_window)
+        self.window = ReplayWindow(parameters.replay_window, highest)
         self._cipher = new_cipher(
             transforms.encryption,
             transforms.key_bits,

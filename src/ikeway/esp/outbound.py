@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import deque
 from functools import lru_cache
@@ -16,6 +17,7 @@ from ikeway.esp.inner import Octets
 from ikeway.esp.parameters import EspSa
 from ikeway.esp.sequence import LAST_EXTENDED, LAST_SHORT, MARGIN
 from ikeway.esp.usage import Usage
+from ikeway.wire.registry import EncryptionAlgorithm
 
 _HEADER = struct.Struct(">II")
 _EXTENDED_AAD = struct.Struct(">IQ")
@@ -34,29 +36,32 @@ def _trailer(padding: int, next_header: int) -> bytes:
 class OutboundSa:
     """Sequence number, cipher and limits of one direction that we send in.
 
-    `usage` counts; `soft_due` and `hard_due` say when the owner has to be told.
+    `usage` counts; `soft_due` and `hard_due` say when the owner has to be told. `sequence` is the last number used.
+    IVs that count (those of AEADs and of AES-CTR) are `iv_base + sequence` modulo 2^64, so that whoever knows both can
+    go on with an SA elsewhere without using an IV twice. `iv_base` is random where none is given.
     """
 
     __slots__ = (
         "_aead",
         "_align",
         "_cipher",
+        "_counts_ivs",
         "_extended",
-        "_iv",
         "_last_octets",
         "_last_sequence",
         "_soft_octets",
         "_soft_sequence",
+        "iv_base",
         "parameters",
         "sequence",
         "usage",
     )
 
-    def __init__(self, parameters: EspSa) -> None:
+    def __init__(self, parameters: EspSa, iv_base: int | None = None, sequence: int = 0) -> None:
         transforms, limits = parameters.transforms, parameters.limits
         self.parameters = parameters
         self.usage = Usage()
-        self.sequence = 0
+        self.sequence = sequence
         self._cipher = new_cipher(
             transforms.encryption,
             transforms.key_bits,
@@ -65,8 +70,8 @@ class OutboundSa:
             parameters.integrity_key,
         )
         self._aead = self._cipher.is_aead
-        # Where IVs count they count here: one random start from the cipher, then a step for every packet.
-        self._iv = int.from_bytes(self._cipher.new_iv(), "big") if isinstance(self._cipher, AeadCipher) else -1
+        self._counts_ivs = self._aead or transforms.encryption == EncryptionAlgorithm.ENCR_AES_CTR
+        self.iv_base = int.from_bytes(os.urandom(8), "big") if iv_base is None else iv_base & _IV_MASK
         self._align = max(4, self._cipher.block_octets)
         self._extended = transforms.extended_sequence_numbers
         last = LAST_EXTENDED if self._extended else LAST_SHORT
@@ -123,7 +128,7 @@ class OutboundSa:
         spi = self.parameters.spi
         header = _HEADER.pack(spi, sequence & LAST_SHORT)
         if iv is None:
-            iv = self._next_iv()
+            iv = self._iv(sequence)
         if not self._extended:
             return b"".join((header, iv, self._cipher.encrypt(iv, padded, header)))
         if self._aead:  # RFC 4106 section 5: the whole 64 bits are associated
@@ -153,7 +158,7 @@ class OutboundSa:
                 frames.row(number)[:] = self.seal_padded(frames.plain[number], payload)
             return count
         sequences = np.arange(self.sequence + 1, self.sequence + count + 1, dtype=np.uint64)
-        ivs = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(self._iv)  # wraps, as IVs may
+        ivs = sequences + np.uint64(self.iv_base)  # wraps, as IVs may
         matrix = frames.matrix[:count]
         matrix[:, :4] = tuple(self.parameters.spi.to_bytes(4, "big"))
         matrix[:, 4:8].view(">u4")[:, 0] = sequences
@@ -168,7 +173,6 @@ class OutboundSa:
         rows = islice(zip(frames.nonce_rows, frames.plain, frames.associated, frames.protected, strict=True), count)
         deque(starmap(seal, rows), maxlen=0)
         self.sequence += count
-        self._iv = self._iv + count & _IV_MASK
         self.usage.packets += count
         self.usage.octets += count * payload
         return count
@@ -177,8 +181,7 @@ class OutboundSa:
         """The length of the ESP packet of a payload with trailer."""
         return 8 + self._cipher.iv_octets + padded + self._cipher.icv_octets
 
-    def _next_iv(self) -> bytes:
-        if self._iv < 0:
-            return self._cipher.new_iv()
-        self._iv = self._iv + 1 & _IV_MASK
-        return self._iv.to_bytes(8, "big")
+    def _iv(self, sequence: int) -> bytes:
+        if self._counts_ivs:
+            return (self.iv_base + sequence & _IV_MASK).to_bytes(8, "big")
+        return self._cipher.new_iv()

@@ -10,17 +10,18 @@ class ReplayWindow:
 
     A ring with one octet a number: looking one up and going one ahead cost the same for every size. Verify first
     (`is_new`), then check the ICV, then `add`: a forged packet must not move the window. Size 0 accepts everything
-    but still knows the highest number. Sequence numbers are whole (64 bits with ESN) and begin at 1.
+    but still knows the highest number. Sequence numbers are whole (64 bits with ESN) and begin at 1. A window may
+    begin as one that has seen every number up to `highest`.
     """
 
     __slots__ = ("_ring", "highest", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, highest: int = 0) -> None:
         if not 0 <= size <= LARGEST:
             raise ValueError(f"a replay window holds 0 to {LARGEST} packets, not {size}")
         self.size = size
-        self.highest = 0
-        self._ring = bytearray(size)
+        self.highest = highest
+        self._ring = bytearray(b"\1" * size) if highest else bytearray(size)
 
     def is_too_old(self, sequence: int) -> bool:
         """True when the number lies left of the window, so that nobody knows whether it was seen."""
