@@ -130,6 +130,13 @@ def test_a_refusal_has_reason_and_remedy(lines: pytest.LogCaptureFixture) -> Non
     assert (second.levelno, second.limited) == (logging.INFO, B.host)  # type: ignore[attr-defined]
 
 
+def test_a_weak_proof_is_a_warning(pair: Pair, lines: pytest.LogCaptureFixture) -> None:
+    report(events.Weak(pair.a.sa, "signed with SHA-1", "use ECDSA"))
+    (line,) = named(lines, "weak")
+    assert line.levelno == logging.WARNING
+    assert line.getMessage() == f"{pair.a.sa.remote}: signed with SHA-1; use ECDSA"
+
+
 def test_a_lost_peer_is_a_warning(pair: Pair, lines: pytest.LogCaptureFixture) -> None:
     report(events.IkeClosed(pair.a.sa, PeerUnreachable("no answer"), True))
     report(events.IkeClosed(pair.a.sa, Closed("deleted"), True))

@@ -275,6 +275,7 @@ def test_signatures_of_rfc_7427(authority, kind):
     b = {"local_credential": credential(authority, "b.example", kind)}
     pair = up(certified(authority, a, b))
     assert methods(pair, "a") == methods(pair, "b") == [AuthenticationMethod.DIGITAL_SIGNATURE]
+    assert not pair.a.happened(events.Weak) and not pair.b.happened(events.Weak)
 
 
 @pytest.mark.parametrize("kind", CLASSIC)
@@ -284,6 +285,10 @@ def test_classic_signatures(authority, kind, monkeypatch):
     b = {"local_credential": credential(authority, "b.example", kind)}
     pair = up(certified(authority, a, b))
     assert methods(pair, "a") == methods(pair, "b") == [CLASSIC[kind]]
+    for side in (pair.a, pair.b):
+        warned = [event.reason for event in side.happened(events.Weak)]
+        assert len(warned) == (2 if kind == "rsa" else 0)  # of its own signature and of the peer's
+        assert all("SHA-1" in reason for reason in warned)
 
 
 @pytest.mark.parametrize(("initiator", "responder"), [(True, False), (False, True)])

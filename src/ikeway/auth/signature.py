@@ -2,6 +2,8 @@
 
 Method 14 carries the AlgorithmIdentifier of the signature; it is used when the peer has sent the hashes that it takes
 (SIGNATURE_HASH_ALGORITHMS). Else the classic methods are used: 1 for RSA with SHA-1, 9 to 11 for ECDSA by curve.
+Method 1 is taken and made all the same, since peers without RFC 7427 (Windows, older gateways) have nothing else for
+their RSA keys; who uses it warns. A signature lives as long as the log-in: a collision would be needed within seconds.
 """
 
 from __future__ import annotations
@@ -101,8 +103,9 @@ def _only_pss(credential: CertificateCredential) -> bool:
     return credential.certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS
 
 
-def verify_auth(public_key: object, authentication: Authentication, octets: bytes) -> None:
-    """Check the peer's AUTH against the key of its certificate; raises MethodNotAllowed, BadSignature."""
+def verify_auth(public_key: object, authentication: Authentication, octets: bytes) -> SignatureScheme:
+    """Check the peer's AUTH against the key of its certificate; returns how it was made. Raises MethodNotAllowed,
+    BadSignature."""
     if not isinstance(public_key, PUBLIC_KEY_TYPES):
         raise _method_not_allowed(authentication, f"a key of type {type(public_key).__name__}")
     if len(authentication.value) > _MAX_SIGNATURE:
@@ -115,10 +118,12 @@ def verify_auth(public_key: object, authentication: Authentication, octets: byte
         schemes, signature = (CLASSIC_SCHEMES[authentication.method],), authentication.value
     else:
         raise _method_not_allowed(authentication, "a certificate")
-    _verify_any(public_key, schemes, signature, octets)
+    return _verify_any(public_key, schemes, signature, octets)
 
 
-def _verify_any(public_key: PublicKey, schemes: tuple[SignatureScheme, ...], signature: bytes, octets: bytes) -> None:
+def _verify_any(
+    public_key: PublicKey, schemes: tuple[SignatureScheme, ...], signature: bytes, octets: bytes
+) -> SignatureScheme:
     fitting = [scheme for scheme in schemes if scheme.fits(public_key)]
     if not fitting:
         kind = type(public_key).__name__.removesuffix("PublicKey")
@@ -128,7 +133,7 @@ def _verify_any(public_key: PublicKey, schemes: tuple[SignatureScheme, ...], sig
             verify(public_key, scheme, signature, octets)
         except CryptoError:
             continue
-        return
+        return scheme
     raise _bad_signature("it was made with another key, or the messages were changed on the way", f"{fitting[0]}")
 
 

@@ -23,8 +23,14 @@ class ChecksSection(Section):
     allow_common_name: bool = Field(
         default=False, description="A host name in the subject's CN counts as proof, as in certificates of old."
     )
-    allow_sha1: bool = Field(default=False, description="Take signatures with SHA-1, which can be forged.")
-    allow_md5: bool = Field(default=False, description="Take signatures with MD5, which are forged easily.")
+    allow_sha1: bool = Field(
+        default=False,
+        description=(
+            "Take certificates signed with SHA-1, which can be forged. (The signature of a log-in, which is of use for "
+            "seconds only, may have SHA-1 where the peer does no RFC 7427; then there is a warning.)"
+        ),
+    )
+    allow_md5: bool = Field(default=False, description="Take certificates signed with MD5, which are forged easily.")
     minimum_rsa_bits: KeyBits = Field(default=2048, description="Shorter RSA keys are refused.")
 
     def policy(self) -> CertificatePolicy:

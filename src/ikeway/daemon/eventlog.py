@@ -49,6 +49,8 @@ def report(happened: ike.Event) -> None:
             _refused(local, remote, error, limited=limited)
         case ike.PeerSeen(sa=sa, what=what):
             _say(logging.DEBUG, "step", sa, what)
+        case ike.Weak(sa=sa, reason=reason, remedy=remedy):
+            _say(logging.WARNING, "weak", sa, f"{sa.remote}: {reason}; {remedy}", {"reason": reason, "remedy": remedy})
         case ike.MessageSent(message=message, remote=remote, retransmission=count):
             _message("sent", f"to {remote}{f' (again, {count})' if count else ''}", message, remote)
         case ike.MessageReceived(message=message, remote=remote):

@@ -19,7 +19,7 @@ from ikeway.ike.sa import IkeSa
 from ikeway.ike.settings import CertificateExpected, Connection, LocalCredential, PskCredential, PskExpected
 from ikeway.wire.message import Message
 from ikeway.wire.payloads import Authentication, Certificate, IdInitiator, IdResponder, Payload
-from ikeway.wire.registry import AuthenticationMethod, NotifyType
+from ikeway.wire.registry import AuthenticationMethod, HashAlgorithm, NotifyType
 
 Identification = IdInitiator | IdResponder
 
@@ -52,7 +52,10 @@ async def prove_by_key(sa: IkeSa, credential: LocalCredential, identification: I
     """Our AUTH by pre-shared key or certificate."""
     octets = own_octets(sa, identification)
     if isinstance(credential, CertificateCredential):
-        return sign_auth(credential, sa.peer_hashes, octets)
+        made = sign_auth(credential, sa.peer_hashes, octets)
+        if made.method == AuthenticationMethod.RSA_DIGITAL_SIGNATURE:
+            _warn_of_sha1(sa, "we proved our identity")
+        return made
     assert isinstance(credential, PskCredential)
     peer = sa.remote_identity or _expected_peer(sa.connection)
     secret = credential.secret if credential.secret is not None else await _ask_secret(sa, peer)
@@ -142,9 +145,16 @@ def _verify_signature(
     identity = Identity.from_payload(identification)
     role = Role.RESPONDER if sa.is_initiator else Role.INITIATOR
     expectation.trust.verify(chain, identity, sa.shared.utc(sa.now), role)
-    verify_auth(chain[0].public_key(), authentication, octets)
+    scheme = verify_auth(chain[0].public_key(), authentication, octets)
+    if scheme.hash == HashAlgorithm.SHA1:
+        _warn_of_sha1(sa, f"{identity} proved its identity")
     sa.peer_certificate = chain[0]
     sa.report(events.PeerSeen(sa, f"{identity} proved by a certificate of {chain[0].issuer.rfc4514_string()}"))
+
+
+def _warn_of_sha1(sa: IkeSa, who: str) -> None:
+    remedy = "turn on signature authentication (RFC 7427) at the peer, or use ECDSA certificates"
+    sa.report(events.Weak(sa, f"{who} by an RSA signature with SHA-1, as the peer does no RFC 7427", remedy))
 
 
 def _wrong_method(authentication: Authentication, expected: str) -> AuthenticationFailed:

@@ -165,6 +165,15 @@ class PeerSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class Weak:
+    """A proof of identity is weaker than it should be, for the sake of a peer that can do no better."""
+
+    sa: IkeSa
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class MessageSent:
     """A message that goes out, in plaintext; `retransmission` counts from 0."""
 
@@ -222,6 +231,7 @@ Event = (
     | KeepaliveDue
     | Refused
     | PeerSeen
+    | Weak
     | MessageSent
     | MessageReceived
     | IkeKeysDerived
