@@ -471,6 +471,18 @@ def test_initial_contact_removes_what_a_crash_left():
     assert pair.b.sa is not first and len(pair.b.inbound) == 1
 
 
+def test_who_is_connected_is_known_by_name_until_the_end():
+    pair = Pair()
+    pair.connect()
+    pair.a.sa.rekey(pair.now)
+    pair.run(1)
+    (known,) = pair.b.engine._shared.namesakes(pair.b.sa)
+    assert known is pair.b.sa and known.established
+    pair.a.sa.close(pair.now)
+    pair.run(1)
+    assert not pair.a.engine._shared._namesakes and not pair.b.engine._shared._namesakes
+
+
 @pytest.mark.parametrize("elsewhere", [True, False])
 def test_initial_contact_of_a_users_second_device_leaves_the_first_alone(pki, elsewhere):
     """With a password the identity is the user's, not the device's."""

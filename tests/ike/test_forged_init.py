@@ -9,8 +9,9 @@ from tests.ike.pair import IKE, Pair, connection, connection_b
 
 from ikeway.errors import NegotiationFailed, ProtocolViolation
 from ikeway.ike import events
+from ikeway.ike.exchanges.init import REFUSAL_SECONDS
 from ikeway.ike.proposals import parse_proposals
-from ikeway.ike.sa import REFUSAL_SECONDS, IkeState
+from ikeway.ike.sa import IkeState
 from ikeway.ike.settings import ResponderSettings
 from ikeway.wire.message import Message
 from ikeway.wire.payloads import KeyExchange, Nonce, Notify, Payload, SecurityAssociation

@@ -148,7 +148,9 @@ def _establish(sa: IkeSa) -> None:
 
 
 def _refusal(sa: IkeSa) -> None:
-    sa.believe_refusal()
+    from ikeway.ike.exchanges import init
+
+    init.believe_refusal(sa)
 
 
 def _await_delete(sa: IkeSa) -> None:

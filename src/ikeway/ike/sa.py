@@ -39,7 +39,6 @@ from ikeway.wire.payloads import ConfigurationAttribute, Notify, Proposal
 from ikeway.wire.registry import ExchangeType, HashAlgorithm, KeyExchangeMethod, NotifyType
 
 FORGET_SECONDS = 10.0  # how long a closed SA answers duplicates
-REFUSAL_SECONDS = 0.3  # from a refusal of IKE_SA_INIT, which anybody can make, to its being believed
 
 T = TypeVar("T")
 
@@ -244,6 +243,7 @@ class IkeSa:
         self.state = IkeState.ESTABLISHED
         self.established = self.channel.authenticated = True
         self.timers.cancel("establish")
+        self.shared.established(self)
         lifetimes.start(self)
 
     def may_start(self, task: Task) -> bool:
@@ -369,6 +369,7 @@ class IkeSa:
         if self.state is IkeState.CLOSED:
             return
         self.state = IkeState.CLOSED
+        self.shared.ended(self)
         self.driver.cancel_all()
         self.channel.cancel_requests()
         self.timers.clear()
@@ -440,30 +441,11 @@ class IkeSa:
         if accepted.error is not None:
             self.terminate(ProtocolViolation(f"the peer sent a malformed response: {accepted.error}"))
             return
-        if self.channel.protection is None and not self._believes(accepted.message):
+        if self.channel.protection is None and not self._exchanges.init.believes(self, accepted.message):
             return
         self.channel.response_octets = accepted.octets
         self.untried_addresses = list(self.peer_addresses)
         self.driver.on_response(accepted.message)
-
-    def _believes(self, message: Message) -> bool:
-        """Anybody on the way can refuse IKE_SA_INIT: the peer itself gets time to say something better (2.21.1)."""
-        if self._exchanges.init.is_refusal(self, message):
-            if self.refusal is None:
-                self.refusal = message
-                self.timers.set("refusal", self.now + REFUSAL_SECONDS)
-            return False
-        self.refusal = None
-        self.timers.cancel("refusal")
-        self.channel.take_response(message.message_id)
-        return True
-
-    def believe_refusal(self) -> None:
-        """Nothing better came."""
-        refusal, self.refusal = self.refusal, None
-        if refusal is not None:
-            self.channel.take_response(refusal.message_id)
-            self.driver.on_response(refusal)
 
     def _follow_peer(self, accepted: Accepted) -> None:
         """Answer where the peer is now, when it is behind a NAT (RFC 7296 section 2.23) and MOBIKE does not do it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ class Shared:
         self.event_queue: deque[Event] = deque()
         self.table: dict[bytes, IkeSa] = {}  # by our own SPI
         self.esp_spis: set[int] = set()
+        self._namesakes: dict[Hashable, list[IkeSa]] = {}  # the established ones, by connection and who they are with
         # Set by the engine: look at an SA's deadline again; begin a new IKE SA (to reauthenticate the given one).
         self.wake: Callable[[IkeSa], None] = lambda sa: None
         self.connect: Callable[[Connection, Address, Address, float, IkeSa | None], IkeSa]
@@ -41,6 +42,22 @@ class Shared:
     def transmit(self, datagram: Datagram) -> None:
         """Queue a datagram for the outside."""
         self.outbox.append(datagram)
+
+    def established(self, sa: IkeSa) -> None:
+        """Find this SA by `namesakes` from now on."""
+        self._namesakes.setdefault(_names(sa), []).append(sa)
+
+    def ended(self, sa: IkeSa) -> None:
+        """Find it no longer. Unknown: no error."""
+        known = self._namesakes.get(names := _names(sa), [])
+        if sa in known:
+            known.remove(sa)
+            if not known:
+                del self._namesakes[names]
+
+    def namesakes(self, sa: IkeSa) -> tuple[IkeSa, ...]:
+        """The established SAs of the same connection between the same identities, this one among them."""
+        return tuple(self._namesakes.get(_names(sa), ()))
 
     def utc(self, now: float) -> datetime:
         """Wall-clock time at `now`."""
@@ -78,3 +95,7 @@ class Shared:
     def uniform(self) -> float:
         """A random number in [0, 1)."""
         return int.from_bytes(self.random(4), "big") / 2**32
+
+
+def _names(sa: IkeSa) -> Hashable:
+    return sa.name, sa.local_identity, sa.remote_identity, sa.eap_identity

@@ -6,7 +6,7 @@ from ikeway.errors import Closed
 from ikeway.ike.driver import Answer
 from ikeway.ike.exchanges import delete, mobike
 from ikeway.ike.notifies import error_from, failure_of
-from ikeway.ike.sa import IkeSa, IkeState
+from ikeway.ike.sa import IkeSa
 from ikeway.wire.message import Message
 from ikeway.wire.payloads import Delete
 from ikeway.wire.registry import ExchangeType, NotifyType
@@ -30,20 +30,9 @@ async def respond(sa: IkeSa, message: Message) -> Answer:
 
 def initial_contact(sa: IkeSa) -> None:
     """The peer has no other IKE SA: those of the same identities are left over from a crash (section 2.4)."""
-    for other in list(sa.shared.table.values()):
-        same = (
-            other is not sa
-            and other.state in (IkeState.ESTABLISHED, IkeState.REKEYING)
-            and other.connection_id != sa.connection_id
-            and other.has_connection
-            and other.connection.name == sa.connection.name
-            and other.remote_identity == sa.remote_identity
-            and other.local_identity == sa.local_identity
-            and other.eap_identity == sa.eap_identity
-            and other.successor is None
-            and _may_be_one_device(sa, other)
-        )
-        if same:
+    for other in sa.shared.namesakes(sa):
+        of_another_login = other.connection_id != sa.connection_id and other.is_alive and other.successor is None
+        if of_another_login and _may_be_one_device(sa, other):
             other.now = max(other.now, sa.now)
             other.terminate(Closed(f"{sa.remote_identity} connected anew and says that it has no other connection"))
 

@@ -48,6 +48,7 @@ from ikeway.wire.registry import CertificateEncoding, ExchangeType, HashAlgorith
 NONCE_OCTETS = 32
 NONCE_RANGE = (16, 256)  # RFC 7296 section 3.9
 COOKIE_RANGE = (1, 64)
+REFUSAL_SECONDS = 0.3  # from a refusal, which anybody can make, to its being believed
 MAX_ROUNDS = 6  # cookies and other key exchange methods before we give up
 
 P = TypeVar("P")
@@ -78,8 +79,29 @@ async def initiate(sa: IkeSa) -> None:
     raise ProtocolViolation("the responder goes on demanding cookies or other key exchange methods")
 
 
-def is_refusal(sa: IkeSa, reply: Message) -> bool:
-    """True for a response that would end the attempt: it is not believed at once, for it may be forged."""
+def believes(sa: IkeSa, reply: Message) -> bool:
+    """Anybody on the way can refuse IKE_SA_INIT: the peer itself gets time to say something better (section 2.21.1)."""
+    if _is_refusal(sa, reply):
+        if sa.refusal is None:
+            sa.refusal = reply
+            sa.timers.set("refusal", sa.now + REFUSAL_SECONDS)
+        return False
+    sa.refusal = None
+    sa.timers.cancel("refusal")
+    sa.channel.take_response(reply.message_id)
+    return True
+
+
+def believe_refusal(sa: IkeSa) -> None:
+    """Nothing better came."""
+    refusal, sa.refusal = sa.refusal, None
+    if refusal is not None:
+        sa.channel.take_response(refusal.message_id)
+        sa.driver.on_response(refusal)
+
+
+def _is_refusal(sa: IkeSa, reply: Message) -> bool:
+    """True for a response that would end the attempt."""
     if _demanded_cookie(reply) is not None:
         return False
     wanted = reply.notify(NotifyType.INVALID_KE_PAYLOAD)
