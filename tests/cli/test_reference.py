@@ -69,6 +69,12 @@ def test_every_key_has_a_meaning(subject: Subject) -> None:
         ), name
 
 
+def test_no_word_of_a_help_is_taken_for_markup() -> None:
+    """`[ike]` in a docstring would vanish from the terminal."""
+    told = reference_of(Subject.COMMANDS)
+    assert not re.findall(r"(?<![`\\])\[[a-z][a-z_.]*\](?!\()", told)
+
+
 def examples() -> list[tuple[str, int, str]]:
     found = []
     for name in ("profile.md", "gateway.md"):

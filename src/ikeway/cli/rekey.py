@@ -33,7 +33,7 @@ def rekey(
 ) -> None:
     """Renew keys now, without losing a packet.
 
-    Keys are renewed by themselves too (`rekey` in [ike] and [esp] of the profile).
+    Keys are renewed by themselves too (`rekey` in the profile's sections `ike` and `esp`).
 
     [bold]Examples[/bold]
 

@@ -35,9 +35,15 @@ def watch(instance: Instance, seconds: float, *, as_json: bool) -> None:
             for report in reports:
                 print(json.dumps(report), flush=True)
             return
+        console = Console()
+        if not console.is_terminal or console.is_dumb_terminal:  # a pipe keeps them all, one below the other
+            for report in reports:
+                console.print(render(Status.from_json(report)))
+                console.file.flush()
+            return
         from rich.live import Live
 
-        with Live(console=Console(), auto_refresh=False) as live:
+        with Live(console=console, auto_refresh=False) as live:
             for report in reports:
                 live.update(render(Status.from_json(report)), refresh=True)
 
