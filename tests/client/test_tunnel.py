@@ -102,11 +102,17 @@ def test_rekeying_loses_no_packet(stage, side, what):
 def test_logging_in_anew_beside_the_old_session(stage):
     gateway, client = stage.gateway(), stage.client()
     before = client.call("status")["sessions"][0]
+    pinging = stage.hosts.client.popen(
+        ["ping", "-c", "100", "-i", "0.02", INNER], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     client.call("rekey", what="login")
     client.wait_for("reauthenticated")
+    output, _ = pinging.communicate(timeout=20)
+    assert " 0% packet loss" in output, output
     wait_until(lambda: len(gateway.call("status")["sessions"]) == 1, "the old one is gone", logs=stage.logs)
     after = client.call("status")["sessions"][0]
     assert after["id"] != before["id"]
+    assert after["addresses"] == before["addresses"]
     stage.ping(INNER)
 
 

@@ -97,6 +97,15 @@ def test_a_login_anew_keeps_the_address_while_the_old_one_is_still_there() -> No
     assert found.usage()[0].used == 1
 
 
+def test_a_client_that_has_moved_keeps_its_address_too() -> None:
+    found = office("10.0.0.0/29")
+    assert lease(found, "alice", 1) == "10.0.0.1"
+    found.move(1, OTHER)
+    found.move(2, PEER)  # unknown
+    assert lease(found, "alice", 2, wanted="10.0.0.1", peer=PEER) == "10.0.0.2"
+    assert lease(found, "alice", 3, wanted="10.0.0.1", peer=OTHER) == "10.0.0.1"
+
+
 def test_nobody_gets_the_address_of_somebody_else() -> None:
     found = office("10.0.0.0/29")
     assert lease(found, "alice", 1) == "10.0.0.1"

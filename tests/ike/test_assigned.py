@@ -53,3 +53,32 @@ def test_either_side_makes_another_child_sa(by):
     assert len(pair.a.sa.live_children) == len(pair.b.sa.live_children) == 2
     assert {one.local_selectors for one in pair.a.sa.live_children} == {(INSIDE,)}
     assert {one.remote_selectors for one in pair.b.sa.live_children} == {(INSIDE,)}
+
+
+@pytest.mark.parametrize("rekeyed", [False, True])
+def test_a_login_anew_asks_for_the_address_that_is_there(rekeyed):
+    """What runs through the tunnel has that address: with another one it would break."""
+    pair = client_and_gateway()
+    asked = []
+    given = pair.b.answers[AssignAddresses]
+    pair.b.answers[AssignAddresses] = lambda question: asked.append(question.requested) or given
+    if rekeyed:
+        pair.a.sa.rekey(pair.now)
+        pair.run(1)
+    pair.a.sa.reauthenticate(pair.now)
+    pair.run(10)
+    assert asked == [given]
+    assert len(pair.a.inbound) == len(pair.b.inbound) == 1
+    assert pair.a.sa.configuration == given
+
+
+def test_an_address_that_the_user_named_is_wished_for_again():
+    wish = (ConfigurationAttribute(ADDRESS, bytes([10, 99, 0, 1])),)
+    pair = Pair(connection(request_configuration=wish), connection_b())
+    asked = []
+    given = (ConfigurationAttribute(ADDRESS, bytes([10, 99, 0, 7])),)
+    pair.b.answers[AssignAddresses] = lambda question: asked.append(question.requested) or given
+    pair.connect()
+    pair.a.sa.reauthenticate(pair.now)
+    pair.run(10)
+    assert asked == [wish, wish]

@@ -96,6 +96,12 @@ class RangeLeases:
         """From where its holder logged in."""
         return self._held[address].peer
 
+    def move(self, address: IpAddress, connection_id: int, peer: Address) -> None:
+        """The holder is at another outer address now. Not held by that connection: no error."""
+        held = self._held.get(address)
+        if held is not None and connection_id in held.connections:
+            held.peer = peer
+
     def release(self, address: IpAddress, connection_id: int) -> None:
         """Give an address back. Not held by that connection: no error."""
         held = self._held.get(address)
@@ -202,6 +208,11 @@ class AddressPools:
         """Give back all that a connection held."""
         for leases, lease in self._leases.pop(connection_id, []):
             leases.release(lease.address, connection_id)
+
+    def move(self, connection_id: int, peer: Address) -> None:
+        """A connection goes on from another outer address: by that it is known at its next log-in."""
+        for leases, lease in self._leases.get(connection_id, ()):
+            leases.move(lease.address, connection_id, peer)
 
     def reconfigure(self, pools: Mapping[str, Iterable[AddressRange]], *, reserved: Collection[IpAddress] = ()) -> None:
         """Go on with other pools. What connections hold stays theirs, also where no pool has it any more."""

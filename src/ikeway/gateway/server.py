@@ -286,6 +286,8 @@ class Gateway:
         match event:
             case ike.IkeEstablished(sa=sa):
                 self._since[sa.connection_id] = clock.now()
+            case ike.PathChanged(sa=sa, remote=remote):
+                self._answers.pools.move(sa.connection_id, remote)
             case ike.IkeClosed(sa=sa):
                 self._since.pop(sa.connection_id, None)
                 self._answers.pools.release(sa.connection_id)

@@ -46,6 +46,7 @@ from ikeway.wire.payloads import (
     Authentication,
     CertificateRequest,
     Configuration,
+    ConfigurationAttribute,
     Delete,
     Eap,
     IdInitiator,
@@ -54,7 +55,7 @@ from ikeway.wire.payloads import (
     Payload,
     SecurityAssociation,
 )
-from ikeway.wire.registry import ConfigurationType, ExchangeType, NotifyType
+from ikeway.wire.registry import ConfigurationAttributeType, ConfigurationType, ExchangeType, NotifyType
 
 IKE_AUTH = ExchangeType.IKE_AUTH
 # Errors beside AUTH that leave the IKE SA as it is (RFC 7296 sections 1.2 and 2.21.2).
@@ -67,6 +68,10 @@ _CHILD_FAILURES = frozenset(
         NotifyType.FAILED_CP_REQUIRED,
         NotifyType.NO_ADDITIONAL_SAS,
     }
+)
+
+_ADDRESSES = frozenset(
+    {ConfigurationAttributeType.INTERNAL_IP4_ADDRESS, ConfigurationAttributeType.INTERNAL_IP6_ADDRESS}
 )
 
 
@@ -162,7 +167,7 @@ def _rest(sa: IkeSa, offer: ChildOffer | None) -> tuple[Payload, ...]:
     connection = sa.connection
     payloads: list[Payload] = []
     if connection.request_configuration:
-        payloads.append(Configuration(ConfigurationType.CFG_REQUEST, connection.request_configuration))
+        payloads.append(Configuration(ConfigurationType.CFG_REQUEST, _wishes(sa)))
     if offer is not None:
         payloads += offer.payloads()
     if connection.initial_contact and sa.replaces is None:
@@ -173,6 +178,14 @@ def _rest(sa: IkeSa, offer: ChildOffer | None) -> tuple[Payload, ...]:
     if isinstance(connection.remote_expectation, EapOnlyExpected):
         payloads.append(Notify(NotifyType.EAP_ONLY_AUTHENTICATION))
     return tuple(payloads)
+
+
+def _wishes(sa: IkeSa) -> tuple[ConfigurationAttribute, ...]:
+    """What we ask for; the addresses that we have when we only log in anew, so that what uses them goes on."""
+    has = sa.replaces.configuration if sa.replaces is not None else ()
+    addresses = {attribute.type: attribute for attribute in reversed(has) if attribute.type in _ADDRESSES}
+    wishes = sa.connection.request_configuration
+    return tuple(wish if wish.value else addresses.get(wish.type, wish) for wish in wishes)
 
 
 async def _verify_responder(sa: IkeSa, reply: Message) -> IdResponder:
