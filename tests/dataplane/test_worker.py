@@ -375,11 +375,11 @@ async def test_no_worker_outlives_its_daemon(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_interrupts_of_the_terminal_do_not_end_it() -> None:
+async def test_signals_that_are_for_the_daemon_do_not_end_it() -> None:
     async with rig() as r:
         assert r.plane.pid
-        os.kill(r.plane.pid, signal.SIGINT)
-        os.kill(r.plane.pid, signal.SIGHUP)
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            os.kill(r.plane.pid, number)
         await asyncio.sleep(0.05)
         assert await r.plane.counters()
 

@@ -63,8 +63,6 @@ class Steps:
                 self._show("sent", f"{self._words(message)} to {remote}")
             case ike.MessageReceived(message=message, remote=remote):
                 self._show("received", f"{self._words(message)} from {remote}")
-            case ike.Weak(reason=reason, remedy=remedy):
-                self._show("warning", f"{reason}; {remedy}")
 
     def _words(self, message: Message) -> str:
         words = summary(message)

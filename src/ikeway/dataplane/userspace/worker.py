@@ -247,7 +247,8 @@ class Worker:
 
 def main(arguments: list[str]) -> int:
     """Run on the control socket whose descriptor is the only argument."""
-    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends these to the whole group; the daemon decides
+    # A terminal sends these to its whole group, systemd to the whole unit: the daemon decides.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=int(arguments[0]))
     try:
