@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-import gmpy2
-
 from ikeway.errors import InvalidPublicValue
 from ikeway.wire.registry import KeyExchangeMethod
 
@@ -80,6 +78,8 @@ class ModpGroup:
 @cache
 def group(method: KeyExchangeMethod) -> ModpGroup:
     """The group with this number. Its prime is 2^n - 2^(n-64) - 1 + 2^64 * ([2^(n-130) pi] + number)."""
+    import gmpy2  # here and below: it takes as long as all else in this room together
+
     bits, number, exponent_bits = _DEFINITIONS[method]
     with gmpy2.context(gmpy2.get_context(), precision=bits + 64):
         digits_of_pi = int(gmpy2.floor(gmpy2.mul_2exp(gmpy2.const_pi(), bits - 130)))
@@ -106,6 +106,8 @@ class GmpModp(PrivateKeyExchange):
         return self._power(self._group.check(peer_public_value))
 
     def _power(self, base: int) -> bytes:
+        import gmpy2
+
         return int(gmpy2.powmod_sec(base, self._exponent, self._group.prime)).to_bytes(self._group.octets, "big")
 
 
@@ -128,6 +130,8 @@ class OpensslModp(PrivateKeyExchange):
         if exponent is None:
             self._key = parameters.generate_private_key()
         else:
+            import gmpy2
+
             y = int(gmpy2.powmod_sec(_GENERATOR, exponent, self._group.prime))
             self._key = DHPrivateNumbers(exponent, DHPublicNumbers(y, numbers)).private_key()
         y = self._key.public_key().public_numbers().y

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 
-from Crypto.Hash import MD4
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
+
+from ikeway.eap.md4 import md4
 
 MAX_PASSWORD = 256  # UTF-16 units (RFC 2759 section 8.1)
 
@@ -29,12 +30,12 @@ def _sha1(*parts: bytes) -> bytes:
 
 def nt_password_hash(password: str) -> bytes:
     """MD4 of the password in UTF-16LE, 16 octets (section 8.3)."""
-    return MD4.new(password.encode("utf-16-le", "surrogatepass")).digest()  # noqa: S303
+    return md4(password.encode("utf-16-le", "surrogatepass"))
 
 
 def hash_nt_password_hash(password_hash: bytes) -> bytes:
     """MD4 of the NT hash (section 8.4)."""
-    return MD4.new(password_hash).digest()  # noqa: S303
+    return md4(password_hash)
 
 
 def bare_user_name(name: bytes) -> bytes:
