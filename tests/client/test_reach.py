@@ -165,6 +165,20 @@ async def test_who_has_answered_cannot_be_made_unreachable(stage):
     await task
 
 
+async def test_a_port_that_refuses_after_an_answer_is_named_in_the_end(stage):
+    """Port 500 answers, and 4500 is closed."""
+    engine, driver = stage
+    tried, task = begin(engine, driver, FIRST)
+    await asyncio.sleep(0)
+    engine.tell(driver, answered(engine.sas[0]))
+    tried.on_unreachable(FIRST._replace(port=4500), errno.ECONNREFUSED)
+    tried.on_unreachable(SECOND, errno.EHOSTUNREACH)
+    engine.tell(driver, ike.IkeClosed(engine.sas[0], PeerUnreachable("and then nothing"), False))
+    with pytest.raises(PeerUnreachable) as caught:
+        await task
+    assert caught.value.got.startswith(f"{FIRST.host}:4500: refused (ICMP")
+
+
 async def test_no_path_at_all(stage):
     engine, driver = stage
     _, task = begin(engine, driver, failures={FIRST: "no route to it"})

@@ -152,26 +152,47 @@ def test_change_of_address_without_mobike_connects_anew(stage):
         host.run(["sysctl", "-qw", "net.ipv4.conf.eth0.promote_secondaries=0"])
 
 
-def test_dead_worker_of_the_client(stage):
+@pytest.mark.parametrize("side", ["client", "gateway"])
+def test_dead_worker(stage, side):
+    """It is started again with the same SAs; nobody logs in anew."""
     gateway, client = stage.gateway(), stage.client()
-    files = descriptors(client)
-    for times in (1, 2):
-        os.kill(client.worker(), signal.SIGKILL)
-        wait_until(lambda times=times: client.logins() == 1 + times, "connected anew", logs=stage.logs)
+    stage.ping(INNER)
+    before = client.call("status")["sessions"]
+    program = client if side == "client" else gateway
+    files = descriptors(program)
+    for _ in range(2):
+        pid = program.worker()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda pid=pid: program.workers() not in ([], [pid]), "another worker", logs=stage.logs)
         wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
+    assert client.logins() == 1
+    after = client.call("status")["sessions"]
+    assert (after[0]["id"], after[0]["initiator_spi"]) == (before[0]["id"], before[0]["initiator_spi"])
+    for before_it, after_it in zip(before[0]["children"], after[0]["children"], strict=True):
+        assert before_it["spi_in"] == after_it["spi_in"]
+        assert all(after_it[count] > before_it[count] for count in ("packets_in", "packets_out", "octets_in"))
     assert len(gateway.call("status")["sessions"]) == 1
-    assert client.call("status")["state"] == "up"
-    wait_until(lambda: descriptors(client) == files, "no descriptor is left over")
+    assert descriptors(program) == files
+    client.call("rekey", what="child")
+    stage.ping(INNER)
 
 
-def test_dead_worker_of_the_gateway(stage):
+@pytest.mark.parametrize("side", ["client", "gateway"])
+def test_worker_that_dies_again_and_again(stage, side):
+    """The connection ends with a word, and another one is made with a data plane that has begun anew."""
     gateway, client = stage.gateway(), stage.client()
-    files = descriptors(gateway)
-    os.kill(gateway.worker(), signal.SIGKILL)
+    program = client if side == "client" else gateway
+    files = descriptors(program)
+    for _ in range(5):
+        wait_until(program.workers, "a worker", logs=stage.logs)
+        pid = program.worker()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda pid=pid: program.workers() != [pid], "it is gone", logs=stage.logs)
+    program.wait_for("it was killed by SIGKILL; it died 5 times within a minute")
     wait_until(lambda: client.logins() == 2, "connected anew", logs=stage.logs)
     wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
     assert len(gateway.call("status")["sessions"]) == 1
-    wait_until(lambda: descriptors(gateway) == files, "no descriptor is left over")
+    wait_until(lambda: descriptors(program) == files, "no descriptor is left over")
 
 
 def test_killed_client_is_cleaned_up_after_by_the_next(stage):
@@ -278,6 +299,19 @@ def test_silent_address_is_told_with_its_port(stage):
     assert client.process.wait(60) == 5
     assert f"tried {GATEWAY}:500: no answer" in client.log()
     stage.hosts.gateway.run(["nft", "delete table inet t"])
+
+
+@pytest.mark.parametrize(("verdict", "told"), [("drop", "nothing for"), ("reject", ":4500: refused (ICMP")])
+def test_a_closed_nat_port_is_told(stage, verdict, told):
+    gateway = stage.gateway(network='[limits]\nhalf_open_time = "5s"')
+    rules = f"table inet t {{ chain i {{ type filter hook input priority 0; udp dport 4500 {verdict}; }}; }}"
+    stage.hosts.gateway.run(["nft", rules])
+    client = stage.client(wait=False)
+    assert client.process.wait(60) == 5
+    assert f"{GATEWAY} answered IKE_SA_INIT, and then {GATEWAY}:4500 nothing" in client.log()
+    assert told in client.log()
+    stage.hosts.gateway.run(["nft", "delete table inet t"])
+    gateway.wait_for("no IKE_AUTH")
 
 
 def test_unreachable_network_is_told(stage):

@@ -283,3 +283,11 @@ def test_sas_that_are_gone_are_let_go_of_though_they_had_plans():
         pair.run(12)
     assert not pair.a.engine._shared.table and not pair.b.engine._shared.table
     assert len(pair.a.engine._deadlines) < 100 and len(pair.b.engine._deadlines) < 100
+
+
+def test_a_login_that_goes_no_further_is_told_in_the_end():
+    """Else a closed port 4500 would leave no trace at the gateway."""
+    peer = after_init()
+    peer.pair.run(peer.pair.b.engine.settings.responder.half_open_seconds + 1)
+    (refused,) = peer.pair.b.happened(events.Refused)
+    assert refused.rate_limited and "no IKE_AUTH" in str(refused.error) and "4500" in refused.error.remedy

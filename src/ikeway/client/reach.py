@@ -46,6 +46,7 @@ class _Try:
     path: Path
     unreachable: int = 0
     code: int = 0
+    refusing: Address | None = None  # what ICMP was about, after an answer had come
 
 
 @dataclass(slots=True)
@@ -136,7 +137,10 @@ class Reach:
     def on_unreachable(self, remote: Address, code: int) -> None:
         """The network says that nothing at `remote` can be reached."""
         for sa, attempt in list(self._tries.items()):
-            if attempt.path.remote == remote and sa is not self._answered:
+            if sa is self._answered:  # somebody is there, maybe not at the port that the conversation has moved to
+                if attempt.path.remote.host == remote.host:
+                    attempt.refusing, attempt.code = remote, code
+            elif attempt.path.remote == remote:
                 attempt.unreachable += 1
                 attempt.code = code
                 if attempt.unreachable >= _BELIEVED_AFTER:
@@ -179,7 +183,10 @@ class Reach:
         if self._established.done():
             return
         if sa is self._answered:
-            self._established.set_exception(error or Closed("the connection was closed"))
+            error = error or Closed("the connection was closed")
+            if isinstance(error, PeerUnreachable) and attempt.refusing is not None:
+                error.got = f"{attempt.refusing}: {_network_said(attempt.code)}"
+            self._established.set_exception(error)
             return
         if attempt.unreachable:
             self._outcome.failures[attempt.path.remote] = _network_said(attempt.code)

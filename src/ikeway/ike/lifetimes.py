@@ -142,8 +142,12 @@ def _keepalive(sa: IkeSa) -> None:
 
 
 def _establish(sa: IkeSa) -> None:
-    error = PeerUnreachable("the peer began to log in and did not finish in time")
-    sa.driver.interrupt(ExchangeType.IKE_AUTH, error)
+    reason = "the peer began to log in and did not finish in time"
+    if sa.remote_identity is None:
+        reason += ": IKE_SA_INIT came, and no IKE_AUTH that could be read"
+    error = PeerUnreachable(reason, remedy="see whether UDP port 4500 is open and large packets (fragments) pass")
+    if not sa.driver.interrupt(ExchangeType.IKE_AUTH, error):
+        sa.report(events.Refused(sa.local, sa.remote, error, rate_limited=True))
     sa.terminate(error)
 
 

@@ -478,7 +478,7 @@ class IkeSa:
             reason = f"nothing at {self.remote} answered IKE_SA_INIT in {waited:.0f} s"
             remedy = f"see whether the address is right and UDP port {self.remote.port} is open all the way"
         else:
-            reason = f"{self.remote} answered IKE_SA_INIT and then nothing for {waited:.0f} s"
+            reason = f"{self.remote.host} answered IKE_SA_INIT, and then {self.remote} nothing for {waited:.0f} s"
             remedy = f"see whether UDP port {self.remote.port} is open and large packets (fragments) pass"
         self.terminate(PeerUnreachable(reason, remedy=remedy))
 
