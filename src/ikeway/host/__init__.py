@@ -55,7 +55,7 @@ async def recover_stale() -> list[Recovered]:
     if sys.platform != "linux":
         return []
     from ikeway.host.journal import recover_stale as recover_journals
-    from ikeway.host.linux import network  # noqa: F401  the kinds of changes, to read them
+    from ikeway.host.linux import network, xfrm_changes  # noqa: F401  the kinds of changes, to read them
     from ikeway.host.linux.dns import recover_resolv_conf
 
     return [*await recover_journals(), *recover_resolv_conf()]

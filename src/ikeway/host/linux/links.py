@@ -33,6 +33,7 @@ _IFLA_NET_NS_FD = 28
 _IFLA_INFO_KIND = 1
 _IFLA_INFO_DATA = 2
 _VETH_INFO_PEER = 1
+_IFLA_XFRM_IF_ID = 2
 _IFLA_INET6_ADDR_GEN_MODE = 8
 _ADDR_GEN_MODE_NONE = 1
 _IFA_ADDRESS = 1
@@ -132,6 +133,19 @@ def add_veth(nl: Netlink, name: str, peer: str, peer_namespace: int | None = Non
     peer_octets = _LINK.pack(0, 0, 0, 0, 0) + encode_attributes(there)
     description = encode_attributes({_VETH_INFO_PEER | netlink.NLA_F_NESTED: peer_octets})
     kind = encode_attributes({_IFLA_INFO_KIND: b"veth", _IFLA_INFO_DATA | netlink.NLA_F_NESTED: description})
+    nl.change(
+        netlink.RTM_NEWLINK,
+        _LINK.pack(0, 0, 0, 0, 0),
+        {_IFLA_IFNAME: _text(name), _IFLA_LINKINFO | netlink.NLA_F_NESTED: kind},
+        netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
+    )
+
+
+def add_xfrm_link(nl: Netlink, name: str, interface_id: int) -> None:
+    """Make an xfrm interface: what is routed into it meets only the IPsec policies of the same number (EOPNOTSUPP: the
+    kernel has none; EINVAL for the number 0; EEXIST when the name or the number is taken)."""
+    data = encode_attributes({_IFLA_XFRM_IF_ID: struct.pack("=I", interface_id)})
+    kind = encode_attributes({_IFLA_INFO_KIND: b"xfrm", _IFLA_INFO_DATA | netlink.NLA_F_NESTED: data})
     nl.change(
         netlink.RTM_NEWLINK,
         _LINK.pack(0, 0, 0, 0, 0),

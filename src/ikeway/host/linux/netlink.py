@@ -1,4 +1,4 @@
-"""Rtnetlink, as much of it as a VPN needs: links, addresses, routes, rules (rtnetlink(7), RFC 3549).
+"""Netlink, as much of it as a VPN needs: links, addresses, routes, rules (rtnetlink(7), RFC 3549), and IPsec (`xfrm`).
 
 A message is a netlink header, a fixed structure of its kind, and attributes (length, type, value, padded to four).
 A request is answered by an acknowledgement or by a dump that ends with NLMSG_DONE.
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 
 NETLINK_ROUTE = 0
+NETLINK_XFRM = 6
 SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP = 1
 NETLINK_EXT_ACK = 11
@@ -97,10 +98,10 @@ def split_messages(octets: bytes) -> Iterator[tuple[int, int, int, bytes]]:
 
 
 class Netlink:
-    """One rtnetlink socket in the network namespace of the calling thread. Use as a context manager."""
+    """One netlink socket in the network namespace of the calling thread. Use as a context manager."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+    def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         for option in (NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
             try:
                 self._socket.setsockopt(SOL_NETLINK, option, 1)
