@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from ikeway.cli.up import _start
+from ikeway.cli.up import start_client
 from ikeway.client.client import Client
 
 
@@ -30,5 +30,5 @@ class Stubborn:
 
 def test_a_signal_that_got_lost_on_the_way_still_ends_it() -> None:
     client = Stubborn()
-    assert asyncio.run(_start(cast(Client, client))) is False
+    assert asyncio.run(start_client(cast(Client, client))) is False
     assert client.closed

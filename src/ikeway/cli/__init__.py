@@ -12,6 +12,7 @@ import typer
 # The commands in the order of `ikeway --help`: name -> module. A module has `app`, a Typer with one command or several.
 COMMANDS = {
     "up": "ikeway.cli.up",
+    "run": "ikeway.cli.run",
     "down": "ikeway.cli.down",
     "status": "ikeway.cli.status",
     "rekey": "ikeway.cli.rekey",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from ikeway.daemon.log import escape
 from ikeway.ike import events as ike
@@ -23,15 +23,16 @@ _COLOURS = {"up": _GREEN, "established": _GREEN, "lost": _YELLOW, "retry": _YELL
 Show = Callable[[str, str], None]  # step, text
 
 
-def terminal_show() -> Show:
-    """Prints steps to standard output, in colour on a terminal that wants it."""
-    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+def terminal_show(stream: TextIO | None = None) -> Show:
+    """Prints steps to standard output, or another stream, in colour on a terminal that wants it."""
+    stream = stream or sys.stdout
+    coloured = stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
     def show(step: str, text: str) -> None:
         padded = f"{step:<{_WIDTH}}"
         if coloured:
             padded = f"{_COLOURS.get(step, _DIM)}{padded}{_PLAIN}"
-        print(f"{padded} {escape(text)}", flush=True)
+        print(f"{padded} {escape(text)}", file=stream, flush=True)
 
     return show
 
@@ -44,6 +45,14 @@ class Steps:
         self._show = show
         self._payloads = payloads
         self.connecting = True  # messages are shown until it is up
+
+    def silence(self) -> None:
+        """Show nothing any more."""
+        self._show = lambda step, text: None
+
+    def show(self, step: str, text: str) -> None:
+        """Show a step of somebody else."""
+        self._show(step, text)
 
     def tell(self, progress: Progress) -> None:
         """A step of the client."""

@@ -129,7 +129,7 @@ async def _run(
             drop_privileges=True,
         )
         control.attach(client)
-        if not await _start(client):
+        if not await start_client(client):
             return False
         steps.connecting = False
         ready(describe(client))
@@ -139,7 +139,7 @@ async def _run(
     return True
 
 
-async def _start(client: Client) -> bool:
+async def start_client(client: Client) -> bool:
     """Start, and end it when a signal says so. False when that was before it was up."""
     starting = asyncio.create_task(client.start())
     interrupted = False

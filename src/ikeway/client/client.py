@@ -30,6 +30,7 @@ from ikeway.auth.questions import PskQuestion
 from ikeway.client import reach
 from ikeway.client.assigned import Assigned
 from ikeway.client.attachment import Attachment
+from ikeway.client.enclave.network import EnclaveNetwork
 from ikeway.client.link import Link
 from ikeway.client.profile import Profile
 from ikeway.client.secrets import ClientSecrets
@@ -41,10 +42,19 @@ from ikeway.daemon.sockets import Listen
 from ikeway.daemon.status import Status, session_status
 from ikeway.eap.questions import PasswordQuestion
 from ikeway.errors import AuthenticationFailed, Closed, ConfigError, HostError, IkewayError, PeerUnreachable
-from ikeway.host import ChangeKind, NetworkChanged, TunnelConfiguration, check_rights, open_host_network, recover_stale
+from ikeway.host import (
+    ChangeKind,
+    HostNetwork,
+    NetworkChanged,
+    TunnelConfiguration,
+    check_rights,
+    open_host_network,
+    recover_stale,
+)
 from ikeway.ike import events as ike
 
 if TYPE_CHECKING:
+    from ikeway.client.enclave.enclave import Enclave
     from ikeway.ike.sa import IkeSa
 
 log = logging.getLogger("ikeway.client")
@@ -89,9 +99,11 @@ class Client:
         tell: Tell = lambda progress: None,
         observers: Sequence[Observe] = (),
         drop_privileges: bool = False,
+        enclave: Enclave | None = None,
     ) -> None:
         """`prompt` asks a person for secrets (blocking; in a thread). `observers` get the `Runner` when it is there, to
-        trace what it does. `drop_privileges` gives up, for this whole process, what is not needed once it is up."""
+        trace what it does. `drop_privileges` gives up, for this whole process, what is not needed once it is up.
+        `enclave` is where the tunnel's inner side is to be, in place of this host."""
         self.profile = profile
         self.state = ClientState.CONNECTING
         self.error: IkewayError | None = None  # why it is not up
@@ -100,8 +112,10 @@ class Client:
                 listen=Listen(fallback=True),
                 interface=profile.host.interface or "ikeway%d",
                 esp_protocol=not profile.connection().force_udp_encapsulation,
-            )
+            ),
+            open_device=enclave.open_tun if enclave is not None else None,
         )
+        self._enclave = enclave
         self._connection = profile.connection()
         self._secrets = ClientSecrets(profile, prompt)
         self._tell = tell
@@ -145,10 +159,7 @@ class Client:
     async def start(self) -> None:
         """Connect, and make the host use the tunnel. Raises the error of the first try; nothing is left then."""
         try:
-            check_rights(tun=True)
-            for each in await recover_stale():
-                log.warning("Cleaned up after a client or gateway that was killed: %s", "; ".join(each.undone))
-            self._attachment = Attachment(self.profile, self.runner, open_host_network())
+            self._attachment = Attachment(self.profile, self.runner, await self._network())
             await self.runner.start()
             if not self.runner.carries_esp_protocol:
                 self._connection = dataclasses.replace(self._connection, force_udp_encapsulation=True)
@@ -205,6 +216,15 @@ class Client:
         self._wake.set()
 
     # -- connecting
+
+    async def _network(self) -> HostNetwork:
+        """What is to look as agreed: this host, or an enclave that leaves it alone."""
+        if self._enclave is not None:
+            return EnclaveNetwork(self._enclave)
+        check_rights(tun=True)
+        for each in await recover_stale():
+            log.warning("Cleaned up after a client or gateway that was killed: %s", "; ".join(each.undone))
+        return open_host_network()
 
     def _set_up_driver(self) -> None:
         driver = self.runner.driver

@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from ikeway.address import Address
@@ -46,6 +46,8 @@ log = logging.getLogger("ikeway.daemon")
 _TRAFFIC_SECONDS = 10.0
 FIRST_MTU = 1400  # until it is known what fits
 
+OpenDevice = Callable[[str], Awaitable[TunDevice]]  # gets the wanted name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerSettings:
@@ -61,9 +63,10 @@ class RunnerSettings:
 class Runner:
     """See the module. Made and used on one running event loop."""
 
-    def __init__(self, settings: RunnerSettings) -> None:
-        """Nothing is opened before `start`."""
+    def __init__(self, settings: RunnerSettings, open_device: OpenDevice | None = None) -> None:
+        """Nothing is opened before `start`. `open_device` makes the TUN device somewhere else than here (an enclave)."""
         self.settings = settings
+        self._open_device = open_device
         self.sockets = IkeSockets(settings.listen)
         self.on_dataplane_died: Callable[[str], None] | None = None
         self.unknown_spis = 0
@@ -117,7 +120,7 @@ class Runner:
         try:
             self.sockets.open()
             self._open_esp()
-            self._tun = open_tun(self.settings.interface)
+            self._tun = await self._make_device()
             self._dataplane = await self._new_dataplane()
         except BaseException:
             await self.stop()
@@ -143,10 +146,11 @@ class Runner:
         assert self._tun is not None
         if self._dataplane is not None:
             await self._dataplane.stop()
-        missing = self._tun.name not in {name for _, name in socket.if_nameindex()}
+        # Of a device that is elsewhere we cannot know: made anew, it is there in any case.
+        missing = self._open_device is not None or self._tun.name not in {name for _, name in socket.if_nameindex()}
         if missing:
             self._tun.close()
-            self._tun = open_tun(self.settings.interface)
+            self._tun = await self._make_device()
         self._dataplane = self.driver.dataplane = await self._new_dataplane()
         self.sockets.start(nat_too=False)
         return missing
@@ -206,6 +210,11 @@ class Runner:
             except HostError as error:
                 log.info("ESP travels in UDP only: %s", error.reason)
                 return
+
+    async def _make_device(self) -> TunDevice:
+        if self._open_device is not None:
+            return await self._open_device(self.settings.interface)
+        return open_tun(self.settings.interface)
 
     async def _new_dataplane(self) -> UserspaceDataPlane:
         """A worker on duplicates of our descriptors, which it closes at its end."""
