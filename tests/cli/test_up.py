@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from typing import cast
 
 import pytest
@@ -32,3 +34,23 @@ def test_a_signal_that_got_lost_on_the_way_still_ends_it() -> None:
     client = Stubborn()
     assert asyncio.run(start_client(cast(Client, client))) is False
     assert client.closed
+
+
+def test_a_reader_of_the_steps_that_goes_away_does_not_end_it() -> None:
+    """`ikeway up work | head`, or a terminal that was closed."""
+    steps = "show('sent', 'one'); input(); show('sent', 'two'); show('sent', 'three'); print('on', file=sys.stderr)"
+    code = f"import sys; from ikeway.cli.progress import terminal_show; show = terminal_show(); {steps}"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout and process.stdin and process.stderr
+        assert process.stdout.readline().split() == ["sent", "one"]
+        process.stdout.close()
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.stderr.read() == "on\n"
+        assert process.wait(10) == 0

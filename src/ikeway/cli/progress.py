@@ -32,7 +32,12 @@ def terminal_show(stream: TextIO | None = None) -> Show:
         padded = f"{step:<{_WIDTH}}"
         if coloured:
             padded = f"{_COLOURS.get(step, _DIM)}{padded}{_PLAIN}"
-        print(f"{padded} {escape(text)}", file=stream, flush=True)
+        try:
+            print(f"{padded} {escape(text)}", file=stream, flush=True)
+        except OSError:  # nobody reads any more (`| head`, a terminal that is gone): no reason to cut the tunnel
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
     return show
 
