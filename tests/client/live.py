@@ -113,10 +113,16 @@ class Program:
         with ControlClient(self.run_folder / "ikeway" / f"{self.role}.{self.name}.sock") as control:
             return control.call(command, **arguments)
 
+    def workers(self) -> list[int]:
+        """The process ids of its data plane."""
+        return [
+            int(each) for each in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
+
     def worker(self) -> int:
-        """The process id of its data plane."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return int(children[0])
+        """The process id of its only worker."""
+        (pid,) = self.workers()
+        return pid
 
     def end(self, number=signal.SIGTERM, timeout: float = 60) -> int:
         if self.process.poll() is None:

@@ -13,6 +13,7 @@ from scapy.layers.inet import IP, UDP
 
 from ikeway.address import Address
 from ikeway.dataplane.userspace.associations import Associations, Sending
+from ikeway.dataplane.userspace.messages import Past
 from ikeway.dataplane.userspace.paths import OuterSocket, Paths
 from ikeway.errors import HostError
 from ikeway.esp.drops import Drop
@@ -75,7 +76,7 @@ def test_routes_are_those_of_a_plain_model(steps: list[tuple[bool, int, tuple[st
         if add:
             selectors = tuple(network(text) for text in networks)
             policies.add_outbound(
-                esp_sa(spi=number, child_id=child_id, remote=REMOTE, local=REMOTE, remote_selectors=selectors)
+                esp_sa(spi=number, child_id=child_id, remote=REMOTE, local=REMOTE, remote_selectors=selectors), Past(0)
             )
             known.append(Known(number, child_id, networks))
         elif known:
@@ -110,7 +111,8 @@ def test_thousands_of_clients_are_told_apart() -> None:
                 local=REMOTE,
                 remote=remote,
                 remote_selectors=(network(f"{host}/32"),),
-            )
+            ),
+            Past(number),
         )
     for number in (0, 999, 1999):
         found = policies.route(packet(str(ipaddress.ip_address("10.64.0.0") + number)))
@@ -143,7 +145,7 @@ def test_paths_take_the_socket_that_serves_them() -> None:
         (Address("2001:db8::1", 4500), Address("2001:db8::2", 9), udp, 4, 48),
     ):
         path = paths.find(local, remote, encapsulation)
-        assert path._outer is sockets[chosen]
+        assert path.outer is sockets[chosen]
         assert path.headers == headers
         assert paths.find(local, remote, encapsulation) is path
     with pytest.raises(HostError, match="no socket"):

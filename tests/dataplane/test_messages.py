@@ -60,10 +60,13 @@ ENTRIES = st.builds(
     st.lists(st.builds(m.DropCount, st.sampled_from(Drop), U64), max_size=3).map(tuple),
 )
 ROLES = st.lists(st.builds(m.SocketRole, st.integers(0, 1000), st.booleans(), st.booleans()), max_size=4).map(tuple)
+DROPS = st.lists(st.builds(m.DropCount, st.sampled_from(Drop), U64), max_size=3).map(tuple)
+PASTS = st.builds(m.Past, U32, U64, U64, U64, U64, st.floats(0, 1e12), DROPS)
 MESSAGES = st.one_of(
-    st.builds(m.Configure, U32, st.integers(0, 1000), st.booleans(), U32, st.booleans(), ROLES),
-    st.builds(m.AddInbound, U32, SAS),
-    st.builds(m.AddOutbound, U32, SAS),
+    st.builds(m.Configure, U32, st.integers(0, 1000), st.booleans(), U32, st.booleans(), st.integers(0, 1000), ROLES),
+    st.builds(m.Begin, U32),
+    st.builds(m.AddInbound, U32, SAS, PASTS),
+    st.builds(m.AddOutbound, U32, SAS, PASTS),
     st.builds(m.RemoveInbound, U32, U32),
     st.builds(m.RemoveOutbound, U32, U32, ADDRESSES),
     st.builds(m.Move, U32, U64, ADDRESSES, ADDRESSES, st.booleans()),

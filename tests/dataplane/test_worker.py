@@ -19,6 +19,7 @@ from scapy.layers.inet import IP, TCP
 from ikeway.address import Address
 from ikeway.dataplane.interface import (
     DataPlaneDied,
+    DataPlaneRestarted,
     HardExpired,
     IkeReceived,
     PeerMoved,
@@ -27,8 +28,9 @@ from ikeway.dataplane.interface import (
     Unreachable,
 )
 from ikeway.errors import HostError
+from ikeway.esp.inbound import InboundSa
 from ikeway.esp.parameters import Encapsulation, EspLimits
-from tests.dataplane.rig import inner, opened, peer_socket, process_exists, rig, sealed
+from tests.dataplane.rig import Rig, inner, opened, peer_socket, process_exists, rig, sealed
 from tests.esp.material import network
 
 BACK = {"source": "10.78.0.2", "destination": "10.78.0.1"}
@@ -312,26 +314,133 @@ async def test_the_worker_has_given_up_its_rights() -> None:
             assert status["Uid"].split() == ["65534"] * 4
 
 
-async def test_a_dead_worker_is_told_with_the_reason() -> None:
-    async with rig() as r:
-        assert r.plane.pid
-        os.kill(r.plane.pid, signal.SIGKILL)
-        await r.until(lambda: bool(r.events))
-        assert r.events == [DataPlaneDied("it was killed by SIGKILL")]
-        with pytest.raises(HostError):
-            await r.plane.add_inbound(r.sa(0x1001))
-        assert not process_exists(r.plane.pid)
+async def killed(r: Rig) -> None:
+    """Kill the worker, and wait for the next one."""
+    pid, told = r.plane.pid, len(r.events)
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    await r.until(lambda: len(r.events) > told, 10)
+    assert r.events[told:] == [DataPlaneRestarted("it was killed by SIGKILL")]
+    assert r.plane.pid not in {None, pid}
+    assert not process_exists(pid)
 
 
-async def test_requests_under_way_fail_when_the_worker_dies() -> None:
+@pytest.mark.parametrize("suite", ["aes128gcm16", "aes256-sha256"])
+@pytest.mark.parametrize("esn", [False, True])
+async def test_another_worker_goes_on_where_one_died(suite: str, esn: bool) -> None:
+    """With the same SAs: nothing is sent twice under one number, and nothing that was received is taken again."""
     async with rig() as r:
+        receiver, sender = await r.outbound(suite=suite, esn=esn), await r.inbound(suite=suite, esn=esn)
+        numbers, ivs, replayed, refused = [], [], [], []
+        for times in range(1, 4):
+            for _ in range(3):
+                await r.send(inner())
+                octets = await r.at_peer()
+                assert opened(receiver, octets) == inner()
+                numbers.append(receiver.window.highest)
+                ivs.append(octets[8:16])
+                replayed.append(sealed(sender, inner(**BACK)))
+                await r.to_worker(replayed[-1])
+                assert await r.delivered() == inner(**BACK)
+            await killed(r)
+            assert r.plane.restarts == times
+            for octets in replayed:
+                await r.to_worker(octets)
+            refused.append(await r.dropped(0x1001, True, "replayed"))
+        assert refused[0] > 0
+        assert numbers == sorted(set(numbers))
+        assert len(set(ivs)) == len(ivs)
+        out, into = await r.counters(0x2001, False), await r.counters(0x1001, True)
+        assert (out.packets, into.packets) == (9, 9)
+        assert out.octets == into.octets == 9 * len(inner())
+        assert out.last_used and into.last_used
+
+
+async def test_limits_go_on_in_another_worker() -> None:
+    async with rig() as r:
+        limits = EspLimits(soft_packets=4, hard_packets=6)
+        receiver = await r.outbound(limits=limits)
+        for _ in range(3):
+            await r.send(inner())
+            opened(receiver, await r.at_peer())
+        await killed(r)
+        for _ in range(3):
+            await r.send(inner())
+            opened(receiver, await r.at_peer())
+        await r.until(lambda: HardExpired(0x2001, False) in r.events)
+        assert SoftExpired(0x2001, False) in r.events
+        await r.send(inner())
+        assert await r.dropped(0x2001, False, "expired") == 1
+
+
+async def test_counters_without_an_sa_go_on_too() -> None:
+    async with rig() as r:
+        await r.to_worker(b"\0\0\1\2" + bytes(40))
+        assert await r.dropped(0, True, "unknown-spi") == 1
+        await killed(r)
+        await r.to_worker(b"\0\0\1\2" + bytes(40))
+        await r.until(lambda: r.events.count(UnknownSpi(0x102, r.remote)) == 2)
+        assert (await r.counters(0, True)).dropped["unknown-spi"] == 2
+
+
+async def test_what_is_asked_meanwhile_waits() -> None:
+    """SAs that come, move and go while there is no worker are there, have moved, and are gone when there is one."""
+    async with rig() as r:
+        gone = await r.inbound(0x1002)
+        with peer_socket() as other:
+            await r.outbound(0x2001)
+            receiver = InboundSa(sa := r.sa(0x2002, connection_id=2, child_id=2))
+            assert r.plane.pid
+            os.kill(r.plane.pid, signal.SIGSTOP)
+            under_way = [
+                asyncio.create_task(each)
+                for each in (
+                    r.plane.add_outbound(sa),
+                    r.plane.remove_inbound(0x1002),
+                    r.plane.move(2, r.local, Address(*other.getsockname()), True),
+                    r.plane.counters(),
+                )
+            ]
+            await asyncio.sleep(0.05)
+            os.kill(r.plane.pid, signal.SIGKILL)
+            await asyncio.gather(*under_way)
+            assert r.events == [DataPlaneRestarted("it was killed by SIGKILL")]
+            await r.plane.remove_outbound(0x2001, r.remote)
+            await r.send(inner())
+            assert opened(receiver, await asyncio.get_running_loop().sock_recv(other, 65536))
+            await r.to_worker(sealed(gone, inner(**BACK)))
+            assert await r.dropped(0, True, "unknown-spi") == 1
+            assert r.plane.sas == 1
+
+
+async def test_a_worker_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ikeway.dataplane.userspace.process._PATIENCE", 0.5)
+    async with rig() as r:
+        await r.outbound()
         assert r.plane.pid
         os.kill(r.plane.pid, signal.SIGSTOP)
-        request = asyncio.create_task(r.plane.counters())
-        await asyncio.sleep(0.02)
+        monkeypatch.setattr("ikeway.dataplane.userspace.process._PATIENCE", 10.0)
+        assert (0x2001, False) in await r.plane.counters()
+        assert r.events == [DataPlaneRestarted("it was killed by SIGKILL")]
+
+
+async def test_a_worker_that_dies_again_and_again_is_given_up() -> None:
+    async with rig() as r:
+        await r.outbound()
+        for _ in range(4):
+            await killed(r)
+        assert r.plane.pid
         os.kill(r.plane.pid, signal.SIGKILL)
-        with pytest.raises(HostError, match="SIGKILL"):
-            await request
+        await r.until(lambda: len(r.events) == 5)
+        assert r.events[-1] == DataPlaneDied("it was killed by SIGKILL; it died 5 times within a minute")
+        with pytest.raises(HostError):
+            await r.plane.add_inbound(r.sa(0x1001))
+        assert r.plane.pid is None
+        await r.plane.restart()
+        assert r.plane.sas == 0
+        receiver = await r.outbound()
+        await r.send(inner())
+        assert opened(receiver, await r.at_peer()) == inner()
 
 
 async def test_stopping_gives_everything_back() -> None:
@@ -384,13 +493,16 @@ async def test_signals_that_are_for_the_daemon_do_not_end_it() -> None:
         assert await r.plane.counters()
 
 
-async def test_merged_datagrams_are_asked_for_while_the_worker_lives_only() -> None:
+async def test_merged_datagrams_are_asked_for_while_there_are_workers_only() -> None:
     async with rig() as r:
         sock = r.plane._udp[0]
         assert sock.getsockopt(socket.IPPROTO_UDP, 104) == 1
+        for _ in range(4):
+            await killed(r)
+        assert sock.getsockopt(socket.IPPROTO_UDP, 104) == 1
         assert r.plane.pid
         os.kill(r.plane.pid, signal.SIGKILL)
-        await r.until(lambda: bool(r.events))
+        await r.until(lambda: isinstance(r.events[-1], DataPlaneDied))
         assert sock.getsockopt(socket.IPPROTO_UDP, 104) == 0
 
 

@@ -1,8 +1,8 @@
 """One engine with all that it needs around it: sockets, TUN device, data plane, driver. Opened and closed together.
 
-The client and the gateway each run one. The sockets and the TUN device outlive a data plane that dies: it is started
-again on duplicates of the same descriptors, so that ports, routes and addresses stay where they are. The SAs are gone
-with it, since nobody knows the sequence numbers that they had reached.
+The client and the gateway each run one. The sockets and the TUN device outlive the workers of the data plane, so that
+ports, routes and addresses stay where they are. A worker that dies is the data plane's own affair; only when it is given
+up (`on_dataplane_died`) are its SAs gone, and somebody has to close what used them and call `restart_dataplane`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import logging
 import os
-import signal
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -76,7 +75,6 @@ class Runner:
         self._driver: Driver | None = None
         self._engine: Engine | None = None
         self._mtu = FIRST_MTU
-        self._worker_lives = False
         self._inbound: dict[int, ChildSa] = {}
         self._outbound: dict[int, list[ChildSa]] = {}
         self._traffic: asyncio.Task[None] | None = None
@@ -139,19 +137,17 @@ class Runner:
         self.sockets.start(nat_too=False)
 
     async def restart_dataplane(self) -> bool:
-        """Start a new worker in place of one that died. Its SAs must have been closed. Raises HostError.
+        """Start a new worker in place of one that was given up. Its SAs must have been closed. Raises HostError.
 
         True when the TUN device had to be made anew, as somebody has removed it: without addresses and routes then.
         """
         assert self._tun is not None
-        if self._dataplane is not None:
-            await self._dataplane.stop()
         # Of a device that is elsewhere we cannot know: made anew, it is there in any case.
         missing = self._open_device is not None or self._tun.name not in {name for _, name in socket.if_nameindex()}
         if missing:
             self._tun.close()
             self._tun = await self._make_device()
-        self._dataplane = self.driver.dataplane = await self._new_dataplane()
+        await self.dataplane.restart(_duplicate(self._tun) if missing else None)
         self.sockets.start(nat_too=False)
         return missing
 
@@ -220,7 +216,7 @@ class Runner:
         """A worker on duplicates of our descriptors, which it closes at its end."""
         assert self._tun is not None
         dataplane = UserspaceDataPlane(
-            dataclasses.replace(self._tun, fd=os.dup(self._tun.fd)),
+            _duplicate(self._tun),
             [each.socket.dup() for each in self.sockets.nat_sockets],
             esp=[each.dup() for each in self._esp],
             mtu=self._mtu,
@@ -230,7 +226,6 @@ class Runner:
         except BaseException:
             await dataplane.stop()
             raise
-        self._worker_lives = True
         return dataplane
 
     def _on_dataplane_event(self, source: UserspaceDataPlane, event: DataPlaneEvent) -> None:
@@ -258,7 +253,6 @@ class Runner:
                     self.sockets.on_unreachable(remote, code)
             case DataPlaneDied(reason=reason):
                 log.error("The data plane died: %s", reason)
-                self._worker_lives = False
                 self.sockets.start()  # until there is a new worker, IKE on the shared sockets is ours to read
                 if self.on_dataplane_died:
                     self.on_dataplane_died(reason)
@@ -284,21 +278,16 @@ class Runner:
 
     async def _tell_of_traffic(self) -> None:
         """Authentic ESP shows that a peer lives: without this, the engine would keep asking (RFC 7296 section 2.4).
-        A worker that does not answer is ended, so that what is done about a dead one is done about it."""
+        Asking the data plane also finds out whether it hangs."""
         while True:
             await asyncio.sleep(_TRAFFIC_SECONDS)
-            if not self._worker_lives:
-                continue
-            try:
-                found = await self.dataplane.counters()
-            except HostError as error:
-                if self._worker_lives and (pid := self.dataplane.pid) is not None:
-                    log.error("The data plane hangs and is ended: %s", error.reason)
-                    os.kill(pid, signal.SIGKILL)
-                continue
-            for (spi, inbound), counters in found.items():
+            for (spi, inbound), counters in (await self.counters()).items():
                 if inbound and counters.last_used and spi in self._inbound:
                     self._inbound[spi].sa.traffic_seen(counters.last_used)
+
+
+def _duplicate(tun: TunDevice) -> TunDevice:
+    return dataclasses.replace(tun, fd=os.dup(tun.fd))
 
 
 def local_path(runner: Runner, local: str, remote: Address) -> Address:

@@ -62,13 +62,25 @@ class Unreachable:
 
 
 @dataclass(frozen=True, slots=True)
-class DataPlaneDied:
-    """The worker is gone; `reason` says how. Nothing is carried until it is started again."""
+class DataPlaneRestarted:
+    """A worker died, as `reason` says; another one goes on with its SAs. What was under way just then is lost."""
 
     reason: str
+    worker: int = 0
 
 
-DataPlaneEvent = SoftExpired | HardExpired | PeerMoved | IkeReceived | UnknownSpi | Unreachable | DataPlaneDied
+@dataclass(frozen=True, slots=True)
+class DataPlaneDied:
+    """A worker is gone for good; `reason` says how. Its SAs carry nothing any more, and the data plane has forgotten
+    them."""
+
+    reason: str
+    worker: int = 0
+
+
+DataPlaneEvent = (
+    SoftExpired | HardExpired | PeerMoved | IkeReceived | UnknownSpi | Unreachable | DataPlaneRestarted | DataPlaneDied
+)
 
 
 @dataclass(slots=True)

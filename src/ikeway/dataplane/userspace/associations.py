@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ikeway.address import Address
+from ikeway.dataplane.userspace.messages import Past
 from ikeway.dataplane.userspace.paths import Path, Paths
 from ikeway.dataplane.userspace.sockets import canonical
 from ikeway.esp.drops import Drop
@@ -23,27 +24,53 @@ _CACHED_FLOWS = 16384
 
 
 class Receiving:
-    """An inbound SA at work. `told_*`: the daemon was told already."""
+    """An inbound SA at work. `told_*`: the daemon was told already. `slot` is its place in the ledger."""
 
-    __slots__ = ("sa", "told_hard", "told_remote", "told_soft", "unwrapper")
+    __slots__ = ("sa", "slot", "told_hard", "told_remote", "told_soft", "unwrapper")
 
-    def __init__(self, parameters: EspSa) -> None:
-        self.sa = InboundSa(parameters)
+    def __init__(self, parameters: EspSa, past: Past) -> None:
+        self.sa = InboundSa(parameters, past.mark)
+        _restore(self.sa.usage, past)
+        self.slot = past.slot
         self.unwrapper = Unwrapper(self.sa)
         self.told_soft = self.told_hard = False
         self.told_remote = tuple(parameters.remote)
 
 
 class Sending:
-    """An outbound SA at work, and the path it sends on."""
+    """An outbound SA at work, and the path it sends on. `mark` is what the ledger says in its `slot`."""
 
-    __slots__ = ("path", "sa", "selectors", "told_hard", "told_soft")
+    __slots__ = ("mark", "path", "sa", "selectors", "slot", "told_hard", "told_soft")
 
-    def __init__(self, parameters: EspSa, path: Path) -> None:
-        self.sa = OutboundSa(parameters)
+    def __init__(self, parameters: EspSa, path: Path, past: Past) -> None:
+        self.sa = OutboundSa(_with_limits_of_now(parameters, past), past.iv_base, past.mark)
+        _restore(self.sa.usage, past)
+        self.slot, self.mark = past.slot, 0
         self.path = path
         self.selectors = SelectorPair(parameters.local_selectors, parameters.remote_selectors)
         self.told_soft = self.told_hard = False
+
+
+def _restore(usage: Usage, past: Past) -> None:
+    """Go on counting where the worker before has stopped."""
+    usage.packets, usage.octets, usage.last_used = past.packets, past.octets, past.last_used
+    usage.dropped = {drop.reason: drop.count for drop in past.dropped}
+
+
+def _with_limits_of_now(parameters: EspSa, past: Past) -> EspSa:
+    """An outbound SA watches its limits of packets by its sequence number, which has jumped over a margin."""
+    jumped = past.mark - past.packets
+    if not jumped:
+        return parameters
+    limits = parameters.limits
+    return replace(
+        parameters,
+        limits=replace(
+            limits,
+            soft_packets=limits.soft_packets + jumped if limits.soft_packets else 0,
+            hard_packets=limits.hard_packets + jumped if limits.hard_packets else 0,
+        ),
+    )
 
 
 class _Range(NamedTuple):
@@ -72,23 +99,24 @@ class Associations:
         self._additions = 0
         self.unclaimed = {True: Usage(), False: Usage()}  # what belongs to no SA, by inbound
 
-    def add_inbound(self, parameters: EspSa) -> None:
+    def add_inbound(self, parameters: EspSa, past: Past) -> None:
         """Accept ESP on an SPI. Adding one that is there replaces it."""
         parameters = replace(parameters, remote=canonical(parameters.remote), local=canonical(parameters.local))
-        receiving = Receiving(parameters)
+        receiving = Receiving(parameters, past)
         self.remove_inbound(parameters.spi)
         self.inbound[parameters.spi] = receiving
         self._connections.setdefault(parameters.connection_id, []).append(receiving)
 
-    def add_outbound(self, parameters: EspSa) -> None:
+    def add_outbound(self, parameters: EspSa, past: Past) -> Sending:
         """Send on an SA, before the older ones of its child."""
         parameters = replace(parameters, remote=canonical(parameters.remote), local=canonical(parameters.local))
         path = self._paths.find(parameters.local, parameters.remote, parameters.encapsulation)
-        sending = Sending(parameters, path)
+        sending = Sending(parameters, path, past)
         self._outbound.setdefault(parameters.spi, []).append(sending)
         self._connections.setdefault(parameters.connection_id, []).append(sending)
         self._children.setdefault(parameters.child_id, []).append(sending)
         self._index(parameters.child_id)
+        return sending
 
     def remove_inbound(self, spi: int) -> None:
         """Stop accepting; the SPI may be unknown."""

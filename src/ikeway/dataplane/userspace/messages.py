@@ -53,7 +53,39 @@ class Configure:
     vnet_header: bool
     mtu: int
     clamp_mss: bool
+    ledger_fd: int
     sockets: tuple[SocketRole, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """All SAs that there were are installed again: read the device and the sockets from now on."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropCount:
+    """How many packets were dropped for a reason."""
+
+    reason: Drop
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Where an SA goes on: its slot in the ledger, and what earlier workers have done with it.
+
+    `mark` is the last sequence number that may have been used or, inbound, the highest one authenticated.
+    """
+
+    slot: int
+    mark: int = 0
+    iv_base: int = 0  # outbound only
+    packets: int = 0
+    octets: int = 0
+    last_used: float = 0.0
+    dropped: tuple[DropCount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +94,7 @@ class AddInbound:
 
     request: int
     sa: EspSa
+    past: Past
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +103,7 @@ class AddOutbound:
 
     request: int
     sa: EspSa
+    past: Past
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +166,6 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class DropCount:
-    """How many packets were dropped for a reason."""
-
-    reason: Drop
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
 class CounterEntry:
     """The counters of one SA."""
 
@@ -160,7 +186,7 @@ class CounterPage:
     entries: tuple[CounterEntry, ...]
 
 
-Request = Configure | AddInbound | AddOutbound | RemoveInbound | RemoveOutbound | Move | SetMtu | ReadCounters
+Request = Configure | Begin | AddInbound | AddOutbound | RemoveInbound | RemoveOutbound | Move | SetMtu | ReadCounters
 Reply = Done | Failed | CounterPage
 WorkerEvent = SoftExpired | HardExpired | PeerMoved | UnknownSpi | Unreachable | IkeReceived
 Message = Request | Reply | WorkerEvent
@@ -200,6 +226,8 @@ _SA = Record(
     limits=_LIMITS,
     follow_peer=BOOL,
 )
+_DROPS = Many(Record(DropCount, reason=Choice(Drop), count=U64))
+_PAST = Record(Past, slot=U32, mark=U64, iv_base=U64, packets=U64, octets=U64, last_used=FLOAT, dropped=_DROPS)
 _ENTRY = Record(
     CounterEntry,
     spi=U32,
@@ -207,7 +235,7 @@ _ENTRY = Record(
     packets=U64,
     octets=U64,
     last_used=FLOAT,
-    dropped=Many(Record(DropCount, reason=Choice(Drop), count=U64)),
+    dropped=_DROPS,
 )
 
 _FORMS: tuple[Record[Any], ...] = (
@@ -218,10 +246,12 @@ _FORMS: tuple[Record[Any], ...] = (
         vnet_header=BOOL,
         mtu=U32,
         clamp_mss=BOOL,
+        ledger_fd=I32,
         sockets=Many(Record(SocketRole, fd=I32, ipv6=BOOL, raw_esp=BOOL)),
     ),
-    Record(AddInbound, request=U32, sa=_SA),
-    Record(AddOutbound, request=U32, sa=_SA),
+    Record(Begin, request=U32),
+    Record(AddInbound, request=U32, sa=_SA, past=_PAST),
+    Record(AddOutbound, request=U32, sa=_SA, past=_PAST),
     Record(RemoveInbound, request=U32, spi=U32),
     Record(RemoveOutbound, request=U32, spi=U32, remote=ADDRESS),
     Record(Move, request=U32, connection_id=U64, local=ADDRESS, remote=ADDRESS, udp=BOOL),

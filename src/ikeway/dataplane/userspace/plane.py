@@ -1,30 +1,27 @@
-"""The daemon's side of the userspace data plane: starts the worker, speaks to it, and sends IKE beside it."""
+"""The daemon's side of the userspace data plane: keeps a worker going, and sends IKE beside it.
+
+The device, the sockets and the ledger are this process's. A worker that dies is started again on the same descriptors
+and goes on with the same SAs, so that neither a route nor a port nor a log-in is lost with it: what arrives meanwhile
+waits in the buffers of the kernel. A worker that dies again and again, or says itself that it cannot work, is given up.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
+import logging
 import socket
-import subprocess
-import sys
 from collections import deque
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
-import ikeway
 from ikeway.address import Address
-from ikeway.dataplane.interface import Counters, DataPlaneDied, DataPlaneEvent
+from ikeway.dataplane.interface import Counters, DataPlaneDied, DataPlaneEvent, DataPlaneRestarted
+from ikeway.dataplane.userspace.book import Book, Installed
+from ikeway.dataplane.userspace.ledger import Ledger
 from ikeway.dataplane.userspace.messages import (
-    AddInbound,
-    AddOutbound,
+    Begin,
     Configure,
     CounterEntry,
-    CounterPage,
-    Done,
-    Failed,
-    Message,
     Move,
     ReadCounters,
     RemoveInbound,
@@ -32,19 +29,19 @@ from ikeway.dataplane.userspace.messages import (
     Request,
     SetMtu,
     SocketRole,
-    decode,
-    encode,
 )
+from ikeway.dataplane.userspace.process import End, WorkerGone, WorkerProcess
 from ikeway.dataplane.userspace.sockets import NON_ESP_MARKER, accept_merged, is_unspecified, send_datagram
-from ikeway.errors import HostError, Side
+from ikeway.errors import HostError
 from ikeway.esp.parameters import EspSa
 from ikeway.host.tun import TunDevice
 
-_LARGEST_MESSAGE = 1 << 18
-_CONTROL_BUFFER = 1 << 20
+log = logging.getLogger("ikeway.dataplane")
+
 _KEEPALIVE = b"\xff"
-_PATIENCE = 10.0  # seconds for any answer of the worker
-_MESSAGES_A_TURN = 64  # so that a flood of IKE messages leaves the event loop some air
+_MOST_DEATHS = 5
+_DEATHS_SECONDS = 60.0
+_AT_ONCE = 256  # requests on their way to a new worker
 
 
 class UserspaceDataPlane:
@@ -55,8 +52,9 @@ class UserspaceDataPlane:
     NAT traversal needs. IKE messages that arrive there come back as `IkeReceived` events.
 
     Open sockets with `sockets.open_udp` and `sockets.open_esp` (IPv4 and IPv6 each, as needed). `mtu` is the TUN
-    device's, which TCP's MSS is clamped to. After `DataPlaneDied` the SAs are lost: a new data plane must get new
-    SAs with new keys, since sequence numbers begin anew.
+    device's, which TCP's MSS is clamped to. `number` stands in events of what becomes of the worker.
+
+    After `DataPlaneDied`, `restart` makes a new beginning, without any SA.
     """
 
     def __init__(
@@ -67,112 +65,124 @@ class UserspaceDataPlane:
         esp: Sequence[socket.socket] = (),
         mtu: int = 1400,
         clamp_mss: bool = True,
+        number: int = 0,
     ) -> None:
+        self.number = number
+        self.restarts = 0
         self._tun = tun
         self._udp = tuple(udp)
         self._esp = tuple(esp)
         self._mtu = mtu
         self._clamp_mss = clamp_mss
-        self._process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
         self._on_event: Callable[[DataPlaneEvent], None] = _ignore
-        self._waiting: deque[bytes] = deque()
-        self._answers: dict[int, asyncio.Future[Done | tuple[CounterEntry, ...]]] = {}
-        self._pages: dict[int, list[CounterEntry]] = {}
-        self._requests = 0
-        self._closing = False
+        self._ledger = Ledger()
+        self._book = Book(self._ledger)
+        self._unclaimed: dict[bool, Counters] = {True: Counters(), False: Counters()}  # of workers that are dead
+        self._unclaimed_now: tuple[CounterEntry, ...] = ()  # of the worker of now, as last read
+        self._process: WorkerProcess | None = None
+        self._recovery: asyncio.Task[None] | None = None
+        self._deaths: deque[float] = deque()
 
     @property
     def pid(self) -> int | None:
         """The worker's process id while it runs."""
         return self._process.pid if self._process is not None else None
 
+    @property
+    def tun(self) -> TunDevice:
+        """The device."""
+        return self._tun
+
+    @property
+    def sas(self) -> int:
+        """How many SAs are installed, inbound and outbound."""
+        return len(self._book)
+
     async def start(self, on_event: Callable[[DataPlaneEvent], None]) -> None:
         """Start the worker. Events are delivered on the running event loop."""
         self._on_event = on_event
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            for end in (ours, theirs):
-                end.setblocking(False)
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CONTROL_BUFFER)
-            descriptors = (theirs.fileno(), self._tun.fd, *(s.fileno() for s in (*self._udp, *self._esp)))
-            try:
-                self._process = subprocess.Popen(  # noqa: ASYNC220 - our own interpreter; forks in no time
-                    [sys.executable, "-P", "-m", "ikeway.dataplane.userspace.worker", str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    pass_fds=descriptors,
-                    env=_environment(),
-                )
-            except OSError as error:
-                ours.close()
-                raise HostError(f"cannot start the data plane: {error.strerror}") from error
-        self._control = ours
-        asyncio.get_running_loop().add_reader(ours.fileno(), self._receive)
-        roles = [(s, raw_esp) for sockets, raw_esp in ((self._udp, False), (self._esp, True)) for s in sockets]
-        await self._request(
-            lambda number: Configure(
-                number,
-                self._tun.fd,
-                self._tun.vnet_header,
-                self._mtu,
-                self._clamp_mss,
-                tuple(SocketRole(s.fileno(), s.family == socket.AF_INET6, raw_esp) for s, raw_esp in roles),
-            )
-        )
+        self._process = await self._launch()
+
+    async def restart(self, tun: TunDevice | None = None) -> None:
+        """Start anew after `DataPlaneDied`, on another device if there has to be one. Raises `HostError`."""
+        if tun is not None:
+            self._tun.close()
+            self._tun = tun
+        self._deaths.clear()
+        self._process = await self._launch()
 
     async def stop(self) -> None:
         """End the worker, close the device and the sockets. Idempotent."""
-        self._closing = True
-        self._close_control("it was stopped")
+        recovery, self._recovery = self._recovery, None
+        if recovery is not None:
+            recovery.cancel()
+            await asyncio.gather(recovery, return_exceptions=True)
         process, self._process = self._process, None
         if process is not None:
-            await _end(process)
+            await process.stop()
         for sock in (*self._udp, *self._esp):
             sock.close()
         self._tun.close()
+        self._ledger.close()
 
     async def add_inbound(self, sa: EspSa) -> None:
         """Begin to accept ESP on `sa.spi`."""
-        await self._request(lambda number: AddInbound(number, sa))
+        await self._add(lambda: self._book.add_inbound(sa))
 
     async def add_outbound(self, sa: EspSa) -> None:
         """Begin to send on `sa`, in preference to older ones of the same `child_id`."""
-        await self._request(lambda number: AddOutbound(number, sa))
+        await self._add(lambda: self._book.add_outbound(sa))
 
     async def remove_inbound(self, spi: int) -> None:
         """Stop accepting ESP on `spi`. Unknown: no error."""
-        await self._request(lambda number: RemoveInbound(number, spi))
+        await self._remove(lambda: self._book.take_inbound(spi), lambda number: RemoveInbound(number, spi))
 
     async def remove_outbound(self, spi: int, remote: Address) -> None:
         """Stop sending on `spi`. Unknown: no error."""
-        await self._request(lambda number: RemoveOutbound(number, spi, remote))
+        await self._remove(
+            lambda: self._book.take_outbound(spi, remote), lambda number: RemoveOutbound(number, spi, remote)
+        )
 
     async def move(self, connection_id: int, local: Address, remote: Address, udp: bool) -> None:
         """Give all SAs of a connection new outer addresses, and UDP encapsulation or none."""
-        await self._request(lambda number: Move(number, connection_id, local, remote, udp))
+        process = await self._running()
+        before = self._book.move(connection_id, local, remote, udp)
+        try:
+            await self._told(process, lambda number: Move(number, connection_id, local, remote, udp))
+        except HostError:
+            self._book.move_back(before)
+            raise
 
     async def set_mtu(self, mtu: int) -> None:
         """Say that the TUN device has another MTU."""
+        process = await self._running()
         self._mtu = mtu
-        await self._request(lambda number: SetMtu(number, mtu))
+        await self._told(process, lambda number: SetMtu(number, mtu))
 
     async def counters(self) -> dict[tuple[int, bool], Counters]:
         """Counters of all SAs by (spi, inbound), and under (0, True)/(0, False) what belongs to no SA.
 
         Two peers may have chosen the same SPI; then their outbound SAs are summed.
         """
-        entries = await self._request(ReadCounters)
-        result: dict[tuple[int, bool], Counters] = {}
-        for entry in entries if isinstance(entries, tuple) else ():
-            counters = result.setdefault((entry.spi, entry.inbound), Counters())
-            counters.packets += entry.packets
-            counters.octets += entry.octets
-            counters.last_used = max(counters.last_used, entry.last_used)
-            for drop in entry.dropped:
-                counters.dropped[drop.reason] = counters.dropped.get(drop.reason, 0) + drop.count
-        return result
+        while True:
+            process = await self._running()
+            try:
+                entries = await process.request(ReadCounters)
+                break
+            except WorkerGone:
+                await self._another(process)
+        assert isinstance(entries, tuple)
+        self._book.note(entries)
+        self._unclaimed_now = tuple(entry for entry in entries if not entry.spi)
+        return self._sum(entries)
+
+    def holds_inbound(self, spi: int) -> bool:
+        """True when there is an inbound SA with this SPI."""
+        return self._book.holds_inbound(spi)
+
+    def holds_outbound(self, spi: int, remote: Address) -> int:
+        """2: there is an SA with this SPI to that address; 1: to that host (the port may have changed); 0: none."""
+        return self._book.holds_outbound(spi, remote)
 
     def send_ike(self, octets: bytes, local: Address, remote: Address) -> bool:
         """Send an IKE message with the non-ESP marker in front (RFC 3948 section 2.2).
@@ -194,133 +204,129 @@ class UserspaceDataPlane:
                 return send_datagram(sock, octets, local, remote)
         return False
 
-    async def _request(self, make: Callable[[int], Request]) -> Done | tuple[CounterEntry, ...]:
-        """Send a request and wait for its answer. Raises `HostError`."""
-        if self._control is None:
-            raise HostError("the data plane does not run")
-        self._requests = number = self._requests + 1 & 0xFFFFFFFF
-        answer: asyncio.Future[Done | tuple[CounterEntry, ...]] = asyncio.get_running_loop().create_future()
-        self._answers[number] = answer
-        try:
-            self._waiting.append(encode(make(number)))
-            self._flush()
-            async with asyncio.timeout(_PATIENCE):  # wait_for() of Python 3.11 may swallow a cancellation
-                return await answer
-        except TimeoutError as error:
-            raise HostError(f"the data plane did not answer within {_PATIENCE:.0f} seconds") from error
-        finally:
-            self._answers.pop(number, None)
-            self._pages.pop(number, None)
+    # -- requests. The book is changed when the worker of now is about to be told; when it dies before it answers, the
+    # -- next one begins with what the book says.
 
-    def _flush(self) -> None:
-        """Send what waits for the worker, as far as it reads."""
-        control = self._control
-        if control is None:
-            return
-        loop = asyncio.get_running_loop()
+    async def _add(self, note: Callable[[], Installed]) -> None:
+        process = await self._running()
+        installed = note()
         try:
-            while self._waiting:
-                control.send(self._waiting[0])
-                self._waiting.popleft()
-        except BlockingIOError:
-            loop.add_writer(control.fileno(), self._flush)
-        except OSError:
-            self._died()
-        else:
-            loop.remove_writer(control.fileno())
+            await self._told(process, installed.added_by)
+        except WorkerGone:  # given up, and the book forgotten
+            raise
+        except HostError:
+            self._book.take(installed)
+            self._book.free((installed,))
+            raise
 
-    def _receive(self) -> None:
-        """Take in what the worker says."""
-        for _ in range(_MESSAGES_A_TURN):
-            if self._control is None:
-                return
+    async def _remove(self, note: Callable[[], list[Installed]], make: Callable[[int], Request]) -> None:
+        process = await self._running()
+        gone = note()
+        await self._told(process, make)
+        self._book.free(gone)
+
+    async def _told(self, process: WorkerProcess, make: Callable[[int], Request]) -> None:
+        try:
+            await process.request(make)
+        except WorkerGone:
+            await self._another(process)
+
+    async def _running(self) -> WorkerProcess:
+        """The worker; waits for one that is being started. Raises `HostError` when there is none to come."""
+        if self._process is None and self._recovery is not None:
+            await asyncio.wait({self._recovery})
+        if self._process is None:
+            raise WorkerGone("the data plane does not run")
+        return self._process
+
+    async def _another(self, process: WorkerProcess) -> None:
+        """Wait until this worker, which is dead or was killed, has a successor. Raises `HostError`."""
+        await process.ended.wait()
+        await self._running()
+
+    # -- the worker's life
+
+    async def _launch(self) -> WorkerProcess:
+        """A worker that holds all that the book says. Raises `HostError`; no worker is left then."""
+        sockets = [(s, raw) for group, raw in ((self._udp, False), (self._esp, True)) for s in group]
+        descriptors = (self._tun.fd, self._ledger.fd, *(sock.fileno() for sock, _ in sockets))
+        process = WorkerProcess(descriptors, self._on_event, lambda end: self._on_end(process, end))
+        configure = Configure(
+            0,
+            self._tun.fd,
+            self._tun.vnet_header,
+            self._mtu,
+            self._clamp_mss,
+            self._ledger.fd,
+            tuple(SocketRole(sock.fileno(), sock.family == socket.AF_INET6, raw) for sock, raw in sockets),
+        )
+        try:
+            await process.request(lambda number: replace(configure, request=number))
+            installed = list(self._book)
+            for at in range(0, len(installed), _AT_ONCE):
+                await asyncio.gather(*(process.request(each.added_by) for each in installed[at : at + _AT_ONCE]))
+            await process.request(Begin)
+        except BaseException:
+            await process.stop()
+            raise
+        return process
+
+    def _on_end(self, process: WorkerProcess, end: End) -> None:
+        if process is self._process:
+            self._process = None
+            self._recovery = asyncio.get_running_loop().create_task(self._recover(end))
+
+    async def _recover(self, end: End) -> None:
+        """Start another worker in place of one that died."""
+        now = asyncio.get_running_loop().time
+        first = end.reason
+        while True:
+            self._deaths.append(now())
+            while self._deaths[0] < now() - _DEATHS_SECONDS:
+                self._deaths.popleft()
+            if end.refused:
+                return self._give_up(end.reason)
+            if len(self._deaths) >= _MOST_DEATHS:
+                return self._give_up(f"{end.reason}; it died {len(self._deaths)} times within a minute")
+            self._keep_counting()
             try:
-                octets = self._control.recv(_LARGEST_MESSAGE)
-            except BlockingIOError:
-                return
-            except OSError:
-                octets = b""
-            if not octets:
-                self._died()
-                return
-            self._dispatch(decode(octets))
+                self._process = await self._launch()
+            except HostError as error:
+                end = End(error.reason, False)
+                continue
+            self.restarts += 1
+            log.warning("The data plane was started again (%d SAs): %s", len(self._book), first)
+            return self._on_event(DataPlaneRestarted(first, self.number))
 
-    def _dispatch(self, message: Message) -> None:
-        if isinstance(message, Done | Failed | CounterPage):
-            answer = self._answers.get(message.request)
-            if answer is None or answer.done():
-                return
-            if isinstance(message, Done):
-                answer.set_result(message)
-            elif isinstance(message, Failed):
-                answer.set_exception(HostError(message.reason, remedy=message.remedy))
-            else:
-                pages = self._pages.setdefault(message.request, [])
-                pages.extend(message.entries)
-                if message.last:
-                    answer.set_result(tuple(pages))
-        elif not isinstance(message, Request):
-            self._on_event(message)
+    def _give_up(self, reason: str) -> None:
+        self._book.clear()
+        for sock in self._udp:  # the worker wanted several datagrams at once; nobody else does
+            accept_merged(sock, False)
+        self._on_event(DataPlaneDied(reason, self.number))
 
-    def _died(self) -> None:
-        """The worker closed its end: report how it ended."""
-        process = self._process
-        reason = _last_words(process) if process is not None else "it ended"
-        self._close_control(reason)
-        if not self._closing:
-            self._on_event(DataPlaneDied(reason))
+    def _keep_counting(self) -> None:
+        """Let the next worker's counters go on from those of the dead one."""
+        self._book.turn_the_page()
+        for entry in self._unclaimed_now:
+            _add(self._unclaimed[entry.inbound], entry)
+        self._unclaimed_now = ()
 
-    def _close_control(self, reason: str) -> None:
-        control, self._control = self._control, None
-        if control is not None:
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(control.fileno())
-            loop.remove_writer(control.fileno())
-            control.close()
-            for sock in self._udp:  # the worker wanted several datagrams at once; nobody else does
-                accept_merged(sock, False)
-        self._waiting.clear()
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(HostError(f"the data plane does not answer: {reason}", side=Side.HOST))
+    def _sum(self, entries: Iterable[CounterEntry]) -> dict[tuple[int, bool], Counters]:
+        result: dict[tuple[int, bool], Counters] = {}
+        for inbound, before in self._unclaimed.items():
+            result[0, inbound] = Counters(before.packets, before.octets, dict(before.dropped), before.last_used)
+        for entry in entries:
+            _add(result.setdefault((entry.spi, entry.inbound), Counters()), entry)
+        return result
+
+
+def _add(counters: Counters, entry: CounterEntry) -> None:
+    counters.packets += entry.packets
+    counters.octets += entry.octets
+    counters.last_used = max(counters.last_used, entry.last_used)
+    for drop in entry.dropped:
+        counters.dropped[drop.reason] = counters.dropped.get(drop.reason, 0) + drop.count
 
 
 def _ignore(event: DataPlaneEvent) -> None:
     """Nobody listens yet."""
-
-
-def _environment() -> dict[str, str]:
-    """Ours, with the place where this package lies, should it not be installed."""
-    place = str(Path(ikeway.__file__).parents[1])
-    known = os.environ.get("PYTHONPATH", "")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (place, known)))}
-
-
-def _last_words(process: subprocess.Popen[bytes]) -> str:
-    """How the worker ended, with the last line it wrote."""
-    try:
-        code = process.wait(0.5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        code = process.wait()
-    words = ""
-    if process.stderr is not None:
-        with process.stderr:
-            words = process.stderr.read().decode(errors="replace").strip().rpartition("\n")[2]
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return f"it was killed by {signal.Signals(-code).name}" + (f" ({words})" if words else "")
-    return f"it ended with code {code}" + (f": {words}" if words else "")
-
-
-async def _end(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a worker whose control socket is closed; kill it if it hangs."""
-    for _ in range(100):
-        if process.poll() is not None:
-            break
-        await asyncio.sleep(0.02)
-    else:
-        process.kill()
-        process.wait()
-    if process.stderr is not None:
-        process.stderr.close()

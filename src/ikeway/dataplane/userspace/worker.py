@@ -1,8 +1,10 @@
 """The worker process: an epoll loop over the control socket, the TUN device and the outer sockets.
 
-Started by `plane` as `python -m ikeway.dataplane.userspace.worker FD` with its descriptors inherited. It ends when the
-control socket closes, so it never outlives the daemon, however that ends. Within one turn control messages come
+Started by `process` as `python -m ikeway.dataplane.userspace.worker FD` with its descriptors inherited. It ends when
+the control socket closes, so it never outlives the daemon, however that ends. Within one turn control messages come
 before packets: an SA that the daemon has added is there before its first packet is looked at.
+
+It may die at any moment and be started again: `ledger` has what the next one must know of the SAs.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ import time
 from collections import deque
 from typing import NoReturn
 
+from ikeway import native
 from ikeway.dataplane.interface import HardExpired, SoftExpired, Unreachable
 from ikeway.dataplane.userspace.associations import Associations, Receiving, Sending
 from ikeway.dataplane.userspace.incoming import Incoming
+from ikeway.dataplane.userspace.ledger import Ledger
 from ikeway.dataplane.userspace.messages import (
     AddInbound,
     AddOutbound,
+    Begin,
     Configure,
     CounterEntry,
     CounterPage,
@@ -40,6 +45,8 @@ from ikeway.dataplane.userspace.messages import (
     decode,
     encode,
 )
+from ikeway.dataplane.userspace.native_in import NativeIncoming
+from ikeway.dataplane.userspace.native_out import NativeOutgoing
 from ikeway.dataplane.userspace.outgoing import Outgoing
 from ikeway.dataplane.userspace.paths import OuterSocket, Paths, inherited
 from ikeway.dataplane.userspace.privileges import drop_privileges
@@ -51,6 +58,9 @@ _LARGEST_MESSAGE = 1 << 18
 _MOST_WAITING = 512  # messages for a daemon that does not read; events beyond are dropped, replies never
 _ENTRIES_A_PAGE = 256
 _UNREACHABLES_A_SECOND = 10
+
+# The exit code of a worker that says why it cannot work: starting it again as it is would lead to the same.
+REFUSED = 3
 
 _READABLE = select.EPOLLIN | select.EPOLLERR | select.EPOLLHUP
 
@@ -122,15 +132,13 @@ class Worker:
         self._control = Control(control, self._epoll)
         configure = self._first_message()
         self._unreachable_second = self._unreachable_told = 0
+        self._ledger = Ledger(configure.ledger_fd)
         self._sockets = {role.fd: inherited(role.fd, role.ipv6, role.raw_esp) for role in configure.sockets}
         self._paths = Paths(list(self._sockets.values()))
         self._associations = Associations(self._paths)
         unclaimed = self._associations.unclaimed
         self._tun = TunIo(configure.tun_fd, configure.vnet_header, unclaimed[True], unclaimed[False])
-        self._outgoing = Outgoing(self._associations, self._tun, self._check_outbound)
-        self._incoming = Incoming(
-            self._associations, self._tun, self._control.emit, self._drain_control, self._check_inbound
-        )
+        self._outgoing, self._incoming = self._both_ways()
         self._outgoing.mtu = self._incoming.mtu = configure.mtu
         self._outgoing.clamp = self._incoming.clamp = configure.clamp_mss
         for outer in self._sockets.values():
@@ -138,9 +146,16 @@ class Worker:
                 accept_merged(outer.sock)
         if not drop_privileges():
             raise HostError("the data plane could not give up its capabilities")
-        for fd in (configure.tun_fd, *self._sockets):
-            self._epoll.register(fd, _READABLE)
         self._control.reply(Done(configure.request))
+
+    def _both_ways(self) -> tuple[Outgoing, Incoming]:
+        """By the native core where it is there."""
+        known, tun = self._associations, self._tun
+        outgoing, incoming = (known, tun, self._check_outbound), (known, tun, self._control.emit, self._drain_control)
+        library = native.core()
+        if library is None:
+            return Outgoing(*outgoing), Incoming(*incoming, self._check_inbound)
+        return NativeOutgoing(library, *outgoing), NativeIncoming(library, *incoming, self._check_inbound)
 
     def _first_message(self) -> Configure:
         self._epoll.poll()
@@ -161,7 +176,7 @@ class Worker:
                     if flags & select.EPOLLOUT:
                         self._control.flush()
                 elif fd == tun_fd:
-                    self._outgoing.process(self._tun.read(), now)
+                    self._outgoing.turn(now)
                 else:
                     self._read_socket(self._sockets[fd], flags, now)
 
@@ -197,9 +212,13 @@ class Worker:
     def _obey(self, message: Message) -> None:
         match message:
             case AddInbound():
-                self._associations.add_inbound(message.sa)
+                self._associations.add_inbound(message.sa, message.past)
             case AddOutbound():
-                self._associations.add_outbound(message.sa)
+                sending = self._associations.add_outbound(message.sa, message.past)
+                sending.mark = self._ledger.read(sending.slot).mark
+            case Begin():
+                for fd in (self._tun.fileno(), *self._sockets):
+                    self._epoll.register(fd, _READABLE)
             case RemoveInbound():
                 self._associations.remove_inbound(message.spi)
             case RemoveOutbound():
@@ -232,10 +251,16 @@ class Worker:
             self._control.reply(CounterPage(request, last, tuple(entries[at : at + _ENTRIES_A_PAGE])))
 
     def _check_outbound(self, sending: Sending) -> None:
-        self._check(sending, sending.sa.parameters.spi, False)
+        """After each batch of an SA."""
+        sa = sending.sa
+        sending.mark = self._ledger.ahead(sending.slot, sending.mark, sa.sequence, sa.usage)
+        self._check(sending, sa.parameters.spi, False)
 
     def _check_inbound(self, receiving: Receiving) -> None:
-        self._check(receiving, receiving.sa.parameters.spi, True)
+        """After each batch of an SA has been opened, and before the host gets it."""
+        sa = receiving.sa
+        self._ledger.seen(receiving.slot, sa.window.highest, sa.usage)
+        self._check(receiving, sa.parameters.spi, True)
 
     def _check(self, user: Sending | Receiving, spi: int, inbound: bool) -> None:
         """Tell the daemon once about each limit that was reached."""
@@ -259,7 +284,7 @@ def main(arguments: list[str]) -> int:
         return 0
     except IkewayError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the daemon reads it
-        return 1
+        return REFUSED
 
 
 if __name__ == "__main__":
