@@ -159,8 +159,8 @@ def test_dead_worker(stage, side):
     stage.ping(INNER)
     before = client.call("status")["sessions"]
     program = client if side == "client" else gateway
-    files = descriptors(program)
     for _ in range(2):
+        files = descriptors(program)
         pid = program.worker()
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda pid=pid: program.workers() not in ([], [pid]), "another worker", logs=stage.logs)
