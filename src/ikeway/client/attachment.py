@@ -11,6 +11,7 @@ from ikeway.client.link import Link
 from ikeway.client.profile import Profile
 from ikeway.client.tunnel import Agreed, tunnel_configuration
 from ikeway.daemon.runner import Runner
+from ikeway.esp.parameters import Mode
 from ikeway.host import HostNetwork, IpAddress, IpNetwork, NetworkChanged, TunnelConfiguration
 from ikeway.ike.selectors import networks
 
@@ -52,7 +53,7 @@ class Attachment:
             self._profile.host, self._agreed(link), self._runner.interface, self._host.outer_mtu(link.sa.remote)
         )
         self._told = tuple(link.sa.remote._replace(host=host) for host in link.sa.peer_addresses)
-        wanted = self._with_gateways(wanted)
+        wanted = dataclasses.replace(self._with_gateways(wanted), mark=self._runner.mark)
         if wanted == self.configuration:
             return None
         await self._configure(wanted)
@@ -85,10 +86,11 @@ class Attachment:
         others = tuple(each for each in known if each.host != wanted.gateway.host)
         return dataclasses.replace(wanted, other_gateways=others)
 
-    @staticmethod
-    def _agreed(link: Link) -> Agreed:
+    def _agreed(self, link: Link) -> Agreed:
         sa, children = link.sa, link.sa.live_children
-        found = networks(selector for child in children for selector in child.remote_selectors)
+        # The kernel takes the packets of transport mode where they leave by their own routes.
+        routed = [child for child in children if child.mode is Mode.TUNNEL or not self._runner.in_kernel]
+        found = networks(selector for child in routed for selector in child.remote_selectors)
         merged: list[IpNetwork] = []
         for version in (4, 6):
             merged += collapse_addresses(each for each in found if each.version == version)  # type: ignore[type-var]

@@ -112,6 +112,7 @@ class Client:
                 listen=Listen(fallback=True),
                 interface=profile.host.interface or "ikeway%d",
                 esp_protocol=not profile.connection().force_udp_encapsulation,
+                data_plane=profile.host.data_plane,
             ),
             open_device=enclave.open_tun if enclave is not None else None,
         )

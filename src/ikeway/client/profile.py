@@ -17,6 +17,7 @@ from ikeway.config.paths import find_profile
 from ikeway.config.protocol import ChildSection, ClientEspSection, connection_options
 from ikeway.config.reading import Problems, read_document, validate
 from ikeway.config.secrets import Prompt, SecretSource
+from ikeway.dataplane.choice import DataPlaneKind
 from ikeway.errors import ConfigError
 from ikeway.ike.selectors import parse_selector
 from ikeway.ike.settings import (
@@ -49,6 +50,7 @@ class HostSettings:
     dns: Literal["auto", "all", "domains", "off"] = "auto"
     dns_servers: tuple[IpAddress, ...] = ()  # empty: the gateway's
     domains: tuple[str, ...] = ()  # beside the gateway's
+    data_plane: DataPlaneKind = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,7 @@ def load_profile(name_or_path: str | Path, prompt: Prompt | None = None) -> Prof
             dns=network.dns,
             dns_servers=network.dns_servers,
             domains=network.domains,
+            data_plane=network.data_plane,
         ),
         session=SessionSettings(reconnect=file.session.reconnect, retry_limit=file.session.retry_limit),
         warnings=tuple(_warnings(file)),

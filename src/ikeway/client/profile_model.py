@@ -12,6 +12,7 @@ from ikeway.config.fields import FilePath, IdentityText, IpAddress, IpNetwork, K
 from ikeway.config.protocol import ChildSection, ClientEspSection, IkeSection
 from ikeway.config.secrets import Secret
 from ikeway.config.trust import GatewayChecksSection
+from ikeway.dataplane.choice import DataPlaneKind
 
 
 def _parse_wish(value: object) -> str | IpAddress:
@@ -197,6 +198,13 @@ class NetworkSection(Section):
         default="", description="The name of the tunnel interface. By default a free `ikeway0`, `ikeway1`..."
     )
     mtu: Mtu = Field(default=0, description="The largest inner packet; 0 chooses it so that nothing fragments.")
+    data_plane: DataPlaneKind = Field(
+        default="auto",
+        description=(
+            "Who carries ESP: the `kernel`, `userspace`, or with `auto` the kernel where it can, which `ikeway doctor` "
+            "tells."
+        ),
+    )
 
 
 class SessionSection(Section):

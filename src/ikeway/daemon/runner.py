@@ -20,6 +20,7 @@ from ikeway.address import Address
 from ikeway.daemon import clock
 from ikeway.daemon.loop import Driver
 from ikeway.daemon.sockets import IKE_PORT, NON_ESP_MARKER, IkeSockets, Listen
+from ikeway.dataplane.choice import DataPlaneKind, choose
 from ikeway.dataplane.interface import (
     Counters,
     DataPlaneDied,
@@ -31,6 +32,8 @@ from ikeway.dataplane.interface import (
     UnknownSpi,
     Unreachable,
 )
+from ikeway.dataplane.kernel.plane import KernelDataPlane
+from ikeway.dataplane.kernel.support import KernelSupport
 from ikeway.dataplane.userspace.plane import UserspaceDataPlane
 from ikeway.dataplane.userspace.sockets import open_esp
 from ikeway.errors import HostError
@@ -51,12 +54,13 @@ OpenDevice = Callable[[str], Awaitable[TunDevice]]  # gets the wanted name
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerSettings:
     """`interface` is the TUN device's name, `%d` in it stands for a free number. `esp_protocol`: also carry ESP as IP
-    protocol 50, where this process may. `responder`: answer IKE_SA_INIT requests."""
+    protocol 50, where this process may. `responder`: answer IKE_SA_INIT requests. `data_plane`: who carries ESP."""
 
     listen: Listen = field(default_factory=Listen)
     interface: str = "ikeway%d"
     esp_protocol: bool = True
     responder: ResponderSettings | None = None
+    data_plane: DataPlaneKind = "userspace"
 
 
 class Runner:
@@ -71,7 +75,7 @@ class Runner:
         self.unknown_spis = 0
         self._tun: TunDevice | None = None
         self._esp: list[socket.socket] = []
-        self._dataplane: UserspaceDataPlane | None = None
+        self._dataplane: UserspaceDataPlane | KernelDataPlane | None = None
         self._driver: Driver | None = None
         self._engine: Engine | None = None
         self._mtu = FIRST_MTU
@@ -92,7 +96,7 @@ class Runner:
         return self._engine
 
     @property
-    def dataplane(self) -> UserspaceDataPlane:
+    def dataplane(self) -> UserspaceDataPlane | KernelDataPlane:
         """The data plane of now; only while started."""
         assert self._dataplane is not None, "not started"
         return self._dataplane
@@ -105,21 +109,38 @@ class Runner:
     @property
     def carries_esp_protocol(self) -> bool:
         """True when ESP can travel without UDP; False before `start`, and where this process may not have it."""
-        return bool(self._esp)
+        return bool(self._esp) or (self.in_kernel and self.settings.esp_protocol)
+
+    @property
+    def in_kernel(self) -> bool:
+        """True when the kernel carries ESP."""
+        return isinstance(self._dataplane, KernelDataPlane)
+
+    @property
+    def mark(self) -> int:
+        """The firewall mark of ESP that the kernel sends for us; 0 when that has none."""
+        return self._dataplane.mark if isinstance(self._dataplane, KernelDataPlane) else 0
 
     @property
     def interface(self) -> str:
-        """The name that the TUN device got."""
+        """The name that the tunnel interface got."""
+        if isinstance(self._dataplane, KernelDataPlane):
+            return self._dataplane.interface
         assert self._tun is not None, "not started"
         return self._tun.name
 
     async def start(self) -> None:
         """Open everything. Raises HostError, and leaves nothing open then."""
         try:
+            # What happens in an enclave is none of this namespace's kernel's business.
+            support = choose(self.settings.data_plane) if self._open_device is None else None
             self.sockets.open()
-            self._open_esp()
-            self._tun = await self._make_device()
-            self._dataplane = await self._new_dataplane()
+            if support is not None:
+                self._dataplane = await self._new_kernel_dataplane(support)
+            else:
+                self._open_esp()
+                self._tun = await self._make_device()
+                self._dataplane = await self._new_dataplane()
         except BaseException:
             await self.stop()
             raise
@@ -134,20 +155,23 @@ class Runner:
         self._driver.listen(self._on_event)
         self._traffic = asyncio.create_task(self._tell_of_traffic())
         self.sockets.on_datagram = self._driver.receive
-        self.sockets.start(nat_too=False)
+        self.sockets.start(nat_too=self.in_kernel)
 
     async def restart_dataplane(self) -> bool:
         """Start a new worker in place of one that was given up. Its SAs must have been closed. Raises HostError.
 
         True when the TUN device had to be made anew, as somebody has removed it: without addresses and routes then.
         """
-        assert self._tun is not None
+        if isinstance(self._dataplane, KernelDataPlane):
+            await self._dataplane.restart()
+            return True
+        assert self._tun is not None and self._dataplane is not None
         # Of a device that is elsewhere we cannot know: made anew, it is there in any case.
         missing = self._open_device is not None or self._tun.name not in {name for _, name in socket.if_nameindex()}
         if missing:
             self._tun.close()
             self._tun = await self._make_device()
-        await self.dataplane.restart(_duplicate(self._tun) if missing else None)
+        await self._dataplane.restart(_duplicate(self._tun) if missing else None)
         self.sockets.start(nat_too=False)
         return missing
 
@@ -228,7 +252,18 @@ class Runner:
             raise
         return dataplane
 
-    def _on_dataplane_event(self, source: UserspaceDataPlane, event: DataPlaneEvent) -> None:
+    async def _new_kernel_dataplane(self, support: KernelSupport) -> KernelDataPlane:
+        dataplane = KernelDataPlane(
+            self.settings.interface,
+            [each.socket for each in self.sockets.sockets],
+            [each.socket for each in self.sockets.nat_sockets],
+            interface=support.interface,
+        )
+        await dataplane.start(lambda event: self._on_dataplane_event(dataplane, event))
+        log.info("The kernel carries ESP, %s", "on an xfrm interface" if support.interface else "for the whole host")
+        return dataplane
+
+    def _on_dataplane_event(self, source: UserspaceDataPlane | KernelDataPlane, event: DataPlaneEvent) -> None:
         if source is not self._dataplane or self._driver is None:
             return
         match event:

@@ -16,6 +16,7 @@ from ikeway.config.fields import IpAddress, IpInterface, IpNetwork
 from ikeway.config.protocol import EspSection, connection_options
 from ikeway.config.reading import Location, Problems, read_document, validate
 from ikeway.config.secrets import Prompt
+from ikeway.dataplane.choice import DataPlaneKind
 from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.gateway.config_model import AddressRange, ConnectionPart, GatewayFile, NetworkPart
 from ikeway.gateway.select import Candidate, scoped_to
@@ -49,6 +50,7 @@ class GatewayHostSettings:
     forward: bool = True
     masquerade: bool = False
     masquerade_interfaces: tuple[str, ...] = ()
+    data_plane: DataPlaneKind = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -396,6 +398,7 @@ class _Builder:
             mtu=file.network.mtu,
             pools=tuple(dict.fromkeys(reached)),
             forward=file.network.forward,
+            data_plane=file.network.data_plane,
             masquerade=any(nat),
             # Without names (or with `true` among them) wherever packets leave.
             masquerade_interfaces=() if True in nat else tuple(each for each in nat if isinstance(each, str)),

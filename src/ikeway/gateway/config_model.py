@@ -24,6 +24,7 @@ from ikeway.config.fields import (
 from ikeway.config.protocol import EspSection, IkeSection
 from ikeway.config.secrets import Secret
 from ikeway.config.trust import ChecksSection
+from ikeway.dataplane.choice import DataPlaneKind
 
 RANGE_TEXT = 'a network such as "10.99.0.0/24", or a range such as "10.99.0.10-10.99.0.200"'
 
@@ -132,6 +133,13 @@ class NetworkPart(Section):
         default=(), description="The gateway's own addresses inside the tunnel."
     )
     mtu: Mtu = Field(default=0, description="The largest inner packet; 0 chooses it so that nothing fragments.")
+    data_plane: DataPlaneKind = Field(
+        default="auto",
+        description=(
+            "Who carries ESP: the `kernel`, `userspace`, or with `auto` the kernel where it can, which `ikeway doctor` "
+            "tells."
+        ),
+    )
     forward: bool = Field(
         default=True,
         description="Let this host forward packets between clients and its networks, while the gateway runs.",

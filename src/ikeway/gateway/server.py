@@ -96,6 +96,7 @@ class Gateway:
                 interface=self.config.host.interface or "ikeway%d",
                 esp_protocol=not self.config.responder.force_udp_encapsulation,
                 responder=self.config.responder,
+                data_plane=self.config.host.data_plane,
             )
         )
         self._started = clock.now()
@@ -385,5 +386,6 @@ def _fixed_changes(old: GatewayConfig, new: GatewayConfig) -> list[str]:
         "port": (old.port, new.port),
         "nat_port": (old.nat_port, new.nat_port),
         "interface": (old.host.interface, new.host.interface),
+        "data_plane": (old.host.data_plane, new.host.data_plane),
     }
     return [name for name, (before, after) in fixed.items() if before != after]

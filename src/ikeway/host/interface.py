@@ -27,7 +27,8 @@ class TunnelConfiguration:
     that is to stand on the interface (32 or 128 as a rule: what is reached through the tunnel is said by `routes`
     alone). `routes` are the granted networks; 0.0.0.0/0 and ::/0 make a full tunnel. `gateway` is the peer's outer
     address; its own IKE and ESP traffic never enters the tunnel, nor does that of `other_gateways` (MOBIKE: further
-    addresses of the same peer). `block` are networks that are refused with
+    addresses of the same peer). `mark` is the firewall mark of ESP that the kernel makes, 0 for none: its routes are
+    looked up by nothing else. `block` are networks that are refused with
     "unreachable" instead of leaving outside the tunnel, e.g. ::/0 when a full tunnel carries IPv4 only.
 
     With `keep_local_networks`, directly connected *private* networks that are more specific than a granted one stay
@@ -40,6 +41,7 @@ class TunnelConfiguration:
     mtu: int
     gateway: Address
     other_gateways: tuple[Address, ...] = ()
+    mark: int = 0
     routes: tuple[IpNetwork, ...] = ()
     block: tuple[IpNetwork, ...] = ()
     keep_local_networks: bool = True

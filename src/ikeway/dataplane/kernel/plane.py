@@ -166,9 +166,16 @@ class KernelDataPlane:
         await self._changes.close()  # the states and policies
         self._installed.clear()
         self._by_spi.clear()
+        self._policies = PolicyTable()
         if self._nl is not None:
             self._nl.close()
             self._nl = None
+
+    async def restart(self) -> None:
+        """Begin anew, without any SA (after `DataPlaneDied`)."""
+        on_event = self._on_event
+        await self.stop()
+        await self.start(on_event)
 
     async def add_inbound(self, sa: EspSa) -> None:
         """Begin to accept ESP on `sa.spi`."""

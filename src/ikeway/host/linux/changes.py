@@ -90,12 +90,15 @@ class RuleAdded(Change):
     destination: str
     protocol: int
     port: int
+    mark: int = 0
 
     @classmethod
     def of(cls, rule: Rule) -> RuleAdded:
         """Make the record."""
         destination = str(rule.destination or "")
-        return cls(rule.family, rule.priority, rule.action, rule.target, destination, rule.protocol, rule.port)
+        return cls(
+            rule.family, rule.priority, rule.action, rule.target, destination, rule.protocol, rule.port, rule.mark
+        )
 
     async def make(self, others: tuple[Change, ...]) -> None:
         """Add it."""
@@ -116,9 +119,10 @@ class RuleAdded(Change):
             destination=ip_network(self.destination) if self.destination else None,
             protocol=self.protocol,
             port=self.port,
+            mark=self.mark,
         )
 
     def __str__(self) -> str:
         """Say what it does."""
-        what = f"to {self.destination} " if self.destination else ""
+        what = f"to {self.destination} " if self.destination else f"with mark {self.mark:#x} " if self.mark else ""
         return f"add IPv{self.family} rule {self.priority} {what}{RuleAction(self.action).name.lower()} {self.target}"

@@ -2,6 +2,7 @@
 
 ```
 21000+n  to GATEWAY udp port 500, 4500 (and ESP)   goto 21300+n     the tunnel's own packets, past our table
+21000+n  with a mark of ours                       goto 21300+n     the same, where the kernel makes ESP
 21100+n  all                                       lookup OUR TABLE (split tunnel; 21200+n for a full one)
 21300+n  all                                       nothing          the landing place
 ```
@@ -10,6 +11,9 @@ Why not the usual ways. A host route to the gateway in the main table names a ne
 host changes networks, which MOBIKE is to survive. A mark on the sockets (fwmark) needs every socket of every process
 to carry it, and defeats strict reverse path filtering. These rules name only the gateway: what goes there follows
 whatever the main table says now, so nothing needs to be computed anew when the network changes.
+
+The kernel's own ESP is the exception: before Linux 6.12 it looks up routes for it without protocol or port, so that it
+has to be marked (XFRMA_SET_MARK). Nothing that comes in is ever marked.
 
 They match the ports of IKE and ESP, not the whole address. Otherwise somebody who makes the gateway's name resolve to
 a web site's address would draw that site's traffic out of the tunnel (TunnelCrack's ServerIP, CVE-2023-36673).
@@ -87,6 +91,8 @@ def tunnel_changes(configuration: TunnelConfiguration, slot: Slot, local: Iterab
     for gateway in (configuration.gateway, *configuration.other_gateways):
         if (version := ip_address(gateway.host).version) in families:
             changes += [RuleAdded.of(rule) for rule in _gateway_rules(gateway, version, slot)]
+    if configuration.mark:
+        changes += [RuleAdded.of(_mark_rule(configuration.mark, family, slot)) for family in families]
     for family in families:
         is_full = any(network.prefixlen == 0 and network.version == family for network in configuration.routes)
         changes.append(RuleAdded.of(slot.rule(family, _FULL if is_full else _SPLIT, RuleAction.LOOKUP, slot.table)))
@@ -106,6 +112,16 @@ def _gateway_rules(gateway: Address, version: int, slot: Slot) -> Iterable[Rule]
             protocol=protocol,
             port=port,
         )
+
+
+def _mark_rule(mark: int, family: int, slot: Slot) -> Rule:
+    return Rule(
+        family=family,
+        priority=_GATEWAY + slot.number,
+        action=RuleAction.GOTO,
+        target=_LANDING + slot.number,
+        mark=mark,
+    )
 
 
 def _routes(configuration: TunnelConfiguration, slot: Slot, local: Iterable[IpNetwork]) -> list[Route]:

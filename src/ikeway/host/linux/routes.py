@@ -24,7 +24,7 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_METRICS = 1, 4, 5, 7, 8
 _RTA_TABLE, _RTA_IP_PROTO, _RTA_DPORT = 15, 27, 29
 _RTAX_MTU = 2
 _FRA_DST, _FRA_GOTO, _FRA_PRIORITY, _FRA_TABLE, _FRA_PROTOCOL = 1, 4, 6, 15, 21
-_FRA_IP_PROTO, _FRA_DPORT_RANGE = 22, 24
+_FRA_FWMARK, _FRA_FWMASK, _FRA_IP_PROTO, _FRA_DPORT_RANGE = 10, 16, 22, 24
 _SCOPE_LINK = 253
 _GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EAFNOSUPPORT)
 
@@ -60,8 +60,8 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One routing rule. `family` is 4 or 6. `protocol` and `port` narrow it to an IP protocol and a destination
-    port, 0 for any; `target` is the table of LOOKUP or the priority to go on at of GOTO."""
+    """One routing rule. `family` is 4 or 6. `protocol`, `port` and `mark` narrow it to an IP protocol, a destination
+    port and a firewall mark, 0 for any; `target` is the table of LOOKUP or the priority to go on at of GOTO."""
 
     family: int
     priority: int
@@ -70,6 +70,7 @@ class Rule:
     destination: IpNetwork | None = None
     protocol: int = 0
     port: int = 0
+    mark: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +220,9 @@ def _encode_rule(rule: Rule) -> tuple[bytes, dict[int, bytes]]:
         attributes[_FRA_IP_PROTO] = bytes([rule.protocol])
     if rule.port:
         attributes[_FRA_DPORT_RANGE] = struct.pack("=HH", rule.port, rule.port)
+    if rule.mark:
+        attributes[_FRA_FWMARK] = struct.pack("=I", rule.mark)
+        attributes[_FRA_FWMASK] = struct.pack("=I", 0xFFFFFFFF)
     table = rule.target if rule.action is RuleAction.LOOKUP and rule.target < 256 else 0
     return _RULE.pack(family, bits, 0, 0, table, rule.action, 0), attributes
 
