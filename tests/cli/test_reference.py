@@ -16,6 +16,7 @@ from ikeway.client.profile_model import ProfileFile
 from ikeway.config.explain import fields_of, model_of
 from ikeway.config.fields import Section
 from ikeway.config.reading import read_document, validate
+from ikeway.esp.drops import Drop
 from ikeway.gateway.config_model import GatewayFile
 from ikeway.gateway.users import UsersFile
 from tests.config.material import write_private
@@ -48,6 +49,11 @@ def test_references_are_those_of_the_code(name: str) -> None:
         path.write_text(wanted)
     else:
         assert text == wanted, "the reference is old: UPDATE_DOCS=1 pytest tests/cli/test_reference.py"
+
+
+def test_every_reason_for_a_drop_is_told() -> None:
+    text = (DOCS / "measuring.md").read_text()
+    assert re.findall(r"^\| `([a-z-]+)` \| (?:in|out|both) \|", text, re.MULTILINE) == [each.value for each in Drop]
 
 
 def keys(model: type[Section]) -> set[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -29,37 +30,34 @@ def once(found: Sequence[Instance], *, as_json: bool) -> None:
 
 def watch(instance: Instance, seconds: float, *, as_json: bool) -> None:
     """Show one of them until it ends, or Ctrl-C."""
-    with ControlClient(instance.path) as control:
+    from ikeway.cli import watch
+
+    with ControlClient(instance.path) as control, contextlib.suppress(KeyboardInterrupt):
         reports = control.stream("watch", seconds=seconds)
         if as_json:
             for report in reports:
                 print(json.dumps(report), flush=True)
             return
-        console = Console()
-        if not console.is_terminal or console.is_dumb_terminal:  # a pipe keeps them all, one below the other
-            for report in reports:
-                console.print(render(Status.from_json(report)))
-                console.file.flush()
-            return
-        from rich.live import Live
-
-        with Live(console=console, auto_refresh=False) as live:
-            for report in reports:
-                live.update(render(Status.from_json(report)), refresh=True)
+        watch.show(Console(), (Status.from_json(report) for report in reports))
 
 
 def render(status: Status) -> RenderableType:
     """A status for people."""
-    parts: list[RenderableType] = [_head(status)]
+    parts: list[RenderableType] = [head(status)]
     if status.role == "gateway":
-        parts += [_pools(status), _session_table(status.sessions)]
+        parts += [pool_lines(status), session_table(status.sessions)]
     else:
         for session in status.sessions:
-            parts += [_session(session), _child_table(session.children)]
-    dropped = {name: count for name, count in status.counters.items() if count}
-    if dropped:
-        parts.append(_line("counters", ", ".join(f"{name} {count}" for name, count in sorted(dropped.items()))))
+            parts += [session_lines(session), child_table(session.children)]
+    for name, counts in (("counters", status.counters), ("dropped", status.dropped)):
+        if told := counted(counts):
+            parts.append(line(name, told))
     return Group(*parts)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """What is not zero, by name: `replayed 2, too-old 1`."""
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()) if count)
 
 
 def duration(seconds: float) -> str:
@@ -86,7 +84,8 @@ def _show(console: Console, report: Json, *, as_json: bool) -> None:
         console.print(render(Status.from_json(report)))
 
 
-def _head(status: Status) -> RenderableType:
+def head(status: Status) -> RenderableType:
+    """What it is, and what it has done to the host."""
     colour = "green" if status.state == "up" else "yellow"
     head = Text.assemble(
         (f"{status.role} {status.name}", "bold"),
@@ -95,75 +94,87 @@ def _head(status: Status) -> RenderableType:
         f" for {duration(status.uptime)} (process {status.pid}, ikeway {status.version})",
     )
     lines: list[RenderableType] = [head]
-    lines += [_line("error", status.error)] if status.error else []
+    lines += [line("error", status.error)] if status.error else []
     if status.interface:
-        lines.append(_line("interface", f"{status.interface}, MTU {status.mtu}"))
+        lines.append(line("interface", f"{status.interface}, MTU {status.mtu}"))
     for name, values in (("routes", status.routes), ("name servers", status.dns), ("domains", status.domains)):
-        lines += [_line(name, ", ".join(values))] if values else []
+        lines += [line(name, ", ".join(values))] if values else []
     if status.role == "gateway":
-        lines.append(_line("sessions", f"{len(status.sessions)}, and {status.half_open} logging in"))
+        lines.append(line("sessions", f"{len(status.sessions)}, and {status.half_open} logging in"))
     return Group(*lines)
 
 
-def _session(session: SessionStatus) -> RenderableType:
+def session_lines(session: SessionStatus) -> RenderableType:
+    """One connection of a client."""
     nat = f", a NAT before {session.nat}" if session.nat else ""
     mobile = ", MOBIKE" if session.mobike else ""
     return Group(
-        _line("gateway", f"{session.remote_identity} at {session.remote}"),
-        _line("as", f"{session.eap_identity or session.local_identity} from {session.local}{nat}{mobile}"),
-        _line("addresses", ", ".join(session.addresses) or "none"),
-        _line("IKE SA", f"{session.suite}, {session.state} for {duration(session.age)}"),
+        line("gateway", f"{session.remote_identity} at {session.remote}"),
+        line("as", f"{session.eap_identity or session.local_identity} from {session.local}{nat}{mobile}"),
+        line("addresses", ", ".join(session.addresses) or "none"),
+        line("IKE SA", f"{session.suite}, {session.state} for {duration(session.age)}{_ahead(session)}"),
     )
 
 
-def _child_table(children: Iterable[ChildStatus]) -> RenderableType:
+def _ahead(session: SessionStatus) -> str:
+    """What time will do to an IKE SA."""
+    told = (("new keys", session.rekey_in), ("a new login", session.login_in))
+    return "".join(f", {what} in {duration(seconds)}" for what, seconds in told if seconds is not None)
+
+
+def child_table(children: Iterable[ChildStatus]) -> RenderableType:
+    """The child SAs of a session."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("child SA", "carries", "received", "sent", "idle", "age", "algorithms"):
+    for title in ("child SA", "carries", "received", "sent", "idle", "age", "new keys", "algorithms"):
         table.add_column(title, overflow="fold")
     for child in children:
         dropped = sum(child.dropped.values())
         table.add_row(
-            f"{_plain(child.name)} ({child.encapsulation})",
-            _plain(f"{', '.join(child.local)} to {', '.join(child.remote)}"),
+            f"{plain(child.name)} ({child.encapsulation})",
+            plain(f"{', '.join(child.local)} to {', '.join(child.remote)}"),
             f"{size(child.octets_in)} in {child.packets_in}" + (f", {dropped} dropped" if dropped else ""),
             f"{size(child.octets_out)} in {child.packets_out}",
             duration(child.idle) if child.idle is not None else "never used",
             duration(child.age),
-            _plain(child.suite),
+            f"in {duration(child.rekey_in)}" if child.rekey_in is not None else "-",
+            plain(child.suite),
         )
     return table
 
 
-def _session_table(sessions: Sequence[SessionStatus]) -> RenderableType:
+def session_table(sessions: Sequence[SessionStatus]) -> RenderableType:
+    """The sessions of a gateway."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("session", "user", "from", "addresses", "received", "sent", "since", "connection"):
         table.add_column(title, overflow="fold")
     for session in sessions[:_SESSIONS_SHOWN]:
         table.add_row(
             str(session.id),
-            _plain(session.eap_identity or session.remote_identity),
+            plain(session.eap_identity or session.remote_identity),
             session.remote,
             ", ".join(session.addresses),
             size(sum(child.octets_in for child in session.children)),
             size(sum(child.octets_out for child in session.children)),
             duration(session.age),
-            _plain(session.name),
+            plain(session.name),
         )
     if len(sessions) > _SESSIONS_SHOWN:
         table.caption = f"and {len(sessions) - _SESSIONS_SHOWN} more (all of them: --json)"
     return table if sessions else Text("")
 
 
-def _pools(status: Status) -> RenderableType:
+def pool_lines(status: Status) -> RenderableType:
+    """How full the pools are."""
     return Group(
-        *(_line(f"pool {pool.name}", f"{pool.addresses}: {pool.used} of {pool.size} in use") for pool in status.pools)
+        *(line(f"pool {pool.name}", f"{pool.addresses}: {pool.used} of {pool.size} in use") for pool in status.pools)
     )
 
 
-def _line(name: str, text: str) -> RenderableType:
-    return Text.assemble((f"  {name:<13}", "dim"), _plain(text))
+def line(name: str, text: str) -> RenderableType:
+    """A name and what there is to say of it."""
+    return Text.assemble((f"  {name:<13}", "dim"), plain(text))
 
 
-def _plain(text: str) -> Text:
+def plain(text: str) -> Text:
     """Text of a peer: no control characters, no markup."""
     return Text(escape(text))

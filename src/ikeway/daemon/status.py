@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,10 @@ CountersBySa = Mapping[tuple[int, bool], Counters]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildStatus:
-    """One child SA. Octets are of inner packets; seconds are ages and times to go; `last_used` None: never."""
+    """One child SA. Octets are of inner packets; seconds are ages and times to go. `id` stays when keys are renewed.
+
+    None stands for never: not used yet (`idle`), no rekeying by time (`rekey_in`), no end by time (`expires_in`).
+    """
 
     name: str
     state: str
@@ -36,7 +40,10 @@ class ChildStatus:
     octets_in: int = 0
     octets_out: int = 0
     idle: float | None = None
-    dropped: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)  # by `ikeway.esp.drops.Drop`
+    id: int = 0
+    rekey_in: float | None = None
+    expires_in: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +67,9 @@ class SessionStatus:
     mobike: bool
     addresses: tuple[str, ...] = ()  # inside the tunnel: ours as client, the client's as gateway
     children: tuple[ChildStatus, ...] = ()
+    rekey_in: float | None = None  # seconds until we renew its keys, log in anew, give it up; None: never
+    login_in: float | None = None
+    expires_in: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +84,8 @@ class PoolStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """A client or gateway. `counters` are of the whole process, by name."""
+    """A client or gateway. `counters` are of the whole process, by name; `dropped` are all packets that the data plane
+    has dropped since it began, by reason (`ikeway.esp.drops.Drop`), those of SAs that are gone too."""
 
     role: str  # client or gateway
     name: str
@@ -91,6 +102,7 @@ class Status:
     half_open: int = 0
     pools: tuple[PoolStatus, ...] = ()
     counters: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
     error: str = ""  # why it does not work at the moment
 
     def to_json(self) -> dict[str, Any]:
@@ -141,6 +153,9 @@ def session_status(sa: IkeSa, counters: CountersBySa, now: float, *, addresses: 
         mobike=sa.mobike,
         addresses=tuple(str(address) for address in addresses),
         children=tuple(child_status(child, counters, now) for child in sa.live_children),
+        rekey_in=_left(sa, "rekey", now),
+        login_in=_left(sa, "reauthenticate", now),
+        expires_in=_left(sa, "life", now),
     )
 
 
@@ -169,7 +184,23 @@ def child_status(child: ChildSa, counters: CountersBySa, now: float) -> ChildSta
         octets_out=outbound.octets,
         idle=max(now - last_used, 0.0) if last_used else None,
         dropped={reason: count for reason, count in dropped.items() if count},
+        id=child.child_id,
+        rekey_in=_left(child.sa, ("child-rekey", child), now),
+        expires_in=_left(child.sa, ("child-life", child), now),
     )
+
+
+def drops(counters: CountersBySa) -> dict[str, int]:
+    """All dropped packets by reason, in the order of the reasons' names."""
+    found: Counter[str] = Counter()
+    for each in counters.values():
+        found.update(each.dropped)
+    return {reason: found[reason] for reason in sorted(found) if found[reason]}
+
+
+def _left(sa: IkeSa, timer: Hashable, now: float) -> float | None:
+    at = sa.timers.get(timer)
+    return max(at - now, 0.0) if at is not None else None
 
 
 def _child_from_json(fields: Mapping[str, Any]) -> ChildStatus:
