@@ -11,8 +11,6 @@ import hashlib
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
 
-from ikeway.eap.md4 import md4
-
 MAX_PASSWORD = 256  # UTF-16 units (RFC 2759 section 8.1)
 
 _SIGNING = b"Magic server to client signing constant"
@@ -28,14 +26,20 @@ def _sha1(*parts: bytes) -> bytes:
     return hashlib.sha1(b"".join(parts), usedforsecurity=False).digest()
 
 
+def _md4(octets: bytes) -> bytes:
+    from Crypto.Hash import MD4  # takes longer to import than a log-in: only those pay who log in with a password
+
+    return MD4.new(octets).digest()  # noqa: S303
+
+
 def nt_password_hash(password: str) -> bytes:
     """MD4 of the password in UTF-16LE, 16 octets (section 8.3)."""
-    return md4(password.encode("utf-16-le", "surrogatepass"))
+    return _md4(password.encode("utf-16-le", "surrogatepass"))
 
 
 def hash_nt_password_hash(password_hash: bytes) -> bytes:
     """MD4 of the NT hash (section 8.4)."""
-    return md4(password_hash)
+    return _md4(password_hash)
 
 
 def bare_user_name(name: bytes) -> bytes:
