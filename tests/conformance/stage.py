@@ -115,7 +115,7 @@ class Stage:
         for peer in self.peers.values():
             shared = peer.host.engine._shared
 
-            def new_esp_spi(shared=shared) -> int:
+            def new_esp_spi(sa: IkeSa, shared=shared) -> int:
                 spi = ESP_BASE + next(esp)
                 shared.esp_spis.add(spi)
                 return spi

@@ -88,7 +88,7 @@ async def reserve_spi(sa: IkeSa) -> int:
     """An inbound SPI, ours or the data plane's."""
     if sa.shared.settings.external_spis:
         return await sa.ask(ReserveSpi(sa.connection_id))
-    spi = sa.shared.new_esp_spi()
+    spi = sa.shared.new_esp_spi(sa)
     sa.reserved_spis.add(spi)
     return spi
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from ikeway.auth.certificate import CertificateCredential, TrustStore
 from ikeway.auth.identity import Identity, IdentityPattern
@@ -17,6 +18,9 @@ from ikeway.esp.parameters import EspLimits, Mode
 from ikeway.ike.proposals import DEFAULT_ESP_PROPOSALS, DEFAULT_IKE_PROPOSALS
 from ikeway.questions import Ask
 from ikeway.wire.payloads import ConfigurationAttribute, Proposal, TrafficSelector
+
+if TYPE_CHECKING:
+    from ikeway.ike.sa import IkeSa
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,6 @@ class EngineSettings:
     nat_port: int = 4500  # the peer's
     local_nat_port: int = 4500
     external_spis: bool = False  # ask `ReserveSpi` instead of choosing ESP SPIs at random
-    # Bits of every SPI that we choose (IKE: of its last four octets) which say which worker serves it: (mask, value).
-    spi_steering: tuple[int, int] = (0, 0)
+    # Bits of the ESP SPIs that we choose for an IKE SA, and what they have to be: they say which worker serves it.
+    steer: Callable[[IkeSa], tuple[int, int]] = lambda sa: (0, 0)
     linger_seconds: float = 5.0  # how long a replaced inbound child SA still accepts what is on its way

@@ -75,17 +75,14 @@ class Shared:
 
     def new_ike_spi(self) -> bytes:
         """An SPI for an IKE SA that is not in use (RFC 7296 section 2.6)."""
-        mask, value = self.settings.spi_steering
         while True:
             spi = self.random(8)
-            low = int.from_bytes(spi[4:], "big") & ~mask | value
-            spi = spi[:4] + low.to_bytes(4, "big")
             if spi not in self.table and any(spi):
                 return spi
 
-    def new_esp_spi(self) -> int:
-        """An inbound ESP SPI that is not in use."""
-        mask, value = self.settings.spi_steering
+    def new_esp_spi(self, sa: IkeSa) -> int:
+        """An inbound ESP SPI that is not in use, with the bits that say who serves this IKE SA."""
+        mask, value = self.settings.steer(sa)
         while True:
             spi = int.from_bytes(self.random(4), "big") & ~mask | value
             if spi > RESERVED_SPIS and spi not in self.esp_spis:
