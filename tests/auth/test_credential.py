@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ikeway.auth.binding import spki_hash
+from ikeway.auth.binding import carried_identities, spki_hash
 from ikeway.auth.certificate import (
     CertificateCredential,
     Role,
@@ -89,7 +89,10 @@ def test_the_key_is_not_shown(leaf: Node) -> None:
 
 def test_default_identity(leaf: Node) -> None:
     own = CertificateCredential((leaf.certificate,), leaf.key)
-    assert own.identity == Identity(IdentificationType.ID_DER_ASN1_DN, leaf.subject.public_bytes())
+    assert own.identity == carried_identities(leaf.certificate)[1]  # the alternative name that stands first
+    plain = root("plain")
+    subject = Identity(IdentificationType.ID_DER_ASN1_DN, plain.subject.public_bytes())
+    assert CertificateCredential((plain.certificate,), plain.key).identity == subject
     nameless = root("", subject=x509.Name([]), alternatives=("email:a@b",))
     assert CertificateCredential((nameless.certificate,), nameless.key).identity == Identity.parse("a@b")
     nothing = root("", subject=x509.Name([]))
@@ -100,7 +103,7 @@ def test_default_identity(leaf: Node) -> None:
 def test_identities_are_spelled_as_in_the_certificate(leaf: Node) -> None:
     own = CertificateCredential((leaf.certificate,), leaf.key)
     assert own.spelled(Identity.parse("vpn.example.org")).value == b"VPN.example.org"
-    assert own.spelled(Identity.parse("o=example, cn=VPN")) == own.identity
+    assert own.spelled(Identity.parse("o=example, cn=VPN")) == carried_identities(leaf.certificate)[0]
     assert own.spelled(Identity.parse("other")) == Identity.parse("other")
 
 
@@ -278,5 +281,6 @@ def test_files_made_by_openssl(tmp_path: Path) -> None:
     (certificate,) = parse_certificates((tmp_path / "cert.pem").read_bytes())
     key = parse_private_key((tmp_path / "key.pem").read_bytes())
     own = CertificateCredential((certificate,), key)
-    assert own.identity.matches(Identity.parse('C=CH, O="Example, Inc.", CN=vpn'))
+    subject = own.spelled(Identity.parse('C=CH, O="Example, Inc.", CN=vpn'))
+    assert carried_identities(certificate) == [subject, own.identity]
     assert parse_pkcs12((tmp_path / "a.p12").read_bytes(), b"x").chain == (certificate,)

@@ -88,9 +88,15 @@ def answers(folder: Path) -> GatewayAnswers:
 
 
 def question(
-    identity: str, method: AuthenticationMethod | None = AuthenticationMethod.DIGITAL_SIGNATURE, wanted: str = ""
+    identity: str,
+    method: AuthenticationMethod | None = AuthenticationMethod.DIGITAL_SIGNATURE,
+    wanted: str = "",
+    claimed: tuple[str, ...] = (),
 ) -> SelectConnection:
-    return SelectConnection(LOCAL, REMOTE, Identity.parse(identity), Identity.parse(wanted) if wanted else None, method)
+    responder = Identity.parse(wanted) if wanted else None
+    return SelectConnection(
+        LOCAL, REMOTE, Identity.parse(identity), responder, method, tuple(map(Identity.parse, claimed))
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,6 +114,15 @@ async def test_the_first_connection_that_fits(
     answers: GatewayAnswers, identity: str, method: AuthenticationMethod | None, name: str
 ) -> None:
     assert (await answers.select(question(identity, method))).name == name
+
+
+async def test_every_name_of_a_certificate_counts(answers: GatewayAnswers) -> None:
+    """Windows and strongSwan say their DN; what is configured is the mail address."""
+    asked = question("C=DE, CN=eve", claimed=("C=DE, CN=eve", "eve@admin.example.com"))
+    assert (await answers.select(asked)).name == "admins"
+    with pytest.raises(AuthenticationFailed) as caught:
+        await answers.select(question("C=DE, CN=eve", claimed=("C=DE, CN=eve", "eve@elsewhere.example")))
+    assert caught.value.got == "C=DE, CN=eve, eve@elsewhere.example"
 
 
 async def test_the_pattern_that_matched_is_what_the_client_must_prove(answers: GatewayAnswers) -> None:
@@ -134,6 +149,7 @@ async def test_the_gateway_is_whom_the_client_looks_for(answers: GatewayAnswers,
         (question("eve@example.com", AuthenticationMethod.SHARED_KEY_MIC), "a pre-shared key"),
         (question("eve@example.com", wanted="other.example.com"), "looks for another gateway"),
         (question("mallory@example.com"), "disabled"),
+        (question("O=Example, CN=eve", claimed=("O=Example, CN=eve", "mallory@example.com")), "disabled"),
     ],
 )
 async def test_refusals_say_why(answers: GatewayAnswers, asked: SelectConnection, words: str) -> None:

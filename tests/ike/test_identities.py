@@ -10,10 +10,13 @@ from tests.auth.pki import NOW, Node, new_key, root
 from tests.ike.pair import IKE, Pair, connection, connection_b
 from tests.ike.stranger import IKE_AUTH, after_init, kinds
 
+from ikeway.auth.binding import carried_identities
 from ikeway.auth.certificate import CertificateCredential, TrustStore
 from ikeway.auth.identity import Identity, IdentityPattern
+from ikeway.crypto.signature import sign
 from ikeway.ike import events
 from ikeway.ike.exchanges import init
+from ikeway.ike.questions import SelectConnection
 from ikeway.ike.settings import CertificateExpected, ResponderSettings
 from ikeway.wire.payloads import (
     Authentication,
@@ -219,19 +222,49 @@ def test_a_certificate_for_somebody_else_is_refused(authority):
     assert pair.a.errors[0].notify == NotifyType.AUTHENTICATION_FAILED
 
 
+def test_another_name_of_the_certificate_is_as_good(authority):
+    """The client says its DN, the connection is for the alternative name."""
+    own = credential(authority, "a.example")
+    subject = carried_identities(own.certificate)[0]
+    pair = up(certified(authority, {"local_credential": own, "local_identity": subject}))
+    assert pair.b.sa.remote_identity.distinguished_name is not None
+    questions = [event.question for event in pair.b.happened(events.Asked)]
+    (asked,) = [question for question in questions if isinstance(question, SelectConnection)]
+    assert Identity.parse("a.example") in asked.claimed
+
+
+class Thief:
+    """Signs with a key of its own, whatever certificate is shown."""
+
+    def __init__(self, shown: CertificateCredential) -> None:
+        self.public_key = shown.public_key
+        self._key = new_key()
+
+    def sign(self, scheme, octets):
+        return sign(self._key, scheme, octets)
+
+
+@pytest.mark.parametrize("victim_first", [True, False])
+@pytest.mark.parametrize("name", ["CN=c.example", "c.example", "a.example"])
+def test_names_of_a_certificate_without_its_key_are_worth_nothing(authority, victim_first, name):
+    """Somebody sends the right certificate, which is public, beside his own."""
+    own, victim = credential(authority, "c.example"), credential(authority, "a.example")
+    chain = (*own.chain, *victim.chain)
+    mixed = (
+        CertificateCredential(chain[::-1], Thief(victim))
+        if victim_first
+        else CertificateCredential(chain, own.private_key)
+    )
+    pair = certified(authority, {"local_credential": mixed, "local_identity": Identity.parse(name)})
+    pair.connect()
+    assert len(pair.b.happened(events.Refused)) == 1
+    assert not pair.b.inbound
+
+
 def test_a_signature_by_another_key_is_refused(authority):
     """The certificate is right, and public; what it takes is its key."""
-    own, thief = credential(authority, "a.example"), new_key()
-
-    class Thief:
-        public_key = own.public_key
-
-        def sign(self, scheme, octets):
-            from ikeway.crypto.signature import sign
-
-            return sign(thief, scheme, octets)
-
-    pair = certified(authority, {"local_credential": dataclasses.replace(own, private_key=Thief())})
+    own = credential(authority, "a.example")
+    pair = certified(authority, {"local_credential": dataclasses.replace(own, private_key=Thief(own))})
     pair.connect()
     (refused,) = pair.b.happened(events.Refused)
     assert "signature" in str(refused.error)

@@ -57,7 +57,7 @@ def test_gateways(authority: Authority) -> None:
         trust.verify([certificate], Identity.parse(name), NOW, Role.RESPONDER)
     assert certificate.not_valid_after_utc == NOW + timedelta(days=90)
     assert certificate.not_valid_before_utc <= NOW - timedelta(minutes=59)
-    assert CertificateCredential((certificate,), key).identity == Identity.parse("CN=vpn.example.org")
+    assert CertificateCredential((certificate,), key).identity == Identity.parse("vpn.example.org")
 
 
 @pytest.mark.parametrize(

@@ -129,11 +129,12 @@ class CertificateCredential:
 
     @property
     def identity(self) -> Identity:
-        """The identity to use when none is configured: the subject, or the first alternative name."""
+        """The identity to use when none is configured: the first alternative name, or the subject. People write names
+        and mail addresses into configurations, not distinguished names."""
         identities = carried_identities(self.chain[0])
         if not identities:
             raise ConfigError("the certificate carries no name", remedy="configure the identity")
-        return identities[0]
+        return next((name for name in identities if name.distinguished_name is None), identities[0])
 
     def spelled(self, identity: Identity) -> Identity:
         """The identity in the octets of the certificate, where it carries it: some peers compare octet by octet."""

@@ -112,8 +112,8 @@ class LoginSection(Section):
     identity: IdentityText | None = Field(
         default=None,
         description=(
-            "Who you say that you are (IDi). By default the `username`, the certificate's subject, or the address of "
-            "this host."
+            "Who you say that you are (IDi). By default the `username`, the certificate's first alternative name or "
+            "its subject, or the address of this host."
         ),
     )
     username: str | None = Field(

@@ -37,14 +37,15 @@ class GatewayAnswers:
     async def select(self, question: SelectConnection) -> Connection:
         """Which agreement holds with this client."""
         connection = select_connection(self._config.candidates, question)
-        user = await self._config.users.find(str(question.initiator_identity))
-        if user is not None and user.disabled:
-            raise AuthenticationFailed(
-                f"the user {user.name} is disabled",
-                notify=NotifyType.AUTHENTICATION_FAILED,
-                side=Side.LOCAL,
-                remedy="remove `disabled` from the users file to let this user in",
-            )
+        for identity in (question.initiator_identity, *question.claimed):  # no other name of a certificate helps
+            user = await self._config.users.find(str(identity))
+            if user is not None and user.disabled:
+                raise AuthenticationFailed(
+                    f"the user {user.name} is disabled",
+                    notify=NotifyType.AUTHENTICATION_FAILED,
+                    side=Side.LOCAL,
+                    remedy="remove `disabled` from the users file to let this user in",
+                )
         return connection
 
     async def secret(self, question: SecretQuestion) -> str | NtHash | None:

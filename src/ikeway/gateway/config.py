@@ -171,12 +171,10 @@ class _Builder:
         if self._credential is None:
             return None
         try:
-            names = carried_identities(self._credential.certificate)
+            return self._credential.identity
         except ConfigError as error:
             self._problems.add_error(("gateway", "certificate"), error)
             return None
-        # Clients look for the name or address that they connect to, so an alternative name is better than the subject.
-        return next((name for name in names if name.distinguished_name is None), names[0] if names else None)
 
     def _names(self) -> tuple[Identity, ...]:
         """The identities that clients may ask for (IDr), the usual one first."""

@@ -193,7 +193,8 @@ class ConnectionPart(Section):
     identities: Listed[PatternText] = Field(
         default=(),
         description=(
-            "Which clients: identities or patterns. By default all. With EAP, it is the user name that counts."
+            "Which clients: identities or patterns. By default all. With EAP, it is the user name that counts; with "
+            "certificates any name in the certificate."
         ),
     )
     gateway_authentication: Literal["certificate", "psk", "eap-only"] | None = Field(

@@ -62,7 +62,7 @@ def select_connection(candidates: Sequence[Candidate], question: SelectConnectio
             got=str(question.responder_identity),
             remedy="correct the remote identity on the client, or `identity` (or the certificate's names) here",
         )
-    candidate, connection = _by_identity(by_name, login, question.initiator_identity)
+    candidate, connection = _by_identity(by_name, login, (question.initiator_identity, *question.claimed))
     wanted = question.responder_identity
     if wanted is None or (candidate.names and wanted.matches(candidate.names[0])):
         return connection
@@ -92,19 +92,22 @@ def user_matches(patterns: Sequence[IdentityPattern], user: bytes) -> bool:
     return any(pattern.matches(identity) for pattern in patterns)
 
 
-def _by_identity(candidates: Sequence[Candidate], login: str, identity: Identity) -> tuple[Candidate, Connection]:
+def _by_identity(
+    candidates: Sequence[Candidate], login: str, identities: Sequence[Identity]
+) -> tuple[Candidate, Connection]:
+    """`identities`: IDi, and what the client's certificate carries beside it: many clients say their DN (Windows)."""
     for candidate in candidates:
         for pattern, connection in zip(candidate.patterns, candidate.connections, strict=True):
-            if pattern.matches(identity):
+            if any(map(pattern.matches, identities)):
                 return candidate, connection
     if login == "eap-mschapv2":
         # Clients that log in by EAP put into IDi what they like (Windows its address); the user name comes later.
         return candidates[0], candidates[0].connections[0]
     patterns = ", ".join(dict.fromkeys(str(pattern) for candidate in candidates for pattern in candidate.patterns))
     raise _refused(
-        f"no connection here is for {identity}",
+        f"no connection here is for {identities[0]}",
         expected=patterns,
-        got=str(identity),
+        got=", ".join(dict.fromkeys(map(str, identities))),
         remedy="correct the client's own identity, or add it to `identities` of a connection",
     )
 

@@ -19,8 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from cryptography.x509 import Certificate
+
 import ikeway
 from ikeway.address import Address
+from ikeway.auth.binding import carried_identities
 from ikeway.auth.questions import PskQuestion
 from ikeway.config.secrets import Prompt
 from ikeway.daemon import clock
@@ -305,10 +308,12 @@ class Gateway:
         candidate = next((each for each in self.config.candidates if each.name == sa.connection.name), None)
         if candidate is None:
             return False
-        eap = sa.eap_identity.decode(errors="replace") if sa.eap_identity is not None else None
-        user = await self.config.users.find(eap if eap is not None else str(sa.remote_identity))
-        if user is not None:
-            return not user.disabled
+        names = [user_of(sa)]
+        if isinstance(sa.peer_certificate, Certificate):
+            names += map(str, carried_identities(sa.peer_certificate))
+        found = [user for name in names if (user := await self.config.users.find(name)) is not None]
+        if found:
+            return not any(user.disabled for user in found)
         if candidate.login == "psk":
             everyone = await self.config.users.find(EVERYONE)
             return everyone is not None and not everyone.disabled

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hmac
 
+from ikeway.auth.binding import carried_identities
 from ikeway.auth.certificate import CertificateCredential, decode_certificates
 from ikeway.auth.identity import Identity
 from ikeway.auth.octets import eap_mac, psk_mac, signed_octets
 from ikeway.auth.path import Role
 from ikeway.auth.questions import PskQuestion
 from ikeway.auth.signature import sign_auth, verify_auth
-from ikeway.errors import AuthenticationFailed, ProtocolViolation, Side
+from ikeway.errors import AuthenticationFailed, IkewayError, ProtocolViolation, Side
 from ikeway.ike import events
 from ikeway.ike.sa import IkeSa
 from ikeway.ike.settings import CertificateExpected, Connection, LocalCredential, PskCredential, PskExpected
@@ -111,10 +112,23 @@ def verify_by_eap(sa: IkeSa, msk: bytes | None, identification: Identification, 
         )
 
 
-def check_identity(sa: IkeSa, identity: Identity) -> None:
-    """The peer says who it is: is that whom we mean to talk to?"""
+def claimed_identities(message: Message) -> tuple[Identity, ...]:
+    """The names in the certificate that comes with an AUTH payload. Nothing is proven yet; what is no certificate is
+    refused when it is time for it."""
+    proof = message.find(Authentication)
+    if proof is None or proof.method == AuthenticationMethod.SHARED_KEY_MIC:
+        return ()
+    try:
+        chain = decode_certificates(message.find_all(Certificate))
+        return tuple(carried_identities(chain[0])) if chain else ()
+    except IkewayError:
+        return ()
+
+
+def check_identity(sa: IkeSa, identity: Identity, *others: Identity) -> None:
+    """The peer says who it is: is that whom we mean to talk to? `others` are further names that it proves."""
     pattern = sa.connection.remote_identity
-    if pattern is not None and not pattern.matches(identity):
+    if pattern is not None and not any(map(pattern.matches, (identity, *others))):
         raise AuthenticationFailed(
             "the peer's identity is not the expected one",
             notify=NotifyType.AUTHENTICATION_FAILED,

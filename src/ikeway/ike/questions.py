@@ -17,6 +17,7 @@ class SelectConnection(Question[Connection]):
     """Responder, IKE_AUTH: which agreement holds with this initiator? Refuse with `AuthenticationFailed`.
 
     `method` is the method of the initiator's AUTH payload, None when it sent none: it wants EAP (RFC 7296, 2.16).
+    `claimed` are the names that its certificate carries, not proven yet; they are before the log-in goes on.
     """
 
     local: Address
@@ -24,6 +25,7 @@ class SelectConnection(Question[Connection]):
     initiator_identity: Identity
     responder_identity: Identity | None
     method: AuthenticationMethod | None
+    claimed: tuple[Identity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

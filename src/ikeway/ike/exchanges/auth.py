@@ -269,7 +269,8 @@ async def _respond(sa: IkeSa, message: Message) -> Answer:
         raise ProtocolViolation("IKE_AUTH without IDi", notify=NotifyType.INVALID_SYNTAX)
     caller = _Caller(identification, message)
     sa.remote_identity = Identity.from_payload(identification)
-    await _select_connection(sa, message)
+    claimed = authentication.claimed_identities(message)
+    await _select_connection(sa, message, claimed)
     expectation = sa.connection.remote_expectation
     own_identity = authentication.own_identity(sa, sa.connection.local_credential)
     sa.local_identity = own_identity
@@ -286,7 +287,9 @@ async def _respond(sa: IkeSa, message: Message) -> Answer:
         raise _expects("a pre-shared key or certificate", "a request for EAP (no AUTH payload)")
     if not isinstance(expectation, PskExpected | CertificateExpected):
         raise ConfigError(f"connection {sa.connection.name} says nothing of how clients prove who they are")
-    authentication.check_identity(sa, sa.remote_identity)
+    # The name that the connection is for may be another one of the certificate: it is proven below like IDi.
+    others = claimed if isinstance(expectation, CertificateExpected) else ()
+    authentication.check_identity(sa, sa.remote_identity, *others)
     await authentication.verify_by_key(sa, expectation, identification, message)
     return await _finish(sa, caller, await _own_proof(sa, own, message), None)
 
@@ -301,7 +304,7 @@ def _expects(expected: str, got: str) -> AuthenticationFailed:
     )
 
 
-async def _select_connection(sa: IkeSa, message: Message) -> None:
+async def _select_connection(sa: IkeSa, message: Message, claimed: tuple[Identity, ...]) -> None:
     wanted = message.find(IdResponder)
     proof = message.find(Authentication)
     assert sa.remote_identity is not None
@@ -312,6 +315,7 @@ async def _select_connection(sa: IkeSa, message: Message) -> None:
             sa.remote_identity,
             Identity.from_payload(wanted) if wanted is not None else None,
             proof.method if proof is not None else None,
+            claimed,
         )
     )
     _require_allowed_suite(sa)
