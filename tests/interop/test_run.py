@@ -8,6 +8,7 @@ import re
 import select
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -56,7 +57,8 @@ class Runner:
     ) -> subprocess.Popen[str]:
         command = self.words(*words, options=options)
         given: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **streams}
-        return self.network.client.popen(as_user(*command) if user else command, environment=self.environment, **given)
+        environment = self.environment if user else self.environment | {"IKEWAY_RUNTIME_DIR": f"{self.folder}/root"}
+        return self.network.client.popen(as_user(*command) if user else command, environment=environment, **given)
 
     def run(self, *words: str, options: tuple[str, ...] = ("-q",), user: bool = True) -> tuple[int, str]:
         process = self.start(*words, options=options, user=user)
@@ -64,7 +66,7 @@ class Runner:
         return process.returncode, said
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def runner(network: Network, lab: Lab) -> Iterator[Runner]:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to other users
         made = make_runner(network, lab, Path(folder))
@@ -248,3 +250,203 @@ def test_kill_minus_nine(runner: Runner) -> None:
     wait_until(lambda: not processes(str(runner.profile)), "the engine still runs", 20)
     after = runner.network.client.run(["sh", "-c", "ip addr; ip rule; ip route show table all; nft list ruleset"])
     assert after == before
+
+
+def test_as_root_for_another_user(runner: Runner) -> None:
+    script = "id -u; echo $HOME $USER; grep CapEff /proc/self/status; ping -c 2 -i 0.2 " + HOST
+    os.chown(runner.profile, 0, 0)  # root takes no secrets out of others' files
+    try:
+        code, said = runner.run("sh", "-c", script, options=("-q", "--user", "nobody"), user=False)
+    finally:
+        os.chown(runner.profile, NOBODY, NOBODY)
+    assert code == 0, said
+    assert said.splitlines()[:3] == [str(NOBODY), "/nonexistent nobody", "CapEff:\t0000000000000000"]
+    assert " 0% packet loss" in said
+
+
+def test_only_root_may_name_a_user(runner: Runner) -> None:
+    code, said = runner.run("true", options=("-q", "--user", "root"))
+    assert code == 6
+    assert "only root may run a command as another user" in said
+
+
+ANSWER = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("ready", flush=True)
+connection, _ = server.accept()
+heard = b""
+while octets := connection.recv(65536):
+    heard += octets
+connection.sendall(b"heard %d" % len(heard))
+connection.close()
+"""
+ANSWER_UDP = """
+import socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.1", int(sys.argv[1])))
+print("ready", flush=True)
+for _ in range(2):
+    octets, peer = server.recvfrom(2048)
+    server.sendto(octets.upper(), peer)
+"""
+ASK = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
+    connection.sendall(bytes(3_000_000))
+    connection.shutdown(socket.SHUT_WR)
+    print(connection.makefile("rb").read().decode())
+"""
+ASK_UDP = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+    asking.connect(("127.0.0.1", int(sys.argv[1])))
+    asking.settimeout(10)
+    for word in (b"one", b"two"):
+        asking.send(word)
+        print(asking.recv(2048).decode())
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "ask", "kind", "said"),
+    [(ANSWER, ASK, "", "heard 3000000\n"), (ANSWER_UDP, ASK_UDP, "/udp", "ONE\nTWO\n")],
+    ids=["tcp", "udp"],
+)
+def test_a_port_of_the_inside_from_the_host(runner: Runner, answer: str, ask: str, kind: str, said: str) -> None:
+    options = ("-q", "-p", f"8080:80{kind}")
+    process = runner.start(sys.executable, "-c", answer, "80", options=options)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    assert runner.network.client.run([sys.executable, "-c", ask, "8080"]) == said
+    assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "ask", "kind", "said"),
+    [(ANSWER, ASK, "", "heard 3000000\n"), (ANSWER_UDP, ASK_UDP, "/udp", "ONE\nTWO\n")],
+    ids=["tcp", "udp"],
+)
+def test_a_service_of_the_host_from_inside(runner: Runner, answer: str, ask: str, kind: str, said: str) -> None:
+    service = runner.network.client.popen([sys.executable, "-c", answer, "5432"], stdout=subprocess.PIPE)
+    assert service.stdout is not None
+    assert service.stdout.readline() == "ready\n"
+    options = ("-q", "--reach", f"5432:54{kind}")
+    assert runner.run(sys.executable, "-c", ask, "54", options=options) == (0, said)
+    assert service.wait(30) == 0
+
+
+def test_a_port_that_is_taken_is_told_before_the_log_in(runner: Runner) -> None:
+    with runner.network.client.call(lambda: socket.create_server(("127.0.0.1", 8081))):
+        code, said = runner.run("true", options=("-p", "8081:80"))
+    assert code == 6
+    assert "cannot listen on 127.0.0.1 port 8081 of this host: Address already in use" in said
+    assert "IKE_SA_INIT" not in said
+
+
+NAME_SERVER = """
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("10.91.0.10", 53))
+while True:
+    question, peer = server.recvfrom(2048)
+    end = question.index(0, 12) + 5
+    is_a = question[end - 4 : end - 2] == bytes((0, 1))
+    head = question[:2] + b"\\x81\\x80\\0\\1" + (b"\\0\\1" if is_a else b"\\0\\0") + bytes(4) + question[12:end]
+    answer = b"\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x05\\0\\4" + bytes((10, 91, 0, 10))
+    server.sendto(head + (answer if is_a else b""), peer)
+"""
+
+
+@pytest.fixture
+def name_server(network: Network) -> Iterator[None]:
+    process = network.lan.popen([sys.executable, "-c", NAME_SERVER])
+    yield
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def named_runner(network: Network, lab: Lab, name_server: None) -> Iterator[Runner]:
+    with tempfile.TemporaryDirectory() as folder:
+        made = make_runner(network, lab, Path(folder), dns_servers=[HOST], domains=["corp.test"])
+        yield made
+        made.gateway.stop()
+
+
+class Wire:
+    """Everything that leaves the client's host on an interface, but not what is the tunnel's own or the link's."""
+
+    def __init__(self, network: Network, interface: str) -> None:
+        def open_it() -> socket.socket:
+            made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+            made.bind((interface, 3))
+            return made
+
+        self._socket = network.client.call(open_it)
+        self._socket.setblocking(False)
+
+    def leaks(self) -> list[bytes]:
+        """Packets of ours that are neither IKE nor ESP, ARP, or neighbour discovery."""
+        found = []
+        while True:
+            try:
+                packet, address = self._socket.recvfrom(65536)
+            except BlockingIOError:
+                return found
+            outgoing = address[2] == 4  # PACKET_OUTGOING
+            is_ip4 = packet[0] >> 4 == 4 and address[1] == 0x800
+            if outgoing and is_ip4 and not (packet[9] == 17 and packet[22:24] in (b"\x01\xf4", b"\x11\x94")):
+                found.append(packet)
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+def test_names_are_asked_inside_only(named_runner: Runner, network: Network) -> None:
+    """Also where resolved and nscd would be asked first: their sockets are not there, nor nsswitch's words."""
+    run_folder = Path("/run/nscd")
+    made = not run_folder.exists()
+    run_folder.mkdir(exist_ok=True)
+    (run_folder / "socket").touch()
+    try:
+        script = "getent hosts db1; ls -A /run/nscd; cat /etc/resolv.conf; grep hosts: /etc/nsswitch.conf"
+        with Wire(network, "wan") as wire:
+            code, said = named_runner.run("sh", "-c", script)
+            assert wire.leaks() == []
+    finally:
+        (run_folder / "socket").unlink()
+        if made:
+            run_folder.rmdir()
+    assert code == 0, said
+    lines = said.splitlines()
+    assert lines[0].split() == [HOST, "db1.corp.test"]
+    assert lines[2:] == ["search corp.test", f"nameserver {HOST}", "hosts: files dns"]
+
+
+def test_nothing_leaves_when_the_gateway_dies(runner: Runner, lab: Lab, network: Network) -> None:
+    """And the same command goes on when it is back, with the same namespace."""
+    with Wire(network, "wan") as wire:
+        process = runner.start("ping", "-i", "0.1", "-O", HOST, options=("-v",))
+        lines: list[str] = []
+        read_until(process, lines, "icmp_seq=3")
+        runner.gateway.kill()
+        read_until(process, lines, "no answer yet for icmp_seq=30")
+        assert wire.leaks() == []
+        runner.gateway = make_runner(network, lab, runner.folder).gateway
+        read_until(process, lines, "64 bytes from")
+        assert wire.leaks() == []
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def read_until(process: subprocess.Popen[str], lines: list[str], text: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return
+    raise AssertionError(f"it never said {text!r}:\n{''.join(lines)}")

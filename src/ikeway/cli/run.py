@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ikeway.cli.progress import Steps
     from ikeway.client.client import Client
     from ikeway.client.enclave.enclave import Enclave
+    from ikeway.client.enclave.forward import Forward
     from ikeway.client.profile import Profile
     from ikeway.config.secrets import Prompt
     from ikeway.daemon.control import ControlServer
@@ -40,6 +41,23 @@ def run(
     command: Annotated[
         list[str] | None,
         typer.Argument(help="The command and its arguments; by default your shell.", show_default=False),
+    ] = None,
+    publish: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--publish",
+            "-p",
+            metavar="[HOST:]PORT:PORT[/udp]",
+            help="Lead a port of this host (HOST is 127.0.0.1 by default) to one inside.",
+        ),
+    ] = None,
+    reach: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reach",
+            metavar="[HOST:]PORT[:PORT][/udp]",
+            help="Let a service of this host be reached inside, at 127.0.0.1.",
+        ),
     ] = None,
     user: Annotated[
         str | None, typer.Option("--user", "-u", metavar="NAME", help="As root: run the command as this user.")
@@ -64,9 +82,14 @@ def run(
 
       ikeway run work                             a shell
 
+      ikeway run -p 8080:80 work -- python3 -m http.server 80    a server inside, at 127.0.0.1:8080 of this host
+
+      ikeway run --reach 5432 work -- ./import.py                the database of this host, inside
+
       sudo ikeway run --user alice work -- firefox    where users may not have namespaces
     """
     from ikeway.client.enclave.commands import find_user
+    from ikeway.client.enclave.forward import Forward
     from ikeway.client.enclave.keeper import Front, Keeper
     from ikeway.client.profile import load_profile
     from ikeway.client.secrets import terminal_prompt
@@ -82,9 +105,11 @@ def run(
     if shutil.which(words[0]) is None and "/" not in words[0]:
         print(f"ikeway run: {words[0]}: not found", file=sys.stderr)
         raise typer.Exit(_NOT_FOUND)
+    forwards = (*map(Forward.publish, publish or ()), *map(Forward.reach, reach or ()))
     prompt = terminal_prompt() if ask else None
     loaded = load_profile(profile, prompt)
-    settings = _Settings(loaded, prompt, TraceSettings(keylog=keylog, pcap=pcap), quiet, verbose, log_format, log_file)
+    traces = TraceSettings(keylog=keylog, pcap=pcap)
+    settings = _Settings(loaded, forwards, prompt, traces, quiet, verbose, log_format, log_file)
     engines, keepers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     engine = os.fork()
     if engine == 0:
@@ -97,6 +122,7 @@ def run(
 @dataclass(frozen=True, slots=True)
 class _Settings:
     profile: Profile
+    forwards: tuple[Forward, ...]
     prompt: Prompt | None
     traces: TraceSettings
     quiet: bool
@@ -137,6 +163,7 @@ async def _connect(control: socket.socket, settings: _Settings) -> bool:
     """Connect, start the command, and stay until it ends. False when it was interrupted before."""
     from ikeway.cli.progress import Steps, terminal_show
     from ikeway.client.enclave.enclave import Enclave
+    from ikeway.client.enclave.forward import forwarding
     from ikeway.daemon.trace import Trace
 
     enclave = Enclave(control)
@@ -147,7 +174,8 @@ async def _connect(control: socket.socket, settings: _Settings) -> bool:
         for warning in settings.profile.warnings:
             show("warning", warning)
         with Trace(settings.traces) as trace:
-            return await _stay(enclave, settings, Steps(show, payloads=settings.verbose > 0), trace)
+            async with forwarding(enclave, settings.forwards):
+                return await _stay(enclave, settings, Steps(show, payloads=settings.verbose > 0), trace)
     finally:
         await enclave.close()
 

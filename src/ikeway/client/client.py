@@ -34,11 +34,12 @@ from ikeway.client.enclave.network import EnclaveNetwork
 from ikeway.client.link import Link
 from ikeway.client.profile import Profile
 from ikeway.client.secrets import ClientSecrets
+from ikeway.client.tunnel import inside
 from ikeway.config.secrets import Prompt
 from ikeway.daemon import clock
 from ikeway.daemon.privileges import keep_what_a_daemon_needs
 from ikeway.daemon.runner import Runner, RunnerSettings, local_path
-from ikeway.daemon.sockets import Listen
+from ikeway.daemon.sockets import IKE_PORT, NAT_PORT, Listen
 from ikeway.daemon.status import Status, session_status
 from ikeway.eap.questions import PasswordQuestion
 from ikeway.errors import AuthenticationFailed, Closed, ConfigError, HostError, IkewayError, PeerUnreachable
@@ -104,7 +105,7 @@ class Client:
         """`prompt` asks a person for secrets (blocking; in a thread). `observers` get the `Runner` when it is there, to
         trace what it does. `drop_privileges` gives up, for this whole process, what is not needed once it is up.
         `enclave` is where the tunnel's inner side is to be, in place of this host."""
-        self.profile = profile
+        self.profile = profile if enclave is None else dataclasses.replace(profile, host=inside(profile.host))
         self.state = ClientState.CONNECTING
         self.error: IkewayError | None = None  # why it is not up
         self.runner = Runner(
@@ -289,10 +290,17 @@ class Client:
                 outcome.failures[remote] = "no route to it"
                 continue
             try:
-                found.append(reach.Path(local_path(self.runner, local, remote), remote))
+                found += [reach.Path(local_path(self.runner, local, each), each) for each in self._ports(local, remote)]
             except HostError as error:
                 outcome.failures[remote] = error.reason
         return found
+
+    def _ports(self, local: str, remote: Address) -> list[Address]:
+        """Without a port 500 of our own, the gateway's 4500 is tried first (RFC 7296 section 2.23 allows it): packet
+        filters that know IKE by 500 on both sides exist, while 4500 has to be open from any port, for NAT."""
+        if remote.port != IKE_PORT or self.runner.sockets.local_port(local, nat=False) == IKE_PORT:
+            return [remote]
+        return [remote._replace(port=NAT_PORT), remote]
 
     # -- what happens
 

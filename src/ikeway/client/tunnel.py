@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -52,6 +53,14 @@ def tunnel_configuration(settings: HostSettings, agreed: Agreed, interface: str,
         dns_servers=servers,
         search_domains=domains,
         dns_for_all=for_all,
+    )
+
+
+def inside(settings: HostSettings) -> HostSettings:
+    """What the profile's settings come to in an enclave, where there is nothing but the tunnel: its name servers are
+    asked for all names, and there is nothing beside it to keep or to block."""
+    return dataclasses.replace(
+        settings, dns="off" if settings.dns == "off" else "all", keep_local_networks=False, block_leaks=False
     )
 
 
