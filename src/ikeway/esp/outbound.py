@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
+from ctypes import byref
 from functools import lru_cache
 from itertools import islice, starmap
 
@@ -14,15 +15,18 @@ from ikeway.crypto import AeadCipher, new_cipher
 from ikeway.esp.drops import Drop
 from ikeway.esp.frames import Frames, FrameShape
 from ikeway.esp.inner import Octets
+from ikeway.esp.native_suites import native_sa
 from ikeway.esp.parameters import EspSa
 from ikeway.esp.sequence import LAST_EXTENDED, LAST_SHORT, MARGIN
 from ikeway.esp.usage import Usage
+from ikeway.native.layout import SealJob
 from ikeway.wire.registry import EncryptionAlgorithm
 
 _HEADER = struct.Struct(">II")
 _EXTENDED_AAD = struct.Struct(">IQ")
 
 _IV_MASK = (1 << 64) - 1
+_MOST_OCTETS = (1 << 64) - 1
 
 # Padding is 1, 2, 3, ... (RFC 4303 section 2.4).
 PADDING = bytes(range(1, 256))
@@ -52,6 +56,7 @@ class OutboundSa:
         "_soft_octets",
         "_soft_sequence",
         "iv_base",
+        "native",
         "parameters",
         "sequence",
         "usage",
@@ -69,6 +74,7 @@ class OutboundSa:
             parameters.encryption_key,
             parameters.integrity_key,
         )
+        self.native = native_sa(parameters, sealing=True)
         self._aead = self._cipher.is_aead
         self._counts_ivs = self._aead or transforms.encryption == EncryptionAlgorithm.ENCR_AES_CTR
         self.iv_base = int.from_bytes(os.urandom(8), "big") if iv_base is None else iv_base & _IV_MASK
@@ -151,7 +157,8 @@ class OutboundSa:
         """
         if self.hard_due:
             return 0
-        count = min(count, self._last_sequence - self.sequence)
+        left = self._last_octets - self.usage.octets
+        count = min(count, self._last_sequence - self.sequence, -(-left // payload) if payload else count)
         cipher = self._cipher
         if not isinstance(cipher, AeadCipher):
             for number in range(count):
@@ -176,6 +183,21 @@ class OutboundSa:
         self.usage.packets += count
         self.usage.octets += count * payload
         return count
+
+    def seal_batch(self, job: SealJob) -> None:
+        """Let the native core seal packets in tunnel mode; `job` says how far it came (`native` is there)."""
+        native = self.native
+        if native is None:
+            raise ValueError("this SA is not in the native core")
+        before = self.sequence
+        job.sa, job.spi = native.pointer, self.parameters.spi
+        job.sequence, job.iv_base = before, self.iv_base
+        job.sequences_left = max(self._last_sequence - before, 0)
+        job.octets_left = min(max(self._last_octets - self.usage.octets, 0), _MOST_OCTETS)
+        native.core.ikw_seal(byref(job))
+        self.sequence = job.sequence
+        self.usage.packets += job.made
+        self.usage.octets += job.octets
 
     def packet_octets(self, padded: int) -> int:
         """The length of the ESP packet of a payload with trailer."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ctypes import addressof, c_uint8
+
 LARGEST = 1 << 24
 
 
@@ -14,7 +16,7 @@ class ReplayWindow:
     begin as one that has seen every number up to `highest`.
     """
 
-    __slots__ = ("_ring", "highest", "size")
+    __slots__ = ("_ring", "address", "highest", "size")
 
     def __init__(self, size: int, highest: int = 0) -> None:
         if not 0 <= size <= LARGEST:
@@ -22,6 +24,8 @@ class ReplayWindow:
         self.size = size
         self.highest = highest
         self._ring = bytearray(b"\1" * size) if highest else bytearray(size)
+        # Where the ring lies, for the native core; it is never resized.
+        self.address = addressof(c_uint8.from_buffer(self._ring)) if size else None
 
     def is_too_old(self, sequence: int) -> bool:
         """True when the number lies left of the window, so that nobody knows whether it was seen."""

@@ -84,6 +84,18 @@ class Unwrapper:
             return apply_outer(packet, outer_traffic_class) or Drop.ECN
         return packet
 
+    def allows(self, packet: Octets) -> bool:
+        """Whether the selectors let the flow of a well-formed inner packet pass."""
+        key = cache_key(packet)
+        if key is not None and key in self._flows:
+            return True
+        flow = parse(packet)
+        if flow is None or not self._selectors.allows_inbound(flow):
+            return False
+        if key is not None:
+            self._remember(key)
+        return True
+
     def _remember(self, key: bytes) -> None:
         if len(self._flows) >= _CACHED_FLOWS:
             self._flows.clear()

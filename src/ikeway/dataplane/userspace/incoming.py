@@ -75,10 +75,11 @@ class Incoming:
         at = 0
         unclaimed = self._associations.unclaimed[True]
         while at < len(octets):
-            spi = octets[at : at + 4]
             end = at + size
-            if len(spi) < 4 or (len(octets) - at < 8 and spi != NON_ESP_MARKER):
-                keepalive = len(octets) - at == 1 and octets[at] == 0xFF and not outer.raw_esp
+            packet = octets[at:end]
+            spi = packet[:4]
+            if len(spi) < 4 or (len(packet) < 8 and spi != NON_ESP_MARKER):
+                keepalive = len(packet) == 1 and packet[0] == 0xFF and not outer.raw_esp
                 unclaimed.drop(Drop.KEEPALIVE if keepalive else Drop.TOO_SHORT)
             elif spi == NON_ESP_MARKER:
                 self._pass_on(outer, received, bytes(octets[at + 4 : end]))
@@ -103,13 +104,10 @@ class Incoming:
     ) -> None:
         """Open the ESP packets of one SA, which begin at `start` in the buffer, and append what they carried."""
         number = int.from_bytes(octets[:4], "big")
-        receiving = self._associations.inbound.get(number)
-        if receiving is None:
-            self._catch_up()  # the SA may have been added just now
-            receiving = self._associations.inbound.get(number)
+        receiving = self._find(number)
         if receiving is None:
             self._associations.unclaimed[True].drop(Drop.UNKNOWN_SPI, -(-len(octets) // size))
-            self._tell_unknown(number, received, now)
+            self._tell_unknown(number, received.source, now)
             return
         before, carried = receiving.sa.window.highest, receiving.sa.usage.packets
         whole = len(octets) // size
@@ -131,11 +129,23 @@ class Incoming:
         moved = receiving.sa.window.highest > before
         if moved or receiving.sa.usage.packets > carried:  # forged packets are no sign of life
             receiving.sa.usage.last_used = now
-        follow = receiving.sa.parameters.follow_peer and not outer.raw_esp
-        if moved and follow and received.source != receiving.told_remote:
-            receiving.told_remote = received.source
-            self._emit(PeerMoved(number, Address(*received.source)))
+        if moved and not outer.raw_esp:
+            self._follow(receiving, received.source)
         self._touched(receiving)
+
+    def _find(self, spi: int) -> Receiving | None:
+        receiving = self._associations.inbound.get(spi)
+        if receiving is None:
+            self._catch_up()  # the SA may have been added just now
+            receiving = self._associations.inbound.get(spi)
+        return receiving
+
+    def _follow(self, receiving: Receiving, source: tuple[str, int]) -> None:
+        """Tell the daemon when authentic traffic comes from elsewhere."""
+        parameters = receiving.sa.parameters
+        if parameters.follow_peer and source != receiving.told_remote:
+            receiving.told_remote = source
+            self._emit(PeerMoved(parameters.spi, Address(*source)))
 
     def _deliver(self, receiving: Receiving, opened: Opened, traffic_class: int, packets: list[Delivery]) -> None:
         """Check what one ESP packet carried and append it, to a train that it continues if there is one."""
@@ -218,12 +228,12 @@ class Incoming:
         if not self._emit(IkeReceived(octets, local, Address(*received.source))):
             self._associations.unclaimed[True].drop(Drop.IKE_QUEUE_FULL)
 
-    def _tell_unknown(self, spi: int, received: Received, now: float) -> None:
+    def _tell_unknown(self, spi: int, source: tuple[str, int], now: float) -> None:
         if int(now) != self._unknown_second:
             self._unknown_second, self._unknown_told = int(now), 0
         if self._unknown_told < _UNKNOWN_SPIS_A_SECOND:
             self._unknown_told += 1
-            self._emit(UnknownSpi(spi, Address(*received.source)))
+            self._emit(UnknownSpi(spi, Address(*source)))
 
 
 def _without_ip_header(outer: OuterSocket, octets: memoryview, received: Received) -> tuple[memoryview, Received]:

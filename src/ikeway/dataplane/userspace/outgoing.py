@@ -31,6 +31,10 @@ class Outgoing:
         self.mtu = 0
         self.clamp = False
 
+    def turn(self, now: float) -> None:
+        """Read the device and send what it gives. Raises `HostError` when the device is gone."""
+        self.process(self._tun.read(), now)
+
     def process(self, packets: Sequence[TunPacket], now: float) -> None:
         """Send a batch. Packets of one SA keep their order."""
         groups: dict[Sending, list[TunPacket]] = {}

@@ -27,11 +27,11 @@ MOST_SEGMENTS = 64
 MOST_OCTETS = 65535 - 40 - 8
 
 # The segments are longer than the path's MTU, or the device cannot do checksums.
-_CANNOT_SEGMENT = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
-_UNMERGED_SECONDS = 10.0
-_FULL = frozenset({errno.EAGAIN, errno.ENOBUFS})
+CANNOT_SEGMENT = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
+UNMERGED_SECONDS = 10.0
+FULL = frozenset({errno.EAGAIN, errno.ENOBUFS})
 
-_SEND_PATIENCE_MS = 20
+SEND_PATIENCE_MS = 20
 _MTU_SECONDS = 600.0  # RFC 8201 section 4: look again whether the path has grown after ten minutes
 _SMALLEST_MTU = {False: 552, True: 1280}
 
@@ -48,25 +48,29 @@ class OuterSocket:
 
 
 class Path:
-    """One pair of outer addresses. `mtu` is 0 until the path has said that it is smaller than the link."""
+    """One pair of outer addresses. `merge_from` is when the kernel may next be asked to cut what is sent."""
 
     __slots__ = (
         "__weakref__",
         "_ancillary",
         "_destination",
-        "_merge_from",
         "_mtu",
         "_mtu_until",
-        "_outer",
         "headers",
+        "local",
+        "merge_from",
+        "outer",
+        "remote",
     )
 
     def __init__(self, outer: OuterSocket, local: Address, remote: Address) -> None:
-        self._outer = outer
+        self.outer = outer
+        self.local = local
+        self.remote = remote
         self._ancillary: list[Ancillary] = [] if is_unspecified(local.host) else [source_ancillary(local.host)]
         self._destination = (remote.host, 0 if outer.raw_esp else remote.port)
         self.headers = (40 if outer.ipv6 else 20) + (0 if outer.raw_esp else 8)
-        self._merge_from = 0.0
+        self.merge_from = 0.0
         self._mtu = 0
         self._mtu_until = 0.0
 
@@ -77,7 +81,7 @@ class Path:
 
     def learn_mtu(self, mtu: int, now: float) -> None:
         """Take note of what an ICMP message said. Absurdly small values are taken for an attack."""
-        if mtu >= _SMALLEST_MTU[self._outer.ipv6]:
+        if mtu >= _SMALLEST_MTU[self.outer.ipv6]:
             self._mtu, self._mtu_until = mtu, now + _MTU_SECONDS
 
     def room(self, now: float) -> int:
@@ -88,21 +92,21 @@ class Path:
 
     def send(self, frames: Sequence[Octets], traffic_class: int, now: float) -> tuple[int, Drop | None]:
         """Send ESP packets, the kernel cutting runs of equal length. (How many failed, why)."""
-        ancillary = [*self._ancillary, traffic_class_ancillary(self._outer.ipv6, traffic_class)]
+        ancillary = [*self._ancillary, traffic_class_ancillary(self.outer.ipv6, traffic_class)]
         failed, reason = 0, None
         at = 0
         while at < len(frames):
-            count = self._run(frames, at) if now >= self._merge_from else 1
+            count = self._run(frames, at) if now >= self.merge_from else 1
             if count > 1:
                 code = self._send(frames[at : at + count], [*ancillary, segment_ancillary(len(frames[at]))])
-                if code in _CANNOT_SEGMENT:
-                    self._merge_from = now + _UNMERGED_SECONDS
+                if code in CANNOT_SEGMENT:
+                    self.merge_from = now + UNMERGED_SECONDS
                     continue
             else:
                 code = self._send(frames[at : at + 1], ancillary)
             if code:
                 failed += count
-                reason = Drop.SEND_BUFFER if code in _FULL else Drop.SEND_FAILED
+                reason = Drop.SEND_BUFFER if code in FULL else Drop.SEND_FAILED
             at += count
         return failed, reason
 
@@ -110,10 +114,10 @@ class Path:
         self, rows: memoryview, size: int, ends: Sequence[Octets], traffic_class: int, now: float
     ) -> tuple[int, Drop | None]:
         """Send ESP packets of one length that lie side by side, and shorter ones after them. See `send`."""
-        if self._outer.raw_esp or now < self._merge_from or len(ends) > 1 or any(len(end) > size for end in ends):
+        if self.outer.raw_esp or now < self.merge_from or len(ends) > 1 or any(len(end) > size for end in ends):
             frames: list[Octets] = [rows[at : at + size] for at in range(0, len(rows), size)]
             return self.send([*frames, *ends], traffic_class, now)
-        ancillary = [*self._ancillary, traffic_class_ancillary(self._outer.ipv6, traffic_class)]
+        ancillary = [*self._ancillary, traffic_class_ancillary(self.outer.ipv6, traffic_class)]
         most = min(MOST_SEGMENTS, max(MOST_OCTETS // size, 1)) * size
         for at in range(0, len(rows), most):
             part = rows[at : at + most]
@@ -122,17 +126,17 @@ class Path:
                 buffers.append(ends[0])
                 ends = ()
             code = self._send(buffers, [*ancillary, segment_ancillary(size)])
-            if code in _CANNOT_SEGMENT:
-                self._merge_from = now + _UNMERGED_SECONDS
+            if code in CANNOT_SEGMENT:
+                self.merge_from = now + UNMERGED_SECONDS
                 return self.send_rows(rows[at:], size, [*buffers[1:], *ends], traffic_class, now)
             if code:
                 left = (len(rows) - at) // size + len(buffers) - 1 + len(ends)
-                return left, Drop.SEND_BUFFER if code in _FULL else Drop.SEND_FAILED
+                return left, Drop.SEND_BUFFER if code in FULL else Drop.SEND_FAILED
         return self.send(ends, traffic_class, now) if ends else (0, None)
 
     def _run(self, frames: Sequence[Octets], at: int) -> int:
         """How many frames from `at` on can go in one send: equal ones, and one shorter at the end."""
-        if self._outer.raw_esp:
+        if self.outer.raw_esp:
             return 1
         size = len(frames[at])
         last = min(len(frames), at + MOST_SEGMENTS, at + max(MOST_OCTETS // size, 1))
@@ -148,15 +152,15 @@ class Path:
         code = 0
         for _ in range(2):
             try:
-                self._outer.sock.sendmsg(frames, ancillary, socket.MSG_DONTWAIT, self._destination)
+                self.outer.sock.sendmsg(frames, ancillary, socket.MSG_DONTWAIT, self._destination)
             except OSError as error:
                 code = error.errno or errno.EIO
-                if code in _CANNOT_SEGMENT:
+                if code in CANNOT_SEGMENT:
                     break
                 if code == errno.EAGAIN:
                     poll = select.poll()
-                    poll.register(self._outer.sock, select.POLLOUT)
-                    poll.poll(_SEND_PATIENCE_MS)
+                    poll.register(self.outer.sock, select.POLLOUT)
+                    poll.poll(SEND_PATIENCE_MS)
             else:
                 return 0
         return code

@@ -55,7 +55,8 @@ def taken(buffer: memoryview) -> TunPacket | None:
         return None
     smallest = 8 if kind == GSO_UDP else 20
     header = start + (8 if kind == GSO_UDP else (octets[start + 12] >> 4) * 4)
-    if not 20 <= start <= header - smallest or header >= len(octets):
+    least = 40 if octets[0] >> 4 == 6 else 20
+    if not least <= start <= header - smallest or header >= len(octets):
         return None
     return TunPacket(octets, size, start, header)
 

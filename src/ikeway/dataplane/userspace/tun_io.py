@@ -30,7 +30,7 @@ class TunIo:
         self.vnet_header = vnet_header
         self._received_drops = received_drops
         self._sent_drops = sent_drops
-        self._buffers = [memoryview(bytearray(_LARGEST)) for _ in range(_BATCH)]
+        self._buffers: list[memoryview] = []
 
     def fileno(self) -> int:
         """The descriptor to wait for."""
@@ -38,6 +38,8 @@ class TunIo:
 
     def read(self) -> list[TunPacket]:
         """Up to a batch of packets, valid until the next read. Raises `HostError` when the device is gone."""
+        if not self._buffers:
+            self._buffers = [memoryview(bytearray(_LARGEST)) for _ in range(_BATCH)]
         packets = []
         octets = 0
         for buffer in self._buffers:

@@ -1,0 +1,406 @@
+"""The structures of core.h, as ctypes lays them out. `LAYOUT` is raised with every change on either side."""
+
+from __future__ import annotations
+
+from ctypes import Array, Structure, c_char_p, c_int32, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+
+LAYOUT = 1
+VNET_OCTETS = 10
+MOST_GROUPS = 64
+MOST_RUNS = 256
+MOST_MESSAGES = 64
+
+BAD, SAME_FLOW, SYN = 1, 2, 4  # flags of packets and entries
+RUN_ESP, RUN_IKE, RUN_KEEPALIVE, RUN_SHORT = range(4)
+RAW, KEYED, OTHER, ALONE, DROPPED = range(5)  # what became of an entry; from DROPPED on: REASONS
+REASONS = 14
+SELECTORS = 13
+LEFT, FAILED = 1, 2  # why sealing stopped
+MODE_AEAD, MODE_CCM, MODE_CBC, MODE_CTR = range(4)
+
+
+class Packet(Structure):
+    """One packet or super-packet out of the TUN device (`ikeway.dataplane.userspace.segments.TunPacket`)."""
+
+    _fields_ = (
+        ("at", c_uint32),
+        ("length", c_uint32),
+        ("segment", c_uint16),
+        ("upper", c_uint16),
+        ("header", c_uint16),
+        ("traffic_class", c_uint8),
+        ("flags", c_uint8),
+    )
+    at: int
+    length: int
+    segment: int
+    upper: int
+    header: int
+    traffic_class: int
+    flags: int
+
+
+class Frame(Structure):
+    """One sealed ESP packet."""
+
+    _fields_ = (("at", c_uint32), ("length", c_uint32), ("traffic_class", c_uint32))
+    at: int
+    length: int
+    traffic_class: int
+
+
+class Message(Structure):
+    """One datagram, or several merged ones of `segment` octets."""
+
+    _fields_ = (
+        ("at", c_uint32),
+        ("length", c_uint32),
+        ("segment", c_uint32),
+        ("port", c_uint16),
+        ("traffic_class", c_uint8),
+        ("source_octets", c_uint8),
+        ("local_octets", c_uint8),
+        ("source", c_uint8 * 16),
+        ("local", c_uint8 * 16),
+        ("pad", c_uint8 * 3),
+    )
+    at: int
+    length: int
+    segment: int
+    port: int
+    traffic_class: int
+    source_octets: int
+    local_octets: int
+    source: Array[c_uint8]
+    local: Array[c_uint8]
+
+
+class Entry(Structure):
+    """One ESP packet in the receive buffer, later the inner packet."""
+
+    _fields_ = (
+        ("at", c_uint32),
+        ("length", c_uint32),
+        ("message", c_uint16),
+        ("next", c_uint16),
+        ("status", c_uint8),
+        ("group", c_uint8),
+        ("next_header", c_uint8),
+        ("flags", c_uint8),
+    )
+    at: int
+    length: int
+    message: int
+    next: int
+    status: int
+    group: int
+    next_header: int
+    flags: int
+
+
+class Run(Structure):
+    """Packets of one SPI, sender and traffic class."""
+
+    _fields_ = (
+        ("spi", c_uint32),
+        ("first", c_uint16),
+        ("count", c_uint16),
+        ("message", c_uint16),
+        ("kind", c_uint8),
+        ("pad", c_uint8),
+    )
+    spi: int
+    first: int
+    count: int
+    message: int
+    kind: int
+
+
+class Group(Structure):
+    """The packets of one flow."""
+
+    _fields_ = (("entry", c_uint16), ("delivery", c_uint16), ("allowed", c_uint16))
+    entry: int
+    allowed: int
+
+
+class Delivery(Structure):
+    """What one write to the TUN device takes."""
+
+    _fields_ = (
+        ("first", c_uint16),
+        ("last", c_uint16),
+        ("parts", c_uint16),
+        ("upper", c_uint16),
+        ("header", c_uint16),
+        ("size", c_uint16),
+        ("open", c_uint8),
+        ("push", c_uint8),
+        ("udp", c_uint8),
+        ("pad", c_uint8),
+        ("octets", c_uint32),
+        ("sequence", c_uint32),
+        ("head", c_uint8 * (VNET_OCTETS + 120)),
+    )
+    first: int
+    parts: int
+    header: int
+
+
+class Suite(Structure):
+    """What a new SA is told."""
+
+    _fields_ = (
+        ("cipher", c_char_p),
+        ("digest", c_char_p),
+        ("key", c_char_p),
+        ("integrity_key", c_char_p),
+        ("salt", c_char_p),
+        ("integrity_octets", c_uint32),
+        ("salt_octets", c_uint8),
+        ("iv_octets", c_uint8),
+        ("icv_octets", c_uint8),
+        ("align", c_uint8),
+        ("mode", c_uint8),
+        ("extended", c_uint8),
+        ("sealing", c_uint8),
+    )
+
+
+class SealJob(Structure):
+    """`ikw_seal`: packets of one SA in, frames out."""
+
+    _fields_ = (
+        ("sa", c_void_p),
+        ("arena", c_void_p),
+        ("packets", c_void_p),
+        ("order", c_void_p),
+        ("out", c_void_p),
+        ("frames", c_void_p),
+        ("sequence", c_uint64),
+        ("iv_base", c_uint64),
+        ("sequences_left", c_uint64),
+        ("octets_left", c_uint64),
+        ("octets", c_uint64),
+        ("spi", c_uint32),
+        ("count", c_uint32),
+        ("out_octets", c_uint32),
+        ("most_frames", c_uint32),
+        ("next", c_uint32),
+        ("segment", c_uint32),
+        ("made", c_uint32),
+        ("refused", c_uint32),
+    )
+    sa: int | None
+    arena: int
+    packets: int
+    order: int
+    out: int
+    frames: int
+    sequence: int
+    iv_base: int
+    sequences_left: int
+    octets_left: int
+    octets: int
+    spi: int
+    count: int
+    out_octets: int
+    most_frames: int
+    next: int
+    segment: int
+    made: int
+    refused: int
+
+
+class SortJob(Structure):
+    """`ikw_sort`: messages in, entries and runs out."""
+
+    _fields_ = (
+        ("buffer", c_void_p),
+        ("messages", c_void_p),
+        ("entries", c_void_p),
+        ("order", c_void_p),
+        ("runs", c_void_p),
+        ("most_entries", c_uint32),
+        ("messages_count", c_uint32),
+        ("raw", c_uint32),
+        ("entries_count", c_uint32),
+        ("runs_count", c_uint32),
+        ("taken", c_uint32),
+    )
+    buffer: int
+    messages: int
+    entries: int
+    order: int
+    runs: int
+    most_entries: int
+    messages_count: int
+    raw: int
+    entries_count: int
+    runs_count: int
+    taken: int
+
+
+class OpenJob(Structure):
+    """`ikw_open`: entries of one SA, opened in place."""
+
+    _fields_ = (
+        ("sa", c_void_p),
+        ("buffer", c_void_p),
+        ("entries", c_void_p),
+        ("order", c_void_p),
+        ("groups", c_void_p),
+        ("ring", c_void_p),
+        ("window", c_uint64),
+        ("highest", c_uint64),
+        ("packets_left", c_uint64),
+        ("count", c_uint32),
+        ("ecn", c_uint32),
+        ("opened", c_uint32),
+        ("groups_count", c_uint32),
+        ("others", c_uint32),
+        ("syns", c_uint32),
+        ("dropped", c_uint32 * REASONS),
+    )
+    sa: int | None
+    buffer: int
+    entries: int
+    order: int
+    groups: int
+    ring: int | None
+    window: int
+    highest: int
+    packets_left: int
+    count: int
+    ecn: int
+    opened: int
+    groups_count: int
+    others: int
+    syns: int
+    dropped: Array[c_uint32]
+
+
+class MergeJob(Structure):
+    """`ikw_merge`: entries in, deliveries out."""
+
+    _fields_ = (
+        ("buffer", c_void_p),
+        ("entries", c_void_p),
+        ("order", c_void_p),
+        ("groups", c_void_p),
+        ("deliveries", c_void_p),
+        ("count", c_uint32),
+        ("groups_count", c_uint32),
+        ("merge_tcp", c_uint32),
+        ("merge_udp", c_uint32),
+        ("made", c_uint32),
+        ("packets", c_uint32),
+        ("refused", c_uint32),
+        ("pad", c_uint32),
+        ("octets", c_uint64),
+    )
+    buffer: int
+    entries: int
+    order: int
+    groups: int
+    deliveries: int
+    count: int
+    groups_count: int
+    merge_tcp: int
+    merge_udp: int
+    made: int
+    packets: int
+    refused: int
+    octets: int
+
+
+class ReadJob(Structure):
+    """`ikw_read`: packets out of the TUN device."""
+
+    _fields_ = (
+        ("arena", c_void_p),
+        ("packets", c_void_p),
+        ("arena_octets", c_uint32),
+        ("most", c_uint32),
+        ("enough", c_uint32),
+        ("fd", c_int32),
+        ("header", c_uint32),
+        ("heads", c_void_p),
+        ("count", c_uint32),
+        ("heads_count", c_uint32),
+        ("flags", c_uint32),
+    )
+    arena: int
+    packets: int
+    count: int
+    heads_count: int
+    flags: int
+
+
+class WriteJob(Structure):
+    """`ikw_write`: deliveries to the TUN device."""
+
+    _fields_ = (
+        ("buffer", c_void_p),
+        ("entries", c_void_p),
+        ("deliveries", c_void_p),
+        ("count", c_uint32),
+        ("fd", c_int32),
+        ("header", c_uint32),
+        ("failed", c_uint32),
+        ("no_udp", c_uint32),
+    )
+    count: int
+    failed: int
+    no_udp: int
+
+
+class ReceiveJob(Structure):
+    """`ikw_receive`: datagrams out of a socket."""
+
+    _fields_ = (
+        ("buffer", c_void_p),
+        ("messages", c_void_p),
+        ("stride", c_uint32),
+        ("slots", c_uint32),
+        ("fd", c_int32),
+        ("raw_ipv4", c_uint32),
+        ("count", c_uint32),
+        ("octets", c_uint32),
+    )
+    slots: int
+    fd: int
+    raw_ipv4: int
+    count: int
+    octets: int
+
+
+class SendJob(Structure):
+    """`ikw_send`: frames into a socket."""
+
+    _fields_ = (
+        ("frames_octets", c_void_p),
+        ("frames", c_void_p),
+        ("count", c_uint32),
+        ("fd", c_int32),
+        ("ipv6", c_uint32),
+        ("merge", c_uint32),
+        ("port", c_uint16),
+        ("source_given", c_uint8),
+        ("pad", c_uint8),
+        ("remote", c_uint8 * 16),
+        ("local", c_uint8 * 16),
+        ("next", c_uint32),
+        ("run", c_uint32),
+    )
+    frames_octets: int
+    frames: int
+    count: int
+    fd: int
+    merge: int
+    port: int
+    source_given: int
+    remote: Array[c_uint8]
+    local: Array[c_uint8]
+    next: int
+    run: int
