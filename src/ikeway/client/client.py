@@ -40,7 +40,7 @@ from ikeway.daemon import clock
 from ikeway.daemon.privileges import keep_what_a_daemon_needs
 from ikeway.daemon.runner import Runner, RunnerSettings, local_path
 from ikeway.daemon.sockets import IKE_PORT, NAT_PORT, Listen
-from ikeway.daemon.status import Status, session_status
+from ikeway.daemon.status import Status, drops, session_status
 from ikeway.eap.questions import PasswordQuestion
 from ikeway.errors import AuthenticationFailed, Closed, ConfigError, HostError, IkewayError, PeerUnreachable
 from ikeway.host import (
@@ -192,9 +192,10 @@ class Client:
         """All that there is to tell."""
         now, link, configuration = clock.now(), self.link, self.configuration
         sessions = []
+        counters = await self.runner.counters() if self.runner.is_started else {}
         if link is not None:
             addresses = [each.ip for each in link.assigned.addresses]
-            session = session_status(link.sa, await self.runner.counters(), now, addresses=addresses)
+            session = session_status(link.sa, counters, now, addresses=addresses)
             sessions.append(dataclasses.replace(session, age=now - link.since))
         return Status(
             role="client",
@@ -210,6 +211,7 @@ class Client:
             domains=configuration.search_domains if configuration else (),
             sessions=tuple(sessions),
             counters=self.runner.totals() if self.runner.is_started else {},
+            dropped=drops(counters),
             error=str(self.error) if self.error is not None else "",
         )
 

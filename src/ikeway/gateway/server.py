@@ -30,7 +30,7 @@ from ikeway.daemon import clock
 from ikeway.daemon.privileges import keep_what_a_daemon_needs
 from ikeway.daemon.runner import Runner, RunnerSettings
 from ikeway.daemon.sockets import Listen
-from ikeway.daemon.status import PoolStatus, SessionStatus, Status, session_status
+from ikeway.daemon.status import CountersBySa, PoolStatus, SessionStatus, Status, drops, session_status
 from ikeway.daemon.threads import in_thread
 from ikeway.eap.questions import SecretQuestion
 from ikeway.errors import HostError
@@ -173,7 +173,10 @@ class Gateway:
 
     async def sessions(self) -> list[SessionStatus]:
         """Who is connected, with counters; the oldest first."""
-        counters, now = await self._runner.counters(), clock.now()
+        return self._sessions(await self._runner.counters())
+
+    def _sessions(self, counters: CountersBySa) -> list[SessionStatus]:
+        now = clock.now()
         found = []
         for sa in self.established():
             leases = self._answers.pools.leases_of(sa.connection_id)
@@ -184,6 +187,7 @@ class Gateway:
     async def status(self) -> Status:
         """All that there is to tell."""
         engine, now = self._runner.engine, clock.now()
+        counters = await self._runner.counters()
         pools = [
             PoolStatus(name=one.name, addresses=one.addresses, size=one.size, used=one.used)
             for one in self._answers.pools.usage()
@@ -198,10 +202,11 @@ class Gateway:
             interface=self.interface,
             mtu=self._mtu_now,
             routes=tuple(map(str, self.config.host.pools)),
-            sessions=tuple(await self.sessions()),
+            sessions=tuple(self._sessions(counters)),
             half_open=sum(not sa.established for sa in engine.sas),
             pools=tuple(pools),
             counters=self._runner.totals(),
+            dropped=drops(counters),
             error=str(self._error) if self._error is not None else "",
         )
 
