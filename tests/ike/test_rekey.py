@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from tests.ike.pair import Pair, child, connection, connection_b, mirrored
 
@@ -177,6 +179,26 @@ def test_lifetimes_over_half_an_hour_leave_nothing_behind():
     assert len(pair.a.engine._shared.esp_spis) <= 4
     assert len(pair.a.engine._deadlines) < 50
     assert not pair.a.happened(events.IkeClosed) and not pair.a.happened(events.ChildDown)
+
+
+def test_memory_does_not_grow_with_rekeyings():
+    settings = child(rekey_seconds=20.0)
+    pair = Pair(
+        connection(children=(settings,), rekey_seconds=60.0, dpd_seconds=5.0),
+        connection_b(children=(mirrored(settings),), rekey_seconds=70.0, dpd_seconds=7.0),
+    )
+    pair.connect()
+
+    def alive(seconds):
+        """How many objects of ours there are after that time, but those that the test keeps."""
+        pair.run(seconds)
+        for kept in (pair.a.log, pair.b.log, pair.sent):
+            kept.clear()
+        gc.collect()
+        return sum(type(each).__module__.startswith("ikeway.") for each in gc.get_objects())
+
+    at_first = max(alive(100) for _ in range(3))
+    assert min(alive(400) for _ in range(3)) <= at_first
 
 
 def test_a_dead_peer_is_noticed():
