@@ -17,6 +17,7 @@ from dataclasses import replace
 from ikeway.address import Address
 from ikeway.dataplane.interface import Counters, DataPlaneDied, DataPlaneEvent, DataPlaneRestarted
 from ikeway.dataplane.userspace.book import Book, Installed
+from ikeway.dataplane.userspace.launch import Launched
 from ikeway.dataplane.userspace.ledger import Ledger
 from ikeway.dataplane.userspace.messages import (
     Begin,
@@ -66,7 +67,9 @@ class UserspaceDataPlane:
         mtu: int = 1400,
         clamp_mss: bool = True,
         number: int = 0,
+        launched: Launched | None = None,
     ) -> None:
+        """`launched` is a worker that was started ahead, to be the first one."""
         self.number = number
         self.restarts = 0
         self._tun = tun
@@ -79,6 +82,7 @@ class UserspaceDataPlane:
         self._book = Book(self._ledger)
         self._unclaimed: dict[bool, Counters] = {True: Counters(), False: Counters()}  # of workers that are dead
         self._unclaimed_now: tuple[CounterEntry, ...] = ()  # of the worker of now, as last read
+        self._launched = launched
         self._process: WorkerProcess | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._deaths: deque[float] = deque()
@@ -120,6 +124,8 @@ class UserspaceDataPlane:
         process, self._process = self._process, None
         if process is not None:
             await process.stop()
+        if self._launched is not None:
+            self._launched.discard()
         for sock in (*self._udp, *self._esp):
             sock.close()
         self._tun.close()
@@ -250,7 +256,8 @@ class UserspaceDataPlane:
         """A worker that holds all that the book says. Raises `HostError`; no worker is left then."""
         sockets = [(s, raw) for group, raw in ((self._udp, False), (self._esp, True)) for s in group]
         descriptors = (self._tun.fd, self._ledger.fd, *(sock.fileno() for sock, _ in sockets))
-        process = WorkerProcess(descriptors, self._on_event, lambda end: self._on_end(process, end))
+        launched, self._launched = self._launched, None
+        process = WorkerProcess(self._on_event, lambda end: self._on_end(process, end), launched)
         configure = Configure(
             0,
             self._tun.fd,
@@ -261,7 +268,7 @@ class UserspaceDataPlane:
             tuple(SocketRole(sock.fileno(), sock.family == socket.AF_INET6, raw) for sock, raw in sockets),
         )
         try:
-            await process.request(lambda number: replace(configure, request=number))
+            await process.request(lambda number: replace(configure, request=number), descriptors)
             installed = list(self._book)
             for at in range(0, len(installed), _AT_ONCE):
                 await asyncio.gather(*(process.request(each.added_by) for each in installed[at : at + _AT_ONCE]))

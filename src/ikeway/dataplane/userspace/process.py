@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import ikeway
+from ikeway.dataplane.userspace.launch import Launched, launch
 from ikeway.dataplane.userspace.messages import (
     CounterEntry,
     Done,
@@ -29,7 +26,6 @@ from ikeway.dataplane.userspace.messages import (
 from ikeway.errors import HostError, Side
 
 _LARGEST_MESSAGE = 1 << 18
-_CONTROL_BUFFER = 1 << 20
 _PATIENCE = 10.0  # seconds for any answer of the worker
 _MESSAGES_A_TURN = 64  # so that a flood of IKE messages leaves the event loop some air
 _REFUSED = 3  # `worker.REFUSED`; not imported, as the daemon has no use for numpy
@@ -57,52 +53,40 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, descriptors: Sequence[int], on_event: Callable[[WorkerEvent], None], on_end: Callable[[End], None]
+        self,
+        on_event: Callable[[WorkerEvent], None],
+        on_end: Callable[[End], None],
+        launched: Launched | None = None,
     ) -> None:
-        """`descriptors` are inherited, with the same numbers."""
+        """`launched` is one that was started ahead; it belongs to this object from now on."""
         self._on_event = on_event
         self._on_end = on_end
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[tuple[bytes, Sequence[int]]] = deque()  # messages, and descriptors that go with them
         self._answers: dict[int, asyncio.Future[Answer]] = {}
         self._pages: dict[int, list[CounterEntry]] = {}
         self._requests = 0
         self.ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            for end in (ours, theirs):
-                end.setblocking(False)
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CONTROL_BUFFER)
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "ikeway.dataplane.userspace.worker", str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    pass_fds=(theirs.fileno(), *descriptors),
-                    env=_environment(),
-                )
-            except OSError as error:
-                ours.close()
-                raise HostError(f"cannot start the data plane: {error.strerror}") from error
-        self._control: socket.socket | None = ours
-        self._loop.add_reader(ours.fileno(), self._receive)
+        launched = launched or launch()
+        self._process = launched.process
+        self._control: socket.socket | None = launched.control
+        self._loop.add_reader(launched.control.fileno(), self._receive)
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
 
-    async def request(self, make: Callable[[int], Request]) -> Answer:
-        """Send a request and wait for its answer. Raises `HostError`: what the worker has against it, `WorkerGone`, or
-        that it does not answer; then it is killed, as it will never answer anybody."""
+    async def request(self, make: Callable[[int], Request], descriptors: Sequence[int] = ()) -> Answer:
+        """Send a request, with duplicates of descriptors, and wait for its answer. Raises `HostError`: what the worker
+        has against it, `WorkerGone`, or that it does not answer; then it is killed, as it will never answer anybody."""
         if self._control is None:
             raise WorkerGone("the data plane does not run")
         self._requests = number = self._requests + 1 & 0xFFFFFFFF
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._answers[number] = answer
         try:
-            self._waiting.append(encode(make(number)))
+            self._waiting.append((encode(make(number)), descriptors))
             self._flush()
             async with asyncio.timeout(_PATIENCE):  # wait_for() of Python 3.11 may swallow a cancellation
                 return await answer
@@ -134,7 +118,11 @@ class WorkerProcess:
             return
         try:
             while self._waiting:
-                control.send(self._waiting[0])
+                octets, descriptors = self._waiting[0]
+                if descriptors:
+                    socket.send_fds(control, [octets], descriptors)
+                else:
+                    control.send(octets)
                 self._waiting.popleft()
         except BlockingIOError:
             self._loop.add_writer(control.fileno(), self._flush)
@@ -196,13 +184,6 @@ class WorkerProcess:
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(WorkerGone(f"the data plane does not answer: {reason}", side=Side.HOST))
-
-
-def _environment() -> dict[str, str]:
-    """Ours, with the place where this package lies, should it not be installed."""
-    place = str(Path(ikeway.__file__).parents[1])
-    known = os.environ.get("PYTHONPATH", "")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (place, known)))}
 
 
 def _last_words(process: subprocess.Popen[bytes]) -> End:

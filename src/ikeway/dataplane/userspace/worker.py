@@ -1,8 +1,8 @@
 """The worker process: an epoll loop over the control socket, the TUN device and the outer sockets.
 
-Started by `process` as `python -m ikeway.dataplane.userspace.worker FD` with its descriptors inherited. It ends when
-the control socket closes, so it never outlives the daemon, however that ends. Within one turn control messages come
-before packets: an SA that the daemon has added is there before its first packet is looked at.
+Started by `launch` as `python -m ikeway.dataplane.userspace.worker FD`; its device and sockets come with the first
+message. It ends when the control socket closes, so it never outlives the daemon, however that ends. Within one turn
+control messages come before packets: an SA that the daemon has added is there before its first packet is looked at.
 
 It may die at any moment and be started again: `ledger` has what the next one must know of the SAs.
 """
@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections import deque
+from dataclasses import replace
 from typing import NoReturn
 
 from ikeway import native
@@ -62,6 +63,8 @@ _UNREACHABLES_A_SECOND = 10
 # The exit code of a worker that says why it cannot work: starting it again as it is would lead to the same.
 REFUSED = 3
 
+_MOST_DESCRIPTORS = 250  # Linux passes 253 at once
+
 _READABLE = select.EPOLLIN | select.EPOLLERR | select.EPOLLHUP
 
 
@@ -94,6 +97,13 @@ class Control:
         if not octets:
             raise DaemonGone
         return decode(octets)
+
+    def receive_first(self) -> tuple[Message, list[int]]:
+        """The first message, and the descriptors that come with it. Raises `DaemonGone`."""
+        octets, descriptors, _, _ = socket.recv_fds(self._sock, _LARGEST_MESSAGE, _MOST_DESCRIPTORS)
+        if not octets:
+            raise DaemonGone
+        return decode(octets), descriptors
 
     def emit(self, event: WorkerEvent) -> bool:
         """Send an event; False when too many wait already."""
@@ -159,10 +169,13 @@ class Worker:
 
     def _first_message(self) -> Configure:
         self._epoll.poll()
-        message = self._control.receive()
-        if not isinstance(message, Configure):
+        message, descriptors = self._control.receive_first()
+        if not isinstance(message, Configure) or len(descriptors) != 2 + len(message.sockets):
             raise HostError("the data plane was not told what to do", got=type(message).__name__)
-        return message
+        # The numbers in the message are the daemon's; the descriptors have come in the same order.
+        tun, ledger, *rest = descriptors
+        sockets = tuple(replace(role, fd=fd) for role, fd in zip(message.sockets, rest, strict=True))
+        return replace(message, tun_fd=tun, ledger_fd=ledger, sockets=sockets)
 
     def run(self) -> NoReturn:
         """Carry packets until the daemon is gone."""
