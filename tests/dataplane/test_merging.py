@@ -138,9 +138,12 @@ def test_two_flows_in_one_train() -> None:
 def test_a_shorter_segment_ends_a_super_packet() -> None:
     first = tcp_segments(count=3)
     upper = TCP(sport=1, dport=2, seq=1300, ack=7, flags="A")
-    short = bytes(HEADS["ipv4"]() / upper / b"short")
-    after = bytes(HEADS["ipv4"]() / TCP(sport=1, dport=2, seq=1305, ack=7, flags="A") / b"short")
+    head = HEADS["ipv4"]()
+    head.id = head.id + 3 & 0xFFFF
+    short = bytes(head / upper / b"short")
+    after = bytes(head / TCP(sport=1, dport=2, seq=1305, ack=7, flags="A") / b"short")
     merged = links_of(first).merged(0, 3)
+    assert not merged.append(bytes(HEADS["ipv4"]() / upper / b"short"))  # another identification than cutting gives
     assert merged.append(short)
     assert not merged.append(after)
 

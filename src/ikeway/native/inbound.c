@@ -278,13 +278,19 @@ static size_t mergeable(const struct ikw_merge *job, const uint8_t *p, size_t up
 
 static int equal(const uint8_t *a, const uint8_t *b, size_t from, size_t to) { return !memcmp(a + from, b + from, to - from); }
 
+/* Whether the identification of an IPv4 packet is what cutting will give it, or nobody looks at it (RFC 6864). */
+static int identified(const struct ikw_delivery *d, const uint8_t *p) {
+    const uint8_t *first = d->head + VNET_OCTETS;
+    return (p[6] & 0x40) || load16(p + 4) == (uint16_t)(load16(first + 4) + d->parts);
+}
+
 /* Whether a mergeable segment continues a delivery. */
 static int continues(const struct ikw_delivery *d, const uint8_t *p, size_t header, size_t length) {
     const uint8_t *first = d->head + VNET_OCTETS;
     size_t upper = d->upper, payload = length - header;
     if (!d->open || d->parts == MOST_PARTS || header != d->header || payload > d->size || header + d->octets + payload > MOST_MERGED_OCTETS)
         return 0;
-    if (upper == 20 ? !(equal(p, first, 0, 2) && equal(p, first, 6, 10)) : !(equal(p, first, 0, 4) && equal(p, first, 6, 8)))
+    if (upper == 20 ? !(equal(p, first, 0, 2) && equal(p, first, 6, 10) && identified(d, p)) : !(equal(p, first, 0, 4) && equal(p, first, 6, 8)))
         return 0;
     if (d->udp)
         return d->parts < MOST_UDP_PARTS; /* the flow is the same */

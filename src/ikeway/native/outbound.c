@@ -50,7 +50,7 @@ void take_packet(uint8_t *arena, size_t at, size_t length, size_t header, struct
     } else {
         int udp = kind == GSO_UDP_L4;
         size_t least = octets[0] >> 4 == 6 ? 40 : 20;
-        if ((kind != GSO_TCPV4 && kind != GSO_TCPV6 && !udp) || (size_t)start + 14 > length || start < least)
+        if ((kind != GSO_TCPV4 && kind != GSO_TCPV6 && !udp) || (size_t)start + (udp ? 8 : 20) > length || start < least)
             return;
         size_t upper_octets = udp ? 8 : (size_t)(octets[start + 12] >> 4) * 4;
         if (upper_octets < (udp ? 8 : 20) || start + upper_octets >= length)

@@ -217,8 +217,9 @@ class Incoming:
 
     def _clamped(self, packet: Octets) -> Octets:
         """The packet with its MSS clamped. What was decrypted is not writable; only a SYN is copied."""
-        at = 20 if packet[0] == 0x45 else 40
-        if len(packet) > at + 13 and packet[at + 13] & 0x02 and packet[9 if at == 20 else 6] == 6:
+        ipv4 = packet[0] >> 4 == 4
+        at = (packet[0] & 15) * 4 if ipv4 else 40
+        if len(packet) > at + 13 and packet[at + 13] & 0x02 and packet[9 if ipv4 else 6] == 6:
             packet = bytearray(packet)
             clamp_mss(packet, self.mtu)
         return packet

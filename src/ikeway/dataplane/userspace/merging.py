@@ -27,6 +27,7 @@ from ikeway.esp.checksum import checksum, ones_complement_sum, pseudo_header_sum
 from ikeway.esp.inner import TCP, Octets
 
 _ACK, _PSH = 0x10, 0x08
+_DF = 0x40
 _MOST_OCTETS = 65535
 _WORD = np.uint32(0xFFFF)
 
@@ -88,6 +89,9 @@ def _continues(rows: Bytes, shape: Layout) -> npt.NDArray[np.bool_]:
     plain &= total % _WORD == 0
     if not ipv6:
         plain &= row_sums(fixed[:, :upper]) % _WORD == 0
+        if not fixed[0, 6] & _DF:  # nobody looks at the identification of what is not to be fragmented (RFC 6864)
+            identification = fixed[:, 4:6].view(">u2")[:, 0].astype(np.uint16)
+            same &= identification[1:] - identification[:-1] == 1
     same &= plain[1:] & plain[:-1]
     return same
 
@@ -122,7 +126,7 @@ class Merged:
             return False
         if int.from_bytes(packet[upper + 4 : upper + 8], "big") != self._sequence or packet[upper + 13] & ~_PSH != _ACK:
             return False
-        if not _checksums_are_right(packet, upper, self.shape.ipv6):
+        if not self._is_identified(packet) or not _checksums_are_right(packet, upper, self.shape.ipv6):
             return False
         self._payloads.append(bytes(packet[header:]))
         self._octets += payload
@@ -130,6 +134,14 @@ class Merged:
         self._push = self._push or bool(packet[upper + 13] & _PSH)
         self._sequence = self._sequence + payload & 0xFFFFFFFF
         return True
+
+    def _is_identified(self, packet: Octets) -> bool:
+        """Whether the identification is what cutting will give it, or nobody looks at it."""
+        if self.shape.ipv6 or packet[6] & _DF:
+            return True
+        size = self.shape.length - self.shape.header
+        first, this = (int.from_bytes(octets[4:6], "big") for octets in (self._first, packet))
+        return this == (first + self._octets // size) & 0xFFFF
 
     def buffers(self) -> list[bytes]:
         """What is written to the device, `virtio_net_hdr` first."""

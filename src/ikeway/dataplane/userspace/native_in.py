@@ -111,7 +111,7 @@ class NativeIncoming(Incoming):
     def receive(self, outer: OuterSocket, now: float) -> None:
         """Read a socket once. Raises `OSError` for an error of the path."""
         job = self._receive_job
-        slots = job.slots = self._slots.get(outer, _SLOTS_OF_MERGED)
+        slots = job.slots = self._slots.get(outer, _SLOTS)
         job.fd, job.raw_ipv4 = outer.sock.fileno(), outer.raw_esp and not outer.ipv6
         code = self._core.ikw_receive(byref(job))
         if code:

@@ -51,9 +51,9 @@ def taken(buffer: memoryview) -> TunPacket | None:
             # The field holds the sum of the pseudo-header, so it is part of what is summed.
             octets[start + offset : start + offset + 2] = (checksum(octets[start:]) or 0xFFFF).to_bytes(2, "big")
         return TunPacket(octets)
-    if kind not in (GSO_TCPV4, GSO_TCPV6, GSO_UDP) or start + 14 > len(octets):
-        return None
     smallest = 8 if kind == GSO_UDP else 20
+    if kind not in (GSO_TCPV4, GSO_TCPV6, GSO_UDP) or start + smallest > len(octets):
+        return None
     header = start + (8 if kind == GSO_UDP else (octets[start + 12] >> 4) * 4)
     least = 40 if octets[0] >> 4 == 6 else 20
     if not least <= start <= header - smallest or header >= len(octets):
