@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from tests.interop.agreement import Agreement
 from tests.interop.lab import Lab, Pair, Tunnel
 from tests.interop.network import Network
+from tests.interop.rootless import HOST, NAME_SERVER, Runner, make_runner
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +43,27 @@ def tunnel(lab: Lab) -> Iterator[Callable[[Pair, Agreement], Tunnel]]:
     yield make
     for one in made:
         one.stop()
+
+
+@pytest.fixture
+def runner(network: Network, lab: Lab) -> Iterator[Runner]:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to other users
+        made = make_runner(network, lab, Path(folder))
+        yield made
+        made.gateway.stop()
+
+
+@pytest.fixture
+def name_server(network: Network) -> Iterator[None]:
+    process = network.lan.popen([sys.executable, "-c", NAME_SERVER])
+    yield
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def named_runner(network: Network, lab: Lab, name_server: None) -> Iterator[Runner]:
+    with tempfile.TemporaryDirectory() as folder:
+        made = make_runner(network, lab, Path(folder), dns_servers=[HOST], domains=["corp.test"])
+        yield made
+        made.gateway.stop()

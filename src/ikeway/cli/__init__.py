@@ -13,6 +13,7 @@ import typer
 COMMANDS = {
     "up": "ikeway.cli.up",
     "run": "ikeway.cli.run",
+    "proxy": "ikeway.cli.proxy",
     "down": "ikeway.cli.down",
     "status": "ikeway.cli.status",
     "rekey": "ikeway.cli.rekey",

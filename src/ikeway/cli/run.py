@@ -21,6 +21,7 @@ from ikeway.cli.options import KeyLogFile, LogFile, LogFormat, LogFormatOption, 
 if TYPE_CHECKING:
     from ikeway.cli.progress import Steps
     from ikeway.client.client import Client
+    from ikeway.client.control import ClientControl
     from ikeway.client.enclave.enclave import Enclave
     from ikeway.client.enclave.forward import Forward
     from ikeway.client.profile import Profile
@@ -186,7 +187,7 @@ async def _stay(enclave: Enclave, settings: _Settings, steps: Steps, trace: Trac
     from ikeway.client.control import ClientControl
 
     control = ClientControl()
-    server = await _serve(settings.profile.name, control)
+    server = await serve_control(settings.profile.name, control)
     prompt = _Prompt(settings.prompt)
     client = Client(
         settings.profile,
@@ -232,13 +233,11 @@ async def _until_one_ends(client: Client, enclave: Enclave) -> None:
         await asyncio.gather(*ends, return_exceptions=True)
 
 
-async def _serve(name: str, control: object) -> ControlServer:
+async def serve_control(name: str, control: ClientControl) -> ControlServer:
     """A control socket named after the profile; a number is added when another one of it runs."""
-    from ikeway.client.control import ClientControl
     from ikeway.daemon.control import ControlServer, socket_path
     from ikeway.errors import HostError
 
-    assert isinstance(control, ClientControl)
     for number in range(1, _MOST_OF_A_PROFILE + 1):
         server = ControlServer(socket_path("client", name if number == 1 else f"{name}-{number}"), control.commands)
         try:

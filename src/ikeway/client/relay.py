@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 PIECE = 1 << 16
 _BUFFER = 1 << 18  # octets that wait for a slow reader before the fast writer is not read any more
+_FLUSH_SECONDS = 60.0
 _KEEPALIVE = ((socket.SO_KEEPALIVE, 1),)
 _KEEPALIVE_TCP = ((4, 120), (5, 30), (6, 4))  # TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT: seconds, seconds, probes
 
@@ -39,10 +40,13 @@ class Stream:
         self.writer.transport.abort()
 
     async def close(self) -> None:
-        """Send what waits, and close."""
+        """Send what waits, and close; whoever does not read is not waited for without end."""
         self.writer.close()
-        with contextlib.suppress(OSError):
-            await self.writer.wait_closed()
+        try:
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await self.writer.wait_closed()
+        except (OSError, TimeoutError):
+            self.abort()
 
 
 def prepare(writer: asyncio.StreamWriter) -> None:

@@ -163,16 +163,15 @@ class Enclave:
 
     async def connect(self, host: str, port: int) -> socket.socket:
         """A TCP connection through the tunnel, not blocking. The name is looked up inside (`PeerUnreachable`)."""
-        reason = "the name has no address"
+        reason, last = "the name has no address", None
         for address in await self.resolve(host):
             made = await self.new_socket(address)
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     await asyncio.get_running_loop().sock_connect(made, (address, port))
-            except (OSError, TimeoutError) as error:
+            except OSError as error:  # a time-out is one as well
                 made.close()
-                reason = (error.strerror if isinstance(error, OSError) else None) or "no answer"
-                last = error
+                reason, last = os.strerror(error.errno) if error.errno else "no answer", error
             except BaseException:
                 made.close()
                 raise
