@@ -41,6 +41,7 @@ from ikeway.daemon.privileges import keep_what_a_daemon_needs
 from ikeway.daemon.runner import Runner, RunnerSettings, local_path
 from ikeway.daemon.sockets import IKE_PORT, NAT_PORT, Listen
 from ikeway.daemon.status import Status, drops, session_status
+from ikeway.dataplane.interface import DataPlaneDied
 from ikeway.eap.questions import PasswordQuestion
 from ikeway.errors import AuthenticationFailed, Closed, ConfigError, HostError, IkewayError, PeerUnreachable
 from ikeway.host import (
@@ -154,6 +155,12 @@ class Client:
         return self.runner.interface
 
     @property
+    def inside(self) -> Enclave:
+        """The namespace that the tunnel stands in, when it has one of its own."""
+        assert self._enclave is not None, "the tunnel is this host's"
+        return self._enclave
+
+    @property
     def configuration(self) -> TunnelConfiguration | None:
         """What was done to this host; None before."""
         return self._attachment.configuration if self._attachment is not None else None
@@ -210,6 +217,7 @@ class Client:
             dns=tuple(map(str, configuration.dns_servers)) if configuration else (),
             domains=configuration.search_domains if configuration else (),
             sessions=tuple(sessions),
+            workers=self.runner.worker_states(),
             counters=self.runner.totals() if self.runner.is_started else {},
             dropped=drops(counters),
             error=str(self.error) if self.error is not None else "",
@@ -332,11 +340,11 @@ class Client:
         if self._reach is not None:
             self._reach.on_unreachable(remote, code)
 
-    def _on_dataplane_died(self, reason: str) -> None:
+    def _on_dataplane_died(self, died: DataPlaneDied) -> None:
         self._dataplane_died = True
-        self._report("dataplane", f"the data plane died: {reason}")
+        self._report("dataplane", f"the data plane died: {died.reason}")
         if self._link is not None:
-            self._link.drop(HostError(f"the data plane died: {reason}", remedy="it is started again; see the log"))
+            self._link.drop(HostError(f"the data plane died: {died.reason}", remedy="it is started again; see the log"))
         self._wake.set()
 
     # -- staying connected

@@ -15,11 +15,13 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ikeway.address import Address
 from ikeway.daemon import clock
 from ikeway.daemon.loop import Driver
 from ikeway.daemon.sockets import IKE_PORT, NON_ESP_MARKER, IkeSockets, Listen
+from ikeway.daemon.status import WorkerStatus
 from ikeway.dataplane.choice import DataPlaneKind, choose
 from ikeway.dataplane.interface import (
     Counters,
@@ -35,13 +37,17 @@ from ikeway.dataplane.interface import (
 from ikeway.dataplane.kernel.plane import KernelDataPlane
 from ikeway.dataplane.kernel.support import KernelSupport
 from ikeway.dataplane.userspace.plane import UserspaceDataPlane
-from ikeway.dataplane.userspace.sockets import open_esp
+from ikeway.dataplane.userspace.sharded import ShardedDataPlane
+from ikeway.dataplane.userspace.steering import open_raw, spi_mask
 from ikeway.errors import HostError
 from ikeway.host.tun import TunDevice, open_tun
 from ikeway.ike import events as ike
 from ikeway.ike.child import ChildSa
 from ikeway.ike.engine import Engine
 from ikeway.ike.settings import EngineSettings, ResponderSettings
+
+if TYPE_CHECKING:
+    from ikeway.ike.sa import IkeSa
 
 log = logging.getLogger("ikeway.daemon")
 
@@ -54,13 +60,17 @@ OpenDevice = Callable[[str], Awaitable[TunDevice]]  # gets the wanted name
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerSettings:
     """`interface` is the TUN device's name, `%d` in it stands for a free number. `esp_protocol`: also carry ESP as IP
-    protocol 50, where this process may. `responder`: answer IKE_SA_INIT requests. `data_plane`: who carries ESP."""
+    protocol 50, where this process may. `responder`: answer IKE_SA_INIT requests. `data_plane`: who carries ESP.
+    `workers`: in userspace, so many share it; `steer` says which of them (0 and on) serves the child SAs of an IKE SA,
+    always the same one for a connection."""
 
     listen: Listen = field(default_factory=Listen)
     interface: str = "ikeway%d"
     esp_protocol: bool = True
     responder: ResponderSettings | None = None
     data_plane: DataPlaneKind = "userspace"
+    workers: int = 1
+    steer: Callable[[IkeSa], int] = lambda sa: 0
 
 
 class Runner:
@@ -71,11 +81,11 @@ class Runner:
         self.settings = settings
         self._open_device = open_device
         self.sockets = IkeSockets(settings.listen)
-        self.on_dataplane_died: Callable[[str], None] | None = None
+        self.on_dataplane_died: Callable[[DataPlaneDied], None] | None = None
         self.unknown_spis = 0
-        self._tun: TunDevice | None = None
-        self._esp: list[socket.socket] = []
-        self._dataplane: UserspaceDataPlane | KernelDataPlane | None = None
+        self._tuns: list[TunDevice] = []
+        self._esp: list[tuple[socket.socket, ...]] = []  # for each address, those of the workers
+        self._dataplane: ShardedDataPlane | KernelDataPlane | None = None
         self._driver: Driver | None = None
         self._engine: Engine | None = None
         self._mtu = FIRST_MTU
@@ -96,7 +106,7 @@ class Runner:
         return self._engine
 
     @property
-    def dataplane(self) -> UserspaceDataPlane | KernelDataPlane:
+    def dataplane(self) -> ShardedDataPlane | KernelDataPlane:
         """The data plane of now; only while started."""
         assert self._dataplane is not None, "not started"
         return self._dataplane
@@ -122,24 +132,36 @@ class Runner:
         return self._dataplane.mark if isinstance(self._dataplane, KernelDataPlane) else 0
 
     @property
+    def workers(self) -> int:
+        """How many processes carry ESP; 0 when the kernel does."""
+        return 0 if self.in_kernel else self.settings.workers
+
+    @property
     def interface(self) -> str:
-        """The name that the tunnel interface got."""
+        """The name that the tunnel interface got; that of the first worker where there are several."""
+        return self.interfaces[0]
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """The names of the tunnel interfaces, in the order of the workers."""
         if isinstance(self._dataplane, KernelDataPlane):
-            return self._dataplane.interface
-        assert self._tun is not None, "not started"
-        return self._tun.name
+            return (self._dataplane.interface,)
+        assert self._tuns, "not started"
+        return tuple(tun.name for tun in self._tuns)
 
     async def start(self) -> None:
         """Open everything. Raises HostError, and leaves nothing open then."""
         try:
             # What happens in an enclave is none of this namespace's kernel's business.
             support = choose(self.settings.data_plane) if self._open_device is None else None
-            self.sockets.open()
             if support is not None:
+                self.sockets.open()
                 self._dataplane = await self._new_kernel_dataplane(support)
             else:
+                self.sockets.open(self.settings.workers)
                 self._open_esp()
-                self._tun = await self._make_device()
+                for number in range(self.settings.workers):
+                    self._tuns.append(await self._make_device(number))
                 self._dataplane = await self._new_dataplane()
         except BaseException:
             await self.stop()
@@ -149,15 +171,18 @@ class Runner:
                 responder=self.responder(self.settings.responder),
                 epoch=clock.epoch(),
                 local_nat_port=self.sockets.nat_sockets[0].port,
+                steer=self._steer,
             )
         )
         self._driver = Driver(self._engine, self.sockets, self._dataplane)
         self._driver.listen(self._on_event)
         self._traffic = asyncio.create_task(self._tell_of_traffic())
         self.sockets.on_datagram = self._driver.receive
-        self.sockets.start(nat_too=self.in_kernel)
+        if isinstance(self._dataplane, ShardedDataPlane):
+            self.sockets.on_path_mtu = self._dataplane.learn_mtu
+        self.sockets.start(nat_too=self.workers != 1)
 
-    async def restart_dataplane(self) -> bool:
+    async def restart_dataplane(self, worker: int = 0) -> bool:
         """Start a new worker in place of one that was given up. Its SAs must have been closed. Raises HostError.
 
         True when the TUN device had to be made anew, as somebody has removed it: without addresses and routes then.
@@ -165,14 +190,15 @@ class Runner:
         if isinstance(self._dataplane, KernelDataPlane):
             await self._dataplane.restart()
             return True
-        assert self._tun is not None and self._dataplane is not None
+        assert self._dataplane is not None
+        tun = self._tuns[worker]
         # Of a device that is elsewhere we cannot know: made anew, it is there in any case.
-        missing = self._open_device is not None or self._tun.name not in {name for _, name in socket.if_nameindex()}
+        missing = self._open_device is not None or tun.name not in {name for _, name in socket.if_nameindex()}
         if missing:
-            self._tun.close()
-            self._tun = await self._make_device()
-        await self._dataplane.restart(_duplicate(self._tun) if missing else None)
-        self.sockets.start(nat_too=False)
+            tun.close()
+            tun = self._tuns[worker] = await self._make_device(worker)
+        await self._dataplane.restart(worker, _duplicate(tun) if missing else None)
+        self.sockets.start(nat_too=self.workers != 1)
         return missing
 
     def responder(self, wanted: ResponderSettings | None) -> ResponderSettings | None:
@@ -205,6 +231,12 @@ class Runner:
             **dataclasses.asdict(self.engine.counters),
         }
 
+    def worker_states(self) -> tuple[WorkerStatus, ...]:
+        """How the workers are; none when the kernel carries ESP."""
+        if not isinstance(self._dataplane, ShardedDataPlane):
+            return ()
+        return tuple(WorkerStatus(**each._asdict()) for each in self._dataplane.workers)
+
     async def stop(self) -> None:
         """Close everything, whatever state it is in. SAs should have been closed before. Idempotent."""
         if self._traffic is not None:
@@ -214,11 +246,15 @@ class Runner:
         if self._dataplane is not None:
             await self._dataplane.stop()
         self.sockets.close()
-        for each in self._esp:
+        for each in (sock for several in self._esp for sock in several):
             each.close()
         self._esp.clear()
-        if self._tun is not None:
-            self._tun.close()
+        for tun in self._tuns:
+            tun.close()
+
+    def _steer(self, sa: IkeSa) -> tuple[int, int]:
+        """The low bits of an SPI are the number of its worker."""
+        return (spi_mask(self.workers), self.settings.steer(sa)) if self.workers > 1 else (0, 0)
 
     def _open_esp(self) -> None:
         """Raw sockets for ESP without UDP. A process that may not have them still works where there is UDP."""
@@ -226,24 +262,30 @@ class Runner:
             return
         for host in dict.fromkeys(each.host for each in self.sockets.nat_sockets):
             try:
-                self._esp.append(open_esp(host))
+                self._esp.append(open_raw(host, self.settings.workers))
             except HostError as error:
                 log.info("ESP travels in UDP only: %s", error.reason)
                 return
 
-    async def _make_device(self) -> TunDevice:
+    async def _make_device(self, worker: int = 0) -> TunDevice:
+        wish = self.settings.interface
         if self._open_device is not None:
-            return await self._open_device(self.settings.interface)
-        return open_tun(self.settings.interface)
+            return await self._open_device(wish)
+        return open_tun(wish if "%d" in wish or not worker else f"{wish}-{worker}")
 
-    async def _new_dataplane(self) -> UserspaceDataPlane:
-        """A worker on duplicates of our descriptors, which it closes at its end."""
-        assert self._tun is not None
-        dataplane = UserspaceDataPlane(
-            _duplicate(self._tun),
-            [each.socket.dup() for each in self.sockets.nat_sockets],
-            esp=[each.dup() for each in self._esp],
-            mtu=self._mtu,
+    async def _new_dataplane(self) -> ShardedDataPlane:
+        """Workers on duplicates of our descriptors, which they close at their end."""
+        dataplane = ShardedDataPlane(
+            [
+                UserspaceDataPlane(
+                    _duplicate(tun),
+                    [each.of_worker(number).dup() for each in self.sockets.nat_sockets],
+                    esp=[each[number].dup() for each in self._esp],
+                    mtu=self._mtu,
+                    number=number,
+                )
+                for number, tun in enumerate(self._tuns)
+            ]
         )
         try:
             await dataplane.start(lambda event: self._on_dataplane_event(dataplane, event))
@@ -263,7 +305,7 @@ class Runner:
         log.info("The kernel carries ESP, %s", "on an xfrm interface" if support.interface else "for the whole host")
         return dataplane
 
-    def _on_dataplane_event(self, source: UserspaceDataPlane | KernelDataPlane, event: DataPlaneEvent) -> None:
+    def _on_dataplane_event(self, source: ShardedDataPlane | KernelDataPlane, event: DataPlaneEvent) -> None:
         if source is not self._dataplane or self._driver is None:
             return
         match event:
@@ -290,7 +332,7 @@ class Runner:
                 log.error("The data plane died: %s", reason)
                 self.sockets.start()  # until there is a new worker, IKE on the shared sockets is ours to read
                 if self.on_dataplane_died:
-                    self.on_dataplane_died(reason)
+                    self.on_dataplane_died(event)
 
     def _on_event(self, event: ike.Event) -> None:
         """Remember which child SA an SPI belongs to: the data plane knows no more than that."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from ikeway.address import Address
 from ikeway.dataplane.userspace.sockets import open_udp
+from ikeway.dataplane.userspace.steering import open_group
 from ikeway.errors import HostError
 
 IKE_PORT = 500
@@ -76,9 +77,10 @@ class SocketCounters:
 
 
 class IkeSocket:
-    """One bound UDP socket."""
+    """One bound UDP socket. Where several workers carry ESP, each has one of its own beside it (`members`), and IKE
+    comes to this one."""
 
-    def __init__(self, host: str, port: int, *, nat: bool, mark: int = 0) -> None:
+    def __init__(self, host: str, port: int, *, nat: bool, mark: int = 0, workers: int = 1) -> None:
         """Bind. Raises OSError."""
         self.host = host
         self.nat = nat  # IKE messages carry the non-ESP marker here
@@ -87,7 +89,13 @@ class IkeSocket:
         # Interfaces of link-local peers, which their address alone does not lead to. Bounded: oldest forgotten.
         self._scopes: dict[str, int] = {}
         # The socket that ESP shares is set up as the data plane wants it.
-        self.socket = open_udp(Address(host, port), mark=mark) if nat else self._open(port, mark)
+        self.members: list[socket.socket] = []
+        if not nat:
+            self.socket = self._open(port, mark)
+        elif workers == 1:
+            self.socket = open_udp(Address(host, port), mark=mark)
+        else:
+            *self.members, self.socket = open_group(Address(host, port), workers, mark=mark)
         self.port: int = self.socket.getsockname()[1]
 
     def _open(self, port: int, mark: int) -> socket.socket:
@@ -109,6 +117,15 @@ class IkeSocket:
             opened.close()
             raise
         return opened
+
+    def of_worker(self, number: int) -> socket.socket:
+        """The socket that a worker reads."""
+        return self.members[number] if self.members else self.socket
+
+    def close(self) -> None:
+        """Close all. Idempotent."""
+        for each in (self.socket, *self.members):
+            each.close()
 
     def receive(self) -> tuple[bytes, Address, Address] | None:
         """The next datagram with its local and remote address, marker included; None when there is none.
@@ -147,8 +164,9 @@ class IkeSocket:
             control = [(socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO4.pack(0, source, bytes(4)))]
         self.socket.sendmsg([octets], control, 0, (remote.host, remote.port))
 
-    def read_errors(self) -> list[tuple[Address, int]]:
-        """What ICMP said of datagrams that we sent: where they went to, and the errno. Unauthenticated: a hint only."""
+    def read_errors(self) -> list[tuple[Address, int, int]]:
+        """What ICMP said of datagrams that we sent: where they went to, the errno, and with EMSGSIZE the MTU of the
+        path. Unauthenticated: a hint only."""
         errors = []
         for _ in range(_BATCH):
             try:
@@ -158,9 +176,9 @@ class IkeSocket:
             for level, kind, value in control:
                 wanted = (socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)
                 if (level, kind) in wanted and len(value) >= _EXTENDED_ERROR.size:
-                    code, origin, *_ = _EXTENDED_ERROR.unpack_from(value)
+                    code, origin, _, _, _, mtu, _ = _EXTENDED_ERROR.unpack_from(value)
                     if origin in (_ORIGIN_ICMP, _ORIGIN_ICMP6) and destination:
-                        errors.append((Address(destination[0], destination[1]), code))
+                        errors.append((Address(destination[0], destination[1]), code, mtu))
         return errors
 
     def _remember_scope(self, host: str, interface: int) -> None:
@@ -173,7 +191,8 @@ class IkeSockets:
     """All sockets of a daemon. Reads them on the event loop, except those that a data plane reads.
 
     `on_datagram(octets, local, remote)` gets IKE messages without the marker; `on_unreachable(remote, errno)` what
-    the network said of what we sent. `tap(octets, local, remote, sent)` sees the UDP payloads as they are on the wire.
+    the network said of what we sent, and `on_path_mtu(host, mtu)` how little fits. `tap(octets, local, remote, sent)`
+    sees the UDP payloads as they are on the wire.
     """
 
     def __init__(self, listen: Listen) -> None:
@@ -182,18 +201,19 @@ class IkeSockets:
         self.counters = SocketCounters()
         self.on_datagram: Callable[[bytes, Address, Address], None] | None = None
         self.on_unreachable: Callable[[Address, int], None] | None = None
+        self.on_path_mtu: Callable[[str, int], None] | None = None
         self.tap: Callable[[bytes, Address, Address, bool], None] | None = None
         self._sockets: list[IkeSocket] = []
         self._reading: set[IkeSocket] = set()
 
-    def open(self) -> None:
-        """Bind all sockets. Raises HostError that says which port and why. An address family that the host lacks is
-        left out as long as another one is there."""
+    def open(self, workers: int = 1) -> None:
+        """Bind all sockets, for so many workers. Raises HostError that says which port and why. An address family that
+        the host lacks is left out as long as another one is there."""
         missing: OSError | None = None
         for host in self.listen.hosts:
             try:
                 for port, nat in ((self.listen.ike_port, False), (self.listen.nat_port, True)):
-                    self._sockets.append(self._bind(host, port, nat))
+                    self._sockets.append(self._bind(host, port, nat, workers))
             except (OSError, HostError) as error:
                 cause = error if isinstance(error, OSError) else error.__cause__
                 if not isinstance(cause, OSError) or cause.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
@@ -206,7 +226,7 @@ class IkeSockets:
                 remedy="name an address that this host has",
             )
 
-    def _bind(self, host: str, port: int, nat: bool) -> IkeSocket:
+    def _bind(self, host: str, port: int, nat: bool, workers: int) -> IkeSocket:
         # Both address families get the same port where that can be had: the engine knows one number.
         others = [each.port for each in self._sockets if each.nat == nat]
         wishes = [*others[:1], port] if port == 0 or self.listen.fallback else [port]
@@ -214,7 +234,7 @@ class IkeSockets:
             wishes.append(0)
         for wish in wishes:
             try:
-                return IkeSocket(host, wish, nat=nat, mark=self.listen.mark)
+                return IkeSocket(host, wish, nat=nat, mark=self.listen.mark, workers=workers)
             except (OSError, HostError) as error:
                 cause = error if isinstance(error, OSError) else error.__cause__
                 code = cause.errno if isinstance(cause, OSError) else None
@@ -250,7 +270,7 @@ class IkeSockets:
         for each in self._sockets:
             if each in self._reading:
                 asyncio.get_running_loop().remove_reader(each.socket)
-            each.socket.close()
+            each.close()
         self._reading.clear()
         self._sockets.clear()
 
@@ -305,17 +325,19 @@ class IkeSockets:
                         self._tell(chosen.read_errors())
                     continue
                 self.counters.lost += 1
-                self._tell([(remote, error.errno or 0)])
+                self._tell([(remote, error.errno or 0, 0)])
                 return
             self.counters.sent += 1
             if self.tap:
                 self.tap(octets, local._replace(port=chosen.port), remote, True)
             return
 
-    def _tell(self, errors: list[tuple[Address, int]]) -> None:
-        if self.on_unreachable:
-            for remote, code in errors:
+    def _tell(self, errors: list[tuple[Address, int, int]]) -> None:
+        for remote, code, mtu in errors:
+            if self.on_unreachable:
                 self.on_unreachable(remote, code)
+            if self.on_path_mtu and code == errno.EMSGSIZE and mtu:
+                self.on_path_mtu(remote.host, mtu)
 
     def _readable(self, ready: IkeSocket) -> None:
         for _ in range(_BATCH):

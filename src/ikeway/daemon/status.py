@@ -83,6 +83,18 @@ class PoolStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """A process that carries ESP, and its tunnel interface. `pid` None: it is being started. `sas`: inbound and
+    outbound ones; `restarts`: how often it had to be started again."""
+
+    number: int
+    pid: int | None
+    interface: str
+    sas: int
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """A client or gateway. `counters` are of the whole process, by name; `dropped` are all packets that the data plane
     has dropped since it began, by reason (`ikeway.esp.drops.Drop`), those of SAs that are gone too."""
@@ -101,6 +113,7 @@ class Status:
     sessions: tuple[SessionStatus, ...] = ()
     half_open: int = 0
     pools: tuple[PoolStatus, ...] = ()
+    workers: tuple[WorkerStatus, ...] = ()  # none when the kernel carries ESP
     counters: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     error: str = ""  # why it does not work at the moment
@@ -123,8 +136,9 @@ class Status:
             for session in fields["sessions"]
         )
         pools = tuple(PoolStatus(**pool) for pool in fields["pools"])
+        workers = tuple(WorkerStatus(**worker) for worker in fields["workers"])
         lists = {name: tuple(fields[name]) for name in ("routes", "dns", "domains")}
-        return cls(**{**fields, **lists, "sessions": sessions, "pools": pools})
+        return cls(**{**fields, **lists, "sessions": sessions, "pools": pools, "workers": workers})
 
 
 def session_status(sa: IkeSa, counters: CountersBySa, now: float, *, addresses: Iterable[object] = ()) -> SessionStatus:

@@ -95,6 +95,14 @@ class Counters:
     dropped: dict[str, int] = field(default_factory=dict)
     last_used: float = 0.0
 
+    def add(self, other: Counters) -> None:
+        """Sum up."""
+        self.packets += other.packets
+        self.octets += other.octets
+        self.last_used = max(self.last_used, other.last_used)
+        for reason, count in other.dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+
 
 class DataPlane(Protocol):
     """Owns the child SAs. Methods are called from the daemon's event loop.

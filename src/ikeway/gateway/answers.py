@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
+from ikeway.address import Address
 from ikeway.auth.identity import Identity
 from ikeway.auth.questions import PskQuestion
 from ikeway.config.fields import IpAddress
 from ikeway.eap.questions import NtHash, SecretQuestion
 from ikeway.errors import AuthenticationFailed, NegotiationFailed, Side
 from ikeway.gateway.config import ClientSettings, GatewayConfig
+from ikeway.gateway.placement import Placement
 from ikeway.gateway.pools import AddressPools, Family
 from ikeway.gateway.select import select_connection
 from ikeway.gateway.users import EVERYONE, User
@@ -23,16 +25,33 @@ from ikeway.wire.registry import NotifyType
 
 
 class GatewayAnswers:
-    """What a gateway knows, as answers to questions. `pools` outlives reloads of the configuration."""
+    """What a gateway knows, as answers to questions. `pools` and `placement` outlive reloads of the configuration."""
 
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
         self.pools = AddressPools(config.pools, reserved=config.reserved)
+        self.placement = Placement(config)
+
+    def serve_by(self, workers: int) -> None:
+        """So many workers carry ESP. To be said before the first client comes."""
+        self.pools.reconfigure(self._config.pools, reserved=self._config.reserved, workers=workers)
+        self.placement.begin(self._config, workers)
 
     def reload(self, config: GatewayConfig) -> None:
         """Go on with another configuration; what clients hold stays theirs."""
         self._config = config
         self.pools.reconfigure(config.pools, reserved=config.reserved)
+        self.placement.reload(config, self.pools.held())
+
+    def release(self, connection_id: int) -> None:
+        """A connection is gone."""
+        self.pools.release(connection_id)
+        self.placement.release(connection_id)
+
+    def move(self, connection_id: int, remote: Address) -> None:
+        """A connection goes on from another outer address."""
+        self.pools.move(connection_id, remote)
+        self.placement.move(connection_id, remote)
 
     async def select(self, question: SelectConnection) -> Connection:
         """Which agreement holds with this client."""
@@ -90,12 +109,17 @@ class GatewayAnswers:
     def _addresses(
         self, question: AssignAddresses, client: ClientSettings, user: User | None
     ) -> list[ConfigurationAttribute]:
-        """One address of each family that is asked for and that there is; INTERNAL_ADDRESS_FAILURE when none is."""
+        """One address of each family that is asked for and that there is; INTERNAL_ADDRESS_FAILURE when none is.
+
+        The first one settles which worker serves the client; the second is one that leads there too.
+        """
         reply: list[ConfigurationAttribute] = []
         refusal: NegotiationFailed | None = None
+        owned = tuple(each for each in (user.ipv4, user.ipv6) if each is not None) if user is not None else ()
+        workers = self.placement.preferred(question.connection.name, question.remote, owned)
         for family, kind in _ADDRESSES:
             wishes = [attribute for attribute in question.requested if attribute.type == kind]
-            own = (user.ipv4 if family == 4 else user.ipv6) if user is not None else None
+            own = next((each for each in owned if each.version == family), None)
             if not wishes or not (own is not None or self.pools.has_family(client.pools, family)):
                 continue
             try:
@@ -107,10 +131,14 @@ class GatewayAnswers:
                     question.connection_id,
                     wanted=_wish(wishes[0].value, family),
                     own=own,
+                    workers=workers,
                 )
             except NegotiationFailed as error:
                 refusal = error
                 continue
+            if not reply:
+                workers = workers if len(workers) == 1 else [self.placement.worker_at(lease.address)]
+                self.placement.place(question.connection_id, workers[0], question.remote)
             prefix = b"" if family == 4 else b"\x80"
             reply.append(ConfigurationAttribute(kind, lease.address.packed + prefix))
         if not reply and refusal is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from ikeway.auth.binding import carried_identities
 from ikeway.auth.certificate import CertificateCredential
@@ -36,6 +38,9 @@ from ikeway.ike.settings import (
 )
 from ikeway.wire.payloads import TrafficSelector
 
+_INTERFACE_NAME = 15
+_MOST_BY_DEFAULT = 16  # workers: each takes some 40 MB
+
 EVERYWHERE = (parse_selector("0.0.0.0/0"), parse_selector("::/0"))
 
 
@@ -51,6 +56,7 @@ class GatewayHostSettings:
     masquerade: bool = False
     masquerade_interfaces: tuple[str, ...] = ()
     data_plane: DataPlaneKind = "auto"
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +67,7 @@ class ClientSettings:
     dns: tuple[IpAddress, ...]
     domains: tuple[str, ...]
     subnets: tuple[TrafficSelector, ...]  # empty: everything
+    networks: tuple[IpNetwork, ...] = ()  # behind the client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +83,7 @@ class GatewayConfig:
     clients: dict[str, ClientSettings]  # by name of the connection
     pools: dict[str, tuple[AddressRange, ...]]
     reserved: frozenset[IpAddress]  # addresses that are not given out from pools
+    own_addresses: tuple[tuple[IpAddress, ...], ...]  # of users who have some for themselves
     users: UserStore = field(repr=False)
     host: GatewayHostSettings
     application_version: str
@@ -92,6 +100,11 @@ def load_gateway_config(path: Path | str, prompt: Prompt | None = None) -> Gatew
     config = _Builder(file, problems, prompt).config()
     problems.raise_if_any()
     return config
+
+
+def workers_of(wish: int | Literal["auto"]) -> int:
+    """How many workers that is on this host."""
+    return min(len(os.sched_getaffinity(0)), _MOST_BY_DEFAULT) if wish == "auto" else wish
 
 
 class _Builder:
@@ -128,6 +141,7 @@ class _Builder:
             clients={name: self._client_settings(part) for name, part in file.connections.items()},
             pools={name: tuple(one for one in (pool.ipv4, pool.ipv6) if one) for name, pool in file.pools.items()},
             reserved=self._reserved(),
+            own_addresses=self._own_addresses(),
             users=self._users or FileUserStore({}),
             host=self._host(),
             application_version=file.gateway.application_version,
@@ -340,6 +354,14 @@ class _Builder:
                 expected="0, or 576 (IPv6: 1280) and more",
                 remedy="write 0 to have it chosen",
             )
+        longest = network.interface + f"-{workers_of(network.workers) - 1}"
+        if network.interface and workers_of(network.workers) > 1 and len(longest) > _INTERFACE_NAME:
+            self._problems.add(
+                ("network", "interface"),
+                f"the interface of the last worker would be {longest}",
+                expected=f"up to {_INTERFACE_NAME} characters",
+                remedy="shorten the name, or write workers = 1",
+            )
         if any(network.nat) and not network.forward:
             self._problems.add(("network", "nat"), "`nat` needs `forward`", remedy="write forward = true")
 
@@ -360,6 +382,11 @@ class _Builder:
                 seen[address] = user.name
         return frozenset(own | set(seen))
 
+    def _own_addresses(self) -> tuple[tuple[IpAddress, ...], ...]:
+        users: Sequence[User] = self._users.all if self._users is not None else ()
+        found = (tuple(address for address in (user.ipv4, user.ipv6) if address is not None) for user in users)
+        return tuple(addresses for addresses in found if addresses)
+
     def _responder(self) -> ResponderSettings:
         file = self._file
         return ResponderSettings(
@@ -376,7 +403,13 @@ class _Builder:
         )
 
     def _client_settings(self, part: ConnectionPart) -> ClientSettings:
-        return ClientSettings(pools=part.pools, dns=part.dns, domains=part.domains, subnets=part.subnets)
+        return ClientSettings(
+            pools=part.pools,
+            dns=part.dns,
+            domains=part.domains,
+            subnets=part.subnets,
+            networks=tuple(selector_networks(part.client_subnets)),
+        )
 
     def _host(self) -> GatewayHostSettings:
         file = self._file
@@ -397,6 +430,7 @@ class _Builder:
             pools=tuple(dict.fromkeys(reached)),
             forward=file.network.forward,
             data_plane=file.network.data_plane,
+            workers=workers_of(file.network.workers),
             masquerade=any(nat),
             # Without names (or with `true` among them) wherever packets leave.
             masquerade_interfaces=() if True in nat else tuple(each for each in nat if isinstance(each, str)),

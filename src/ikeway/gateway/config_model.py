@@ -25,6 +25,7 @@ from ikeway.config.protocol import EspSection, IkeSection
 from ikeway.config.secrets import Secret
 from ikeway.config.trust import ChecksSection
 from ikeway.dataplane.choice import DataPlaneKind
+from ikeway.dataplane.userspace.steering import MOST_WORKERS
 
 RANGE_TEXT = 'a network such as "10.99.0.0/24", or a range such as "10.99.0.10-10.99.0.200"'
 
@@ -79,6 +80,15 @@ def _parse_masquerade(value: object) -> bool | str:
     return value
 
 
+def _parse_workers(value: object) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_WORKERS:
+        fields.refuse("this is no number of workers", expected=f'1 to {MOST_WORKERS}, or "auto"', got=str(value)[:60])
+    return value
+
+
+Workers = Annotated[int | Literal["auto"], PlainValidator(_parse_workers), Kind(f"1 to {MOST_WORKERS}, or auto")]
 Range = Annotated[AddressRange, PlainValidator(parse_range), Kind(RANGE_TEXT)]
 Port = Annotated[int, fields.between(0, 65535), Kind("a port from 1 to 65535; 0 takes a free one")]
 Mtu = Annotated[int, fields.between(0, 65535), Kind("0, or octets from 576 to 65535")]
@@ -138,6 +148,13 @@ class NetworkPart(Section):
         description=(
             "Who carries ESP: the `kernel`, `userspace`, or with `auto` the kernel where it can, which `ikeway doctor` "
             "tells."
+        ),
+    )
+    workers: Workers = Field(
+        default=1,
+        description=(
+            "How many processes share ESP in userspace, each with a core, an interface and a slice of the pools of its "
+            "own; `auto`: one for each core, up to 16."
         ),
     )
     forward: bool = Field(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 from ikeway.address import Address
 from ikeway.config.fields import IpAddress
 from ikeway.errors import NegotiationFailed, Side
 from ikeway.gateway.config_model import AddressRange
+from ikeway.gateway.slices import slices
 from ikeway.wire.registry import NotifyType
 
 Family = Literal[4, 6]
@@ -65,6 +66,11 @@ class RangeLeases:
 
     def __contains__(self, address: IpAddress) -> bool:
         return address in self._range
+
+    def remembers(self, identity: str) -> bool:
+        """True when an identity had an address here that is free."""
+        before = self._by_identity.get(identity)
+        return before is not None and before not in self._held
 
     def lease(self, identity: str, peer: Address, connection_id: int, wanted: IpAddress | None) -> IpAddress | None:
         """An address for this identity; None when all are in use.
@@ -149,6 +155,14 @@ class PoolUsage:
     used: int
 
 
+class _Part(NamedTuple):
+    """One worker's slice of a range."""
+
+    whole: AddressRange
+    worker: int
+    leases: RangeLeases
+
+
 class AddressPools:
     """All pools of a gateway, and who holds what."""
 
@@ -157,10 +171,18 @@ class AddressPools:
         pools: Mapping[str, Iterable[AddressRange]],
         *,
         reserved: Collection[IpAddress] = (),
+        workers: int = 1,
     ) -> None:
         """`reserved`: the gateway's own addresses, and those that users have for themselves."""
-        self._ranges: dict[str, list[tuple[AddressRange, RangeLeases]]] = {
-            name: [(one, RangeLeases(one, reserved)) for one in ranges] for name, ranges in pools.items()
+        self._workers = workers
+        self._ranges: dict[str, list[_Part]] = {
+            name: [
+                _Part(one, part.worker, RangeLeases(part.addresses, reserved))
+                for one in ranges
+                for part in slices(one, workers)
+                if part.addresses is not None
+            ]
+            for name, ranges in pools.items()
         }
         self._own = RangeLeases(_NOTHING)  # users' own addresses that lie in no pool
         self._leases: dict[int, list[tuple[RangeLeases, Lease]]] = {}
@@ -175,24 +197,34 @@ class AddressPools:
         *,
         wanted: IpAddress | None = None,
         own: IpAddress | None = None,
+        workers: Sequence[int] = (0,),
     ) -> Lease:
         """An address of that family for a connection, `own` if the user has one; else from the first pool of `names`
-        that has one free. Raises `NegotiationFailed` (INTERNAL_ADDRESS_FAILURE)."""
+        that has one free, in the slice of the first of `workers` that has. Raises `NegotiationFailed`
+        (INTERNAL_ADDRESS_FAILURE)."""
         if own is not None:
             return self._lease_own(own, identity, peer, connection_id)
-        ranges = [
-            (name, leases)
-            for name in names
-            for one, leases in self._ranges.get(name, ())
-            if one.first.version == family
+        order = list(dict.fromkeys(names))
+        parts = [
+            (name, part)
+            for name in order
+            for part in self._ranges.get(name, ())
+            if part.whole.first.version == family and part.worker in workers
         ]
-        # The pool that the wanted or former address lies in comes first.
-        ranges.sort(key=lambda entry: wanted is None or wanted not in entry[1])
-        for name, leases in ranges:
-            address = leases.lease(identity, peer, connection_id, wanted)
+        # The slice that the wanted or former address lies in comes first; no slice of a later pool before an earlier's.
+        parts.sort(
+            key=lambda entry: (
+                wanted is None or wanted not in entry[1].leases,
+                order.index(entry[0]),
+                not entry[1].leases.remembers(identity),
+                workers.index(entry[1].worker),
+            )
+        )
+        for name, part in parts:
+            address = part.leases.lease(identity, peer, connection_id, wanted)
             if address is not None:
-                return self._note(leases, Lease(address, name, identity, connection_id))
-        full = ", ".join(name for name, _ in ranges)
+                return self._note(part.leases, Lease(address, name, identity, connection_id))
+        full = ", ".join(dict.fromkeys(name for name, _ in parts))
         raise NegotiationFailed(
             f"no IPv{family} address is free for {identity}" + (f": pool {full} is full" if full else ""),
             notify=NotifyType.INTERNAL_ADDRESS_FAILURE,
@@ -202,7 +234,7 @@ class AddressPools:
 
     def has_family(self, names: Iterable[str], family: Family) -> bool:
         """True when one of these pools has addresses of the family."""
-        return any(one.first.version == family for name in names for one, _ in self._ranges.get(name, ()))
+        return any(part.whole.first.version == family for name in names for part in self._ranges.get(name, ()))
 
     def release(self, connection_id: int) -> None:
         """Give back all that a connection held."""
@@ -214,19 +246,27 @@ class AddressPools:
         for leases, lease in self._leases.get(connection_id, ()):
             leases.move(lease.address, connection_id, peer)
 
-    def reconfigure(self, pools: Mapping[str, Iterable[AddressRange]], *, reserved: Collection[IpAddress] = ()) -> None:
+    def reconfigure(
+        self,
+        pools: Mapping[str, Iterable[AddressRange]],
+        *,
+        reserved: Collection[IpAddress] = (),
+        workers: int | None = None,
+    ) -> None:
         """Go on with other pools. What connections hold stays theirs, also where no pool has it any more."""
-        renewed = AddressPools(pools, reserved=reserved)
+        workers = self._workers if workers is None else workers
+        renewed = AddressPools(pools, reserved=reserved, workers=workers)
         for leases in self._leases.values():
             for held_by, lease in leases:
                 renewed.keep(lease, held_by.peer_of(lease.address))
+        self._workers = workers
         self._ranges, self._own, self._leases = renewed._ranges, renewed._own, renewed._leases
 
     def keep(self, lease: Lease, peer: Address) -> None:
         """Note a lease that was given out before."""
-        for name, ranges in self._ranges.items():
-            for one, leases in ranges:
-                if lease.address in one:
+        for name, parts in self._ranges.items():
+            for _, _, leases in parts:
+                if lease.address in leases:
                     leases.take(lease.address, lease.identity, peer, lease.connection_id)
                     self._note(leases, Lease(lease.address, name, lease.identity, lease.connection_id))
                     return
@@ -237,18 +277,25 @@ class AddressPools:
         """What a connection holds."""
         return tuple(lease for _, lease in self._leases.get(connection_id, ()))
 
+    def held(self) -> dict[IpAddress, int]:
+        """Every address that is given out, and the latest connection that holds it."""
+        return {lease.address: lease.connection_id for leases in self._leases.values() for _, lease in leases}
+
     def usage(self) -> tuple[PoolUsage, ...]:
         """How full each range of each pool is."""
-        return tuple(
-            PoolUsage(name, str(one), leases.size, leases.used)
-            for name, ranges in self._ranges.items()
-            for one, leases in ranges
-        )
+        found: dict[tuple[str, str], PoolUsage] = {}
+        for name, parts in self._ranges.items():
+            for whole, _, leases in parts:
+                before = found.get((name, str(whole)), PoolUsage(name, str(whole), 0, 0))
+                found[name, str(whole)] = replace(
+                    before, size=before.size + leases.size, used=before.used + leases.used
+                )
+        return tuple(found.values())
 
     def _lease_own(self, address: IpAddress, identity: str, peer: Address, connection_id: int) -> Lease:
-        for name, ranges in self._ranges.items():
-            for one, leases in ranges:
-                if address in one:
+        for name, parts in self._ranges.items():
+            for _, _, leases in parts:
+                if address in leases:
                     return self._take(leases, name, address, identity, peer, connection_id)
         return self._take(self._own, "", address, identity, peer, connection_id)
 

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ from ikeway.daemon.runner import Runner, RunnerSettings
 from ikeway.daemon.sockets import Listen
 from ikeway.daemon.status import CountersBySa, PoolStatus, SessionStatus, Status, drops, session_status
 from ikeway.daemon.threads import in_thread
+from ikeway.dataplane.interface import DataPlaneDied
 from ikeway.eap.questions import SecretQuestion
 from ikeway.errors import HostError
 from ikeway.esp.parameters import EspTransforms
@@ -100,6 +102,8 @@ class Gateway:
                 esp_protocol=not self.config.responder.force_udp_encapsulation,
                 responder=self.config.responder,
                 data_plane=self.config.host.data_plane,
+                workers=self.config.host.workers,
+                steer=self._answers.placement.of,
             )
         )
         self._started = clock.now()
@@ -110,6 +114,7 @@ class Gateway:
         self._error: HostError | None = None
         self._closing: asyncio.Task[None] | None = None
         self._restarting: asyncio.Task[None] | None = None
+        self._dead: deque[int] = deque()  # workers that were given up and have to be replaced
 
     # -- for the user
 
@@ -147,6 +152,7 @@ class Gateway:
                 log.warning("Cleaned up after a client or gateway that was killed: %s", "; ".join(each.undone))
             self._host = open_host_network()
             await self._runner.start()
+            self._answers.serve_by(max(self._runner.workers, 1))
             self._set_up_driver()
             await self._configure_host()
             if self._drop_privileges:
@@ -199,12 +205,13 @@ class Gateway:
             version=ikeway.__version__,
             pid=os.getpid(),
             uptime=now - self._started,
-            interface=self.interface,
+            interface=", ".join(self._runner.interfaces),
             mtu=self._mtu_now,
             routes=tuple(map(str, self.config.host.pools)),
             sessions=tuple(self._sessions(counters)),
             half_open=sum(not sa.established for sa in engine.sas),
             pools=tuple(pools),
+            workers=self._runner.worker_states(),
             counters=self._runner.totals(),
             dropped=drops(counters),
             error=str(self._error) if self._error is not None else "",
@@ -263,12 +270,14 @@ class Gateway:
         assert self._host is not None
         host = self.config.host
         mtu = host.mtu or self._mtu()
+        routes = self._answers.placement.routes
         await self._host.configure_gateway(
             GatewayConfiguration(
                 interface=self.interface,
                 addresses=host.addresses,
                 mtu=mtu,
-                pools=host.pools,
+                pools=routes(0),
+                further=tuple((name, routes(number)) for number, name in enumerate(self._runner.interfaces) if number),
                 forward=host.forward,
                 masquerade=host.masquerade,
                 masquerade_interfaces=host.masquerade_interfaces,
@@ -296,10 +305,10 @@ class Gateway:
             case ike.IkeEstablished(sa=sa):
                 self._since[sa.connection_id] = clock.now()
             case ike.PathChanged(sa=sa, remote=remote):
-                self._answers.pools.move(sa.connection_id, remote)
+                self._answers.move(sa.connection_id, remote)
             case ike.IkeClosed(sa=sa):
                 self._since.pop(sa.connection_id, None)
-                self._answers.pools.release(sa.connection_id)
+                self._answers.release(sa.connection_id)
 
     def _on_refused_sa(self, event: ike.Event, error: HostError) -> None:
         """The data plane cannot carry an SA: the client had better know than send into nothing."""
@@ -324,34 +333,44 @@ class Gateway:
             return everyone is not None and not everyone.disabled
         return candidate.login == "certificate"
 
-    def _on_dataplane_died(self, reason: str) -> None:
+    def _on_dataplane_died(self, died: DataPlaneDied) -> None:
         self.dataplane_deaths += 1
+        self._dead.append(died.worker)
         if self._restarting is None and self._closing is None:
             self._restarting = asyncio.create_task(self._restart_dataplane())
 
     async def _restart_dataplane(self) -> None:
-        """Nothing is carried any more: end the sessions, so that the clients connect again, and start a new worker."""
-        closed = len(self.established())
+        """Workers were given up: end the sessions whose traffic they carried, so that these clients connect again, and
+        start others. Those of other workers go on meanwhile."""
         self._runner.engine.reconfigure(None)  # nobody new, until there is something to carry their traffic
-        self._runner.driver.command(self._runner.engine.close_all)
-        log.error("%d sessions are ended, as their data plane is gone; clients may connect again", closed)
         try:
-            for pause in _PAUSES:
-                await asyncio.sleep(pause)
-                try:
-                    if await self._runner.restart_dataplane():
-                        await self._configure_host_anew()
-                except HostError as error:
-                    log.error("The data plane cannot be started again: %s", error)
-                    self._error = error
-                else:
-                    self._error = None
-                    self._runner.engine.reconfigure(self._runner.responder(self.config.responder))
-                    log.warning("The data plane runs again")
+            while self._dead:
+                if not await self._replace_worker(self._dead.popleft()):
+                    self._closing = asyncio.create_task(self._close())
                     return
-            self._closing = asyncio.create_task(self._close())
+            self._error = None
+            self._runner.engine.reconfigure(self._runner.responder(self.config.responder))
+            log.warning("The data plane runs again")
         finally:
             self._restarting = None
+
+    async def _replace_worker(self, worker: int) -> bool:
+        """False when that cannot be."""
+        lost = [sa for sa in self._runner.engine.sas if self._answers.placement.worker_of(sa.connection_id) == worker]
+        for sa in lost:
+            self._runner.driver.command(sa.close)
+        log.error("%d sessions are ended, as their data plane is gone; clients may connect again", len(lost))
+        for pause in _PAUSES:
+            await asyncio.sleep(pause)
+            try:
+                if await self._runner.restart_dataplane(worker):
+                    await self._configure_host_anew()
+            except HostError as error:
+                log.error("The data plane cannot be started again: %s", error)
+                self._error = error
+            else:
+                return True
+        return False
 
     async def _close(self) -> None:
         try:
@@ -397,5 +416,6 @@ def _fixed_changes(old: GatewayConfig, new: GatewayConfig) -> list[str]:
         "nat_port": (old.nat_port, new.nat_port),
         "interface": (old.host.interface, new.host.interface),
         "data_plane": (old.host.data_plane, new.host.data_plane),
+        "workers": (old.host.workers, new.host.workers),
     }
     return [name for name, (before, after) in fixed.items() if before != after]

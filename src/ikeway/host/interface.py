@@ -57,19 +57,30 @@ class GatewayConfiguration:
     """What a gateway's host has to look like while it serves.
 
     `addresses` are the gateway's own addresses inside the tunnel (may be empty), `pools` the networks whose members
-    are reached through `interface`. `forward` switches routing on for the families of the pools. `masquerade` gives
-    what leaves the pools towards other interfaces the gateway's own address; `masquerade_interfaces` limits that to
-    the named outgoing interfaces.
+    are reached through `interface`; `further` are other interfaces of the same gateway, each with its networks.
+    `forward` switches routing on for the families of the pools. `masquerade` gives what leaves the pools towards other
+    interfaces the gateway's own address; `masquerade_interfaces` limits that to the named outgoing interfaces.
     """
 
     interface: str
     addresses: tuple[IpInterface, ...]
     mtu: int
     pools: tuple[IpNetwork, ...] = ()
+    further: tuple[tuple[str, tuple[IpNetwork, ...]], ...] = ()
     forward: bool = True
     masquerade: bool = False
     masquerade_interfaces: tuple[str, ...] = ()
     clamp_mss: bool = True  # lower the MSS of forwarded TCP connections to what fits `mtu`
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.interface, *(name for name, _ in self.further))
+
+    @property
+    def all_pools(self) -> tuple[IpNetwork, ...]:
+        """The networks of all interfaces."""
+        return (*self.pools, *(network for _, networks in self.further for network in networks))
 
 
 class ChangeKind(enum.Enum):
@@ -102,8 +113,8 @@ class HostNetwork(Protocol):
         ...
 
     async def configure_gateway(self, configuration: GatewayConfiguration) -> None:
-        """The same for a gateway. Called again with another configuration of the same interface, it changes what
-        differs; several interfaces stand side by side."""
+        """The same for a gateway. Called again with another configuration of the same (first) interface, it changes
+        what differs; several of them stand side by side."""
         ...
 
     async def refresh(self) -> None:

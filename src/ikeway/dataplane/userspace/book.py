@@ -78,9 +78,9 @@ class Book:
         found = self._matching(spi, remote)
         return 0 if not found else 2 if found[0].sa.remote == canonical(remote) else 1
 
-    def holds_inbound(self, spi: int) -> bool:
-        """True when there is an inbound SA with this SPI."""
-        return spi in self._inbound
+    def holds_connection(self, connection_id: int) -> bool:
+        """True when there is an SA of this connection."""
+        return connection_id in self._connections
 
     def move(self, connection_id: int, local: Address, remote: Address, udp: bool) -> list[tuple[Installed, EspSa]]:
         """Give all SAs of a connection other outer addresses; what they were before."""

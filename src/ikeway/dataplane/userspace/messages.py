@@ -143,6 +143,23 @@ class SetMtu:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnMtu:
+    """Another process was told by ICMP that a router on the way to `host` passes only so much."""
+
+    request: int
+    host: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathNarrowed:
+    """ICMP says that a router on the way to `host` passes only so much. Unauthenticated: a hint only. Rate-limited."""
+
+    host: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReadCounters:
     """Answered by one or more `CounterPage`."""
 
@@ -186,9 +203,20 @@ class CounterPage:
     entries: tuple[CounterEntry, ...]
 
 
-Request = Configure | Begin | AddInbound | AddOutbound | RemoveInbound | RemoveOutbound | Move | SetMtu | ReadCounters
+Request = (
+    Configure
+    | Begin
+    | AddInbound
+    | AddOutbound
+    | RemoveInbound
+    | RemoveOutbound
+    | Move
+    | SetMtu
+    | LearnMtu
+    | ReadCounters
+)
 Reply = Done | Failed | CounterPage
-WorkerEvent = SoftExpired | HardExpired | PeerMoved | UnknownSpi | Unreachable | IkeReceived
+WorkerEvent = SoftExpired | HardExpired | PeerMoved | UnknownSpi | Unreachable | IkeReceived | PathNarrowed
 Message = Request | Reply | WorkerEvent
 
 _SELECTOR = Record(
@@ -256,6 +284,7 @@ _FORMS: tuple[Record[Any], ...] = (
     Record(RemoveOutbound, request=U32, spi=U32, remote=ADDRESS),
     Record(Move, request=U32, connection_id=U64, local=ADDRESS, remote=ADDRESS, udp=BOOL),
     Record(SetMtu, request=U32, mtu=U32),
+    Record(LearnMtu, request=U32, host=TEXT, mtu=U32),
     Record(ReadCounters, request=U32),
     Record(Done, request=U32),
     Record(Failed, request=U32, reason=TEXT, remedy=TEXT),
@@ -266,6 +295,7 @@ _FORMS: tuple[Record[Any], ...] = (
     Record(UnknownSpi, spi=U32, remote=ADDRESS),
     Record(IkeReceived, octets=OCTETS, local=ADDRESS, remote=ADDRESS),
     Record(Unreachable, remote=ADDRESS, code=U32),
+    Record(PathNarrowed, host=TEXT, mtu=U32),
 )
 _NUMBERS = {form.kind: number for number, form in enumerate(_FORMS)}
 

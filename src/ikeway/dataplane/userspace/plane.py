@@ -23,7 +23,9 @@ from ikeway.dataplane.userspace.messages import (
     Begin,
     Configure,
     CounterEntry,
+    LearnMtu,
     Move,
+    PathNarrowed,
     ReadCounters,
     RemoveInbound,
     RemoveOutbound,
@@ -44,9 +46,11 @@ _MOST_DEATHS = 5
 _DEATHS_SECONDS = 60.0
 _AT_ONCE = 256  # requests on their way to a new worker
 
+PlaneEvent = DataPlaneEvent | PathNarrowed
+
 
 class UserspaceDataPlane:
-    """ESP in a worker process (`ikeway.dataplane.interface.DataPlane`).
+    """ESP in a worker process (`ikeway.dataplane.interface.DataPlane`); `sharded` joins several to one.
 
     It owns the TUN device and the sockets from now on: `stop` closes them. Of the sockets the worker reads and this
     process only sends: `send_ike` and `send_keepalive` use them as well, so IKE and ESP leave from the same port as
@@ -77,7 +81,7 @@ class UserspaceDataPlane:
         self._esp = tuple(esp)
         self._mtu = mtu
         self._clamp_mss = clamp_mss
-        self._on_event: Callable[[DataPlaneEvent], None] = _ignore
+        self._on_event: Callable[[PlaneEvent], None] = _ignore
         self._ledger = Ledger()
         self._book = Book(self._ledger)
         self._unclaimed: dict[bool, Counters] = {True: Counters(), False: Counters()}  # of workers that are dead
@@ -102,7 +106,7 @@ class UserspaceDataPlane:
         """How many SAs are installed, inbound and outbound."""
         return len(self._book)
 
-    async def start(self, on_event: Callable[[DataPlaneEvent], None]) -> None:
+    async def start(self, on_event: Callable[[PlaneEvent], None]) -> None:
         """Start the worker. Events are delivered on the running event loop."""
         self._on_event = on_event
         self._process = await self._launch()
@@ -161,9 +165,16 @@ class UserspaceDataPlane:
 
     async def set_mtu(self, mtu: int) -> None:
         """Say that the TUN device has another MTU."""
-        process = await self._running()
         self._mtu = mtu
-        await self._told(process, lambda number: SetMtu(number, mtu))
+        if self._process is None and (self._recovery is None or self._recovery.done()):
+            return  # the next worker begins with it
+        process = await self._running()
+        await self._told(process, lambda number: SetMtu(number, self._mtu))
+
+    def learn_mtu(self, host: str, mtu: int) -> None:
+        """Say that a router on the way to `host` passes only so much."""
+        if self._process is not None:
+            self._process.tell(LearnMtu(0, host, mtu))
 
     async def counters(self) -> dict[tuple[int, bool], Counters]:
         """Counters of all SAs by (spi, inbound), and under (0, True)/(0, False) what belongs to no SA.
@@ -182,9 +193,9 @@ class UserspaceDataPlane:
         self._unclaimed_now = tuple(entry for entry in entries if not entry.spi)
         return self._sum(entries)
 
-    def holds_inbound(self, spi: int) -> bool:
-        """True when there is an inbound SA with this SPI."""
-        return self._book.holds_inbound(spi)
+    def holds_connection(self, connection_id: int) -> bool:
+        """True when there is an SA of this connection."""
+        return self._book.holds_connection(connection_id)
 
     def holds_outbound(self, spi: int, remote: Address) -> int:
         """2: there is an SA with this SPI to that address; 1: to that host (the port may have changed); 0: none."""
@@ -335,5 +346,5 @@ def _add(counters: Counters, entry: CounterEntry) -> None:
         counters.dropped[drop.reason] = counters.dropped.get(drop.reason, 0) + drop.count
 
 
-def _ignore(event: DataPlaneEvent) -> None:
+def _ignore(event: PlaneEvent) -> None:
     """Nobody listens yet."""

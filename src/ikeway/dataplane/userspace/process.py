@@ -97,6 +97,11 @@ class WorkerProcess:
             self._answers.pop(number, None)
             self._pages.pop(number, None)
 
+    def tell(self, request: Request) -> None:
+        """Send a request whose answer nobody waits for; it has the number 0."""
+        self._waiting.append(encode(request))
+        self._flush()
+
     async def stop(self) -> None:
         """End it. Idempotent."""
         self._close_control("it was stopped")

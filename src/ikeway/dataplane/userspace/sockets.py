@@ -37,10 +37,11 @@ ESP_PROTOCOL = 50
 NON_ESP_MARKER = bytes(4)
 
 
-def open_udp(local: Address, *, mark: int = 0) -> socket.socket:
+def open_udp(local: Address, *, mark: int = 0, group: bool = False) -> socket.socket:
     """A UDP socket bound to an address (`0.0.0.0`/`::` for all), ready for `receive_datagram`. Raises `HostError`.
 
-    `mark` is the firewall mark of what it sends, for policy routing.
+    `mark` is the firewall mark of what it sends, for policy routing. `group` makes it a member of a group of sockets on
+    that port (see `steering`).
     """
     family = socket.AF_INET6 if local.is_ipv6 else socket.AF_INET
     try:
@@ -49,6 +50,8 @@ def open_udp(local: Address, *, mark: int = 0) -> socket.socket:
         raise HostError(f"cannot make a UDP socket for {local}: {error.strerror}") from error
     try:
         _prepare(sock, family, mark)
+        if group:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((local.host, local.port))
     except OSError as error:
         sock.close()

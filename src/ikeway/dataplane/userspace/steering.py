@@ -11,16 +11,17 @@ IPv6, the payload begins.
 
 from __future__ import annotations
 
-import ctypes
 import socket
 import struct
 from collections.abc import Sequence
 
+from ikeway.address import Address
+from ikeway.dataplane.userspace.sockets import open_esp, open_udp
 from ikeway.errors import HostError
 
 MOST_WORKERS = 64
 
-_SO_REUSEPORT, _SO_ATTACH_FILTER, _SO_ATTACH_REUSEPORT_CBPF = 15, 26, 51
+_SO_ATTACH_FILTER, _SO_ATTACH_REUSEPORT_CBPF = 26, 51
 
 # <linux/bpf_common.h>: instructions of the form (code, jump if true, jump if false, constant).
 _LOAD_WORD, _LOAD_WORD_AT_X, _X_IS_IP_HEADER_LENGTH = 0x20, 0x40, 0xB1
@@ -41,13 +42,40 @@ def worker_of(spi: int, workers: int) -> int:
     return number if number < workers else 0
 
 
-def join_group(sock: socket.socket) -> None:
-    """Let a socket share its port with others; before it is bound. The order of binding is that of the members."""
-    sock.setsockopt(socket.SOL_SOCKET, _SO_REUSEPORT, 1)
+def open_group(local: Address, workers: int, *, mark: int = 0) -> list[socket.socket]:
+    """The sockets of a port: one for each worker, and the daemon's at the end. Raises `HostError`."""
+    with open_udp(local, mark=mark) as alone:  # else another daemon of ours would share its port with us
+        local = local._replace(port=alone.getsockname()[1])
+    members: list[socket.socket] = []
+    try:
+        for _ in range(workers + 1):
+            members.append(open_udp(local, mark=mark, group=True))
+        steer_group(members[0], workers)
+    except BaseException:
+        for each in members:
+            each.close()
+        raise
+    return members
+
+
+def open_raw(host: str, workers: int, *, mark: int = 0) -> tuple[socket.socket, ...]:
+    """Raw sockets for ESP as IP protocol 50, one for each worker. Raises `HostError`."""
+    opened: list[socket.socket] = []
+    try:
+        for number in range(workers):
+            opened.append(open_esp(host, mark=mark))
+            if workers > 1:
+                steer_raw(opened[-1], number, workers)
+    except BaseException:
+        for each in opened:
+            each.close()
+        raise
+    return tuple(opened)
 
 
 def steer_group(member: socket.socket, workers: int) -> None:
-    """Give a group of `workers` sockets and the daemon's its program. Raises `HostError`."""
+    """Give a group of `workers` sockets and the daemon's its program. Members are numbered in the order in which they
+    were bound. Raises `HostError`."""
     _attach(member, _SO_ATTACH_REUSEPORT_CBPF, group_program(workers))
 
 
@@ -82,6 +110,8 @@ def raw_program(number: int, workers: int, *, ipv6: bool) -> Sequence[Instructio
 
 
 def _attach(sock: socket.socket, option: int, program: Sequence[Instruction]) -> None:
+    import ctypes  # of no use to clients, whose start it would delay
+
     instructions = b"".join(struct.pack("=HBBI", *each) for each in program)
     held = ctypes.create_string_buffer(instructions, len(instructions))
     try:

@@ -35,8 +35,10 @@ from ikeway.dataplane.userspace.messages import (
     Done,
     DropCount,
     Failed,
+    LearnMtu,
     Message,
     Move,
+    PathNarrowed,
     ReadCounters,
     RemoveInbound,
     RemoveOutbound,
@@ -51,14 +53,14 @@ from ikeway.dataplane.userspace.native_out import NativeOutgoing
 from ikeway.dataplane.userspace.outgoing import Outgoing
 from ikeway.dataplane.userspace.paths import OuterSocket, Paths, inherited
 from ikeway.dataplane.userspace.privileges import drop_privileges
-from ikeway.dataplane.userspace.sockets import PathError, accept_merged, path_errors
+from ikeway.dataplane.userspace.sockets import accept_merged, path_errors
 from ikeway.dataplane.userspace.tun_io import TunIo
 from ikeway.errors import HostError, IkewayError
 
 _LARGEST_MESSAGE = 1 << 18
 _MOST_WAITING = 512  # messages for a daemon that does not read; events beyond are dropped, replies never
 _ENTRIES_A_PAGE = 256
-_UNREACHABLES_A_SECOND = 10
+_HINTS_A_SECOND = 10
 
 # The exit code of a worker that says why it cannot work: starting it again as it is would lead to the same.
 REFUSED = 3
@@ -141,7 +143,7 @@ class Worker:
         self._epoll = select.epoll()
         self._control = Control(control, self._epoll)
         configure = self._first_message()
-        self._unreachable_second = self._unreachable_told = 0
+        self._hints_second = self._hints_told = 0
         self._ledger = Ledger(configure.ledger_fd)
         self._sockets = {role.fd: inherited(role.fd, role.ipv6, role.raw_esp) for role in configure.sockets}
         self._paths = Paths(list(self._sockets.values()))
@@ -198,20 +200,22 @@ class Worker:
             for error in path_errors(outer.sock):
                 if error.code == errno.EMSGSIZE:
                     self._paths.learn_mtu(error.remote.host, error.mtu, now)
+                    self._tell(PathNarrowed(error.remote.host, error.mtu), now)
                 elif not outer.raw_esp:
-                    self._tell_unreachable(error, now)
+                    # IKE that this socket carried may have met a closed port: who connects wants to know.
+                    self._tell(Unreachable(error.remote, error.code), now)
         try:
             self._incoming.receive(outer, now)
         except OSError:  # an ICMP error of an earlier packet; the error queue has the details
             return
 
-    def _tell_unreachable(self, error: PathError, now: float) -> None:
-        """IKE that this socket carried may have met a closed port: who connects wants to know."""
-        if int(now) != self._unreachable_second:
-            self._unreachable_second, self._unreachable_told = int(now), 0
-        if self._unreachable_told < _UNREACHABLES_A_SECOND:
-            self._unreachable_told += 1
-            self._control.emit(Unreachable(error.remote, error.code))
+    def _tell(self, hint: Unreachable | PathNarrowed, now: float) -> None:
+        """Hand on what ICMP said. Strangers can send it at will."""
+        if int(now) != self._hints_second:
+            self._hints_second, self._hints_told = int(now), 0
+        if self._hints_told < _HINTS_A_SECOND:
+            self._hints_told += 1
+            self._control.emit(hint)
 
     def _drain_control(self) -> None:
         while (message := self._control.receive()) is not None:
@@ -240,6 +244,8 @@ class Worker:
                 self._associations.move(message.connection_id, message.local, message.remote, message.udp)
             case SetMtu():
                 self._outgoing.mtu = self._incoming.mtu = message.mtu
+            case LearnMtu():
+                self._paths.learn_mtu(message.host, message.mtu, time.clock_gettime(time.CLOCK_BOOTTIME))
             case ReadCounters():
                 self._send_counters(message.request)
                 return

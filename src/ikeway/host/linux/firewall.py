@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ikeway.errors import HostError
@@ -46,9 +47,9 @@ class TableAdded(Change):
 
 
 def gateway_table(configuration: GatewayConfiguration) -> TableAdded | None:
-    """The table that a gateway needs on one interface; None when it asks for neither NAT nor MSS clamping."""
+    """The table that a gateway needs on its interfaces; None when it asks for neither NAT nor MSS clamping."""
     chains = []
-    if configuration.masquerade and configuration.pools:
+    if configuration.masquerade and configuration.all_pools:
         chains.append(_chain("nat", "type nat hook postrouting priority srcnat", _masquerade(configuration)))
     if configuration.clamp_mss:
         chains.append(_chain("mss", "type filter hook forward priority mangle", _clamp(configuration)))
@@ -60,21 +61,26 @@ def gateway_table(configuration: GatewayConfiguration) -> TableAdded | None:
 
 def _masquerade(configuration: GatewayConfiguration) -> list[str]:
     if configuration.masquerade_interfaces:
-        names = ", ".join(f'"{name}"' for name in configuration.masquerade_interfaces)
-        leaving = f"oifname {{ {names} }}"
+        leaving = f"oifname {_set(configuration.masquerade_interfaces)}"
     else:
-        leaving = f'oifname != "{configuration.interface}"'
-    return [f"{'ip6' if pool.version == 6 else 'ip'} saddr {pool} {leaving} masquerade" for pool in configuration.pools]
+        leaving = f"oifname != {_set(configuration.interfaces)}"
+    return [
+        f"{'ip6' if pool.version == 6 else 'ip'} saddr {pool} {leaving} masquerade" for pool in configuration.all_pools
+    ]
 
 
 def _clamp(configuration: GatewayConfiguration) -> list[str]:
     """`set` only ever lowers the value. Both directions: the peer's idea of the MTU may be larger than ours."""
     return [
-        f'{way} "{configuration.interface}" meta nfproto ipv{version} '
+        f"{way} {_set(configuration.interfaces)} meta nfproto ipv{version} "
         f"tcp flags & (syn | rst) == syn tcp option maxseg size set {configuration.mtu - headers}"
         for version, headers in _TCP_OVER.items()
         for way in ("iifname", "oifname")
     ]
+
+
+def _set(names: Sequence[str]) -> str:
+    return "{ " + ", ".join(f'"{name}"' for name in names) + " }"
 
 
 def _chain(name: str, hook: str, rules: list[str]) -> str:

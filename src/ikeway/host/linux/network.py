@@ -58,9 +58,11 @@ class LinuxHostNetwork:
 
     async def configure_gateway(self, configuration: GatewayConfiguration) -> None:
         """Make the host look like `configuration`, changing only what differs."""
-        _check_name(configuration.interface, *configuration.masquerade_interfaces)
+        _check_name(*configuration.interfaces, *configuration.masquerade_interfaces)
         with Netlink() as nl:
-            _bring_up(nl, configuration.interface, configuration.mtu, ipv6=_has_ipv6(configuration.pools))
+            for name in configuration.interfaces:
+                _bring_up(nl, name, configuration.mtu, ipv6=_has_ipv6(configuration.all_pools))
+                self._made.setdefault(name, [])
         await self._replace(configuration.interface, _gateway_changes(configuration))
 
     async def refresh(self) -> None:
@@ -160,12 +162,14 @@ class LinuxHostNetwork:
 
 def _gateway_changes(configuration: GatewayConfiguration) -> list[Change]:
     changes: list[Change] = [AddressAdded.of(configuration.interface, each) for each in configuration.addresses]
-    for pool in configuration.pools:
-        source = next((each.ip for each in configuration.addresses if each.version == pool.version), None)
-        route = Route(table=MAIN_TABLE, destination=pool, interface=configuration.interface, source=source)
-        changes.append(RouteAdded.of(route))
+    for interface, pools in ((configuration.interface, configuration.pools), *configuration.further):
+        for pool in pools:
+            source = next((each.ip for each in configuration.addresses if each.version == pool.version), None)
+            route = Route(table=MAIN_TABLE, destination=pool, interface=interface, source=source)
+            changes.append(RouteAdded.of(route))
     if configuration.forward:
-        changes += [sysctl.forwarding(version) for version in sorted({pool.version for pool in configuration.pools})]
+        versions = {pool.version for pool in configuration.all_pools}
+        changes += [sysctl.forwarding(version) for version in sorted(versions)]
     table = gateway_table(configuration)
     return [*changes, table] if table else changes
 
