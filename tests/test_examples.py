@@ -26,6 +26,7 @@ def test_every_example_is_tested():
         "decode.py",
         "engine_in_memory.py",
         "gateway.py",
+        "without_root.py",
     }
 
 
