@@ -19,6 +19,7 @@ COMMANDS = {
     "rekey": "ikeway.cli.rekey",
     "gateway": "ikeway.cli.gateway",
     "pki": "ikeway.cli.pki",
+    "doctor": "ikeway.cli.doctor",
     "demo": "ikeway.cli.demo",
     "proposals": "ikeway.cli.proposals",
     "decode": "ikeway.cli.decode",

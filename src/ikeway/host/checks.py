@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from ikeway.errors import HostError
@@ -15,6 +17,33 @@ _ROOTLESS = (
     "without root, `unshare -Urn` makes a namespace of your own with no network but what you put there: enough for "
     "`ikeway demo`"
 )
+
+
+class Use(enum.StrEnum):
+    """What somebody may want of this host."""
+
+    CLIENT = "client"  # `ikeway up`, for the whole host
+    ROOTLESS = "rootless client"  # `ikeway run`, `ikeway proxy`
+    GATEWAY = "gateway"
+    SPEED = "speed"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. `uses` go badly, or not at all, without it; `remedy` is what to do then, and on this
+    host. A check that is not `ok` says in `detail` what was found instead."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    uses: tuple[Use, ...] = ()
+
+
+def held_rights() -> dict[str, bool]:
+    """The capabilities that matter, by name, and whether this process has them."""
+    held = _effective_capabilities()
+    return {name: bool(held >> number & 1) for number, name in _NAMES.items()}
 
 
 def check_rights(*, tun: bool = True, ports: tuple[int, ...] = (), esp_protocol: bool = False) -> None:

@@ -13,6 +13,7 @@ import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ikeway.errors import HostError
 from ikeway.host.linux.netlink import RTM_NEWLINK, Netlink
@@ -77,6 +78,33 @@ def open_tun(name: str = "", *, vnet_header: bool = True) -> TunDevice:
     device = TunDevice(fd, answer[:16].split(b"\0")[0].decode(), vnet_header)
     _size_queue(device)
     return device
+
+
+class TunOffloads(NamedTuple):
+    """Which super-packets the kernel hands over and takes: TCP over IPv4 and IPv6, UDP over both."""
+
+    tso4: bool
+    tso6: bool
+    uso: bool
+
+
+def probe_offloads() -> TunOffloads:
+    """Make a device and ask. To be called where a device may appear for a moment. Raises `HostError`."""
+    device = open_tun(vnet_header=True)
+    try:
+        return TunOffloads(
+            *(_takes(device.fd, flags) for flags in (_TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_USO4 | _TUN_F_USO6))
+        )
+    finally:
+        device.close()
+
+
+def _takes(fd: int, flags: int) -> bool:
+    try:
+        fcntl.ioctl(fd, _TUNSETOFFLOAD, _TUN_F_CSUM | flags)
+    except OSError:
+        return False
+    return True
 
 
 def _size_queue(device: TunDevice) -> None:
