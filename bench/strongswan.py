@@ -95,10 +95,10 @@ def _control(folder: Path, *arguments: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def libipsec_pair(suite: str) -> AsyncIterator[Pair]:
+async def libipsec_pair(suite: str, prefix: str = "ikbsw") -> AsyncIterator[Pair]:
     """A tunnel that is up."""
     with contextlib.ExitStack() as stack:
-        names = stack.enter_context(two_namespaces("ikbsw"))
+        names = stack.enter_context(two_namespaces(prefix))
         folders = [Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ikb"))) for _ in names]
         processes = []
         for number, (name, folder) in enumerate(zip(names, folders, strict=True)):
