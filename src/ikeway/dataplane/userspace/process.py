@@ -99,7 +99,7 @@ class WorkerProcess:
 
     def tell(self, request: Request) -> None:
         """Send a request whose answer nobody waits for; it has the number 0."""
-        self._waiting.append(encode(request))
+        self._waiting.append((encode(request), ()))
         self._flush()
 
     async def stop(self) -> None:
