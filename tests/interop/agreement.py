@@ -32,11 +32,14 @@ class Party:
     # Networks behind the gateway, a child SA each.
     networks: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"net": (LAN_NETWORK[4],)})
     rekey_child: float = 0  # seconds, 0: never by itself
+    rekey_bytes: int = 0
     rekey_ike: float = 0
     dpd: float = 0
     mobike: bool = True
     fragment_size: int = 1280
     patient: bool = True  # retransmit for a long time; else give up after about 4 seconds
+    data_plane: str = "userspace"  # or "kernel", where it has IPsec
+    mode: str = "tunnel"  # in transport mode there are neither networks nor pools
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,8 +97,12 @@ class Tunnel:
 
     def virtual(self, version: int) -> str:
         """The client's address inside."""
-        found = [address for address in self.sa().virtual if ipaddress.ip_address(address).version == version]
-        assert found, f"no IPv{version} address among {self.sa().virtual}"
+        if isinstance(self.client, IkewayClient):
+            assigned = self.client.sessions()[0].addresses
+        else:
+            assigned = self.sa().virtual
+        found = [address for address in assigned if ipaddress.ip_address(address).version == version]
+        assert found, f"no IPv{version} address among {assigned}"
         return found[0]
 
     def check_ping(self) -> None:

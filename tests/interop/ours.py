@@ -174,11 +174,15 @@ def _profile(own: Party, agreed: Agreement, folder: Path) -> Table:
         login |= {"method": "certificate", "certificate": str(certificate), "key": str(key)}
     else:
         login |= {"method": own.auth, "username": own.identity, "password": own.password}
-    children = {name: {"remote": list(networks)} for name, networks in own.networks.items()}
+    children = {name: {"remote": list(networks)} for name, networks in own.networks.items() if networks}
     return {
         "gateway": gateway,
         "login": login,
-        "network": {"request": [f"ipv{version}" for version in agreed.pool], "dns": "off"},
+        "network": {
+            "request": [f"ipv{version}" for version in agreed.pool],
+            "dns": "off",
+            "data_plane": own.data_plane,
+        },
         "ike": _ike(own),
         "esp": _esp(own),
         "children": children,
@@ -192,7 +196,7 @@ def _gateway(own: Party, agreed: Agreement, folder: Path, users: Path) -> Table:
         "login": {"cert": "certificate"}.get(agreed.client.auth, agreed.client.auth),
         "gateway_authentication": {"cert": "certificate"}.get(own.auth, own.auth),
         "identities": [own.expects],
-        "pools": ["lab"],
+        "pools": ["lab"] if agreed.pool else [],
         "subnets": [network for networks in own.networks.values() for network in networks],
     }
     if own.credential is not None:
@@ -202,10 +206,11 @@ def _gateway(own: Party, agreed: Agreement, folder: Path, users: Path) -> Table:
         connection["ca"] = str(own.trusts.write(folder, "clients")[2])
     return {
         "gateway": gateway,
+        "network": {"data_plane": own.data_plane},
         "limits": {"cookie_threshold": 0 if agreed.always_cookie else 32},
         "ike": _ike(own),
         "esp": _esp(own),
-        "pools": {"lab": {f"ipv{version}": network for version, network in agreed.pool.items()}},
+        "pools": {} if not agreed.pool else {"lab": {f"ipv{version}": network for version, network in agreed.pool.items()}},
         "connections": {"lab": connection},
     }
 
@@ -233,7 +238,15 @@ def _ike(own: Party) -> Table:
 
 def _esp(own: Party) -> Table:
     lifetime = LIFETIME if own.rekey_child else 0
-    return {"proposals": own.esp.split(", "), "rekey": own.rekey_child, "lifetime": lifetime, "jitter": 0.0}
+    proposals = own.esp.split(", ")
+    return {
+        "proposals": proposals,
+        "mode": own.mode,
+        "rekey": own.rekey_child,
+        "lifetime": lifetime,
+        "rekey_bytes": own.rekey_bytes,
+        "jitter": 0.0,
+    }
 
 
 def write_private(path: Path, table: Table) -> None:

@@ -195,6 +195,8 @@ def daemon_settings(agreed: Agreement, own: Party) -> Settings:
         settings |= {"retransmit_timeout": "0.5", "retransmit_base": "1.4", "retransmit_tries": "3"}
     if agreed.always_cookie:
         settings |= {"cookie_threshold": "1"}
+    if own.data_plane == "kernel":
+        settings |= {"load": PLUGINS.replace("kernel-libipsec ", "")}
     return settings
 
 
@@ -326,6 +328,8 @@ def _child(own: Party, local: tuple[str, ...] = (), remote: tuple[str, ...] = ()
         "life_time": "3600s",
         "rand_time": "0s",
         "dpd_action": "clear",
+        "mode": own.mode,
+        "rekey_bytes": str(own.rekey_bytes),
     }
     return child | ({"local_ts": list(local)} if local else {}) | ({"remote_ts": list(remote)} if remote else {})
 

@@ -25,7 +25,7 @@ def offload_device(state: State, *, inbound: bool) -> int:
         return 0
     remote = ip_address(state.source if inbound else state.destination)
     with Netlink() as nl:
-        path = path_to(nl, remote, socket.IPPROTO_ESP, 0)
+        path = path_to(nl, remote)
     return path.interface_index if path is not None and has_offload(path.interface_index) else 0
 
 

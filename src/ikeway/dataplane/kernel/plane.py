@@ -23,7 +23,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ikeway.address import Address
 from ikeway.dataplane.interface import (
@@ -69,11 +69,25 @@ class _Installed:
     inbound: bool
     reqid: int
     soft_told: bool = False
+    packets: int = 0  # when the counters were last read, at
+    read: float = field(default_factory=lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
+    last_used: float = 0.0
 
     @property
     def id(self) -> StateId:
         """What the kernel knows its state by."""
         return state_id(self.sa, inbound=self.inbound)
+
+    def note_use(self, one: State) -> float:
+        """When it was last used. Linux before 6.2 does not say it of inbound states; then it is known to be after the
+        reading before the one that found more packets."""
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        if one.last_used:  # the kernel's times are of the clock on the wall, in seconds
+            self.last_used = now - max(0.0, time.time() - one.last_used)
+        elif one.usage.packets > self.packets:
+            self.last_used = self.read
+        self.packets, self.read = one.usage.packets, now
+        return self.last_used
 
 
 class KernelDataPlane:
@@ -217,7 +231,9 @@ class KernelDataPlane:
             for one in xfrm.states(self._netlink):
                 installed = self._installed.get(StateId(destination=one.destination, spi=one.spi))
                 if installed is not None:
-                    _count(found.setdefault((one.spi, installed.inbound), Counters()), one)
+                    counters = found.setdefault((one.spi, installed.inbound), Counters())
+                    _count(counters, one)
+                    counters.last_used = max(counters.last_used, installed.note_use(one))
         if self._tunnel is not None and not self._tunnel.exists():
             self._on_event(DataPlaneDied(f"somebody has removed the interface {self._tunnel.name}"))
         return found
@@ -253,18 +269,20 @@ class KernelDataPlane:
         self._reqids.give_back(installed.sa.child_id)
 
     def _move(self, installed: _Installed, sa: EspSa) -> None:
-        """The policies first: what they ask the kernel for meanwhile is then what it gets."""
+        """What is to be sent meanwhile makes the kernel wait for a new state, and is lost."""
         before = installed.id
         del self._installed[before]
         installed.sa = sa
         self._installed[installed.id] = installed
         with self._errors("an SA cannot be moved"):
-            self._policies.put(self._netlink, installed, self._policies_of(installed))
             old = xfrm.take_state(self._netlink, before)
             if old is None:
                 self._on_event(HardExpired(sa.spi, installed.inbound))
                 return
             self._make_state(continued(self._state(installed), old, soft_told=installed.soft_told), installed)
+            self._policies.put(self._netlink, installed, self._policies_of(installed))
+            if installed.id != before:
+                xfrm.delete_state(self._netlink, before)
 
     def _state(self, installed: _Installed) -> State:
         assert self._identity is not None and self._tunnel is not None
@@ -285,7 +303,7 @@ class KernelDataPlane:
                 xfrm.add_state(self._netlink, offloaded(wanted, device, inbound=installed.inbound))
                 return
         try:
-            xfrm.add_state(self._netlink, wanted)
+            self._add_state(wanted, installed)
         except OSError as error:
             if error.errno == errno.EEXIST:
                 raise HostError(
@@ -297,6 +315,24 @@ class KernelDataPlane:
                 f"the kernel refused an SA with {names}: {xfrm.explain(error)}",
                 remedy='load the modules of these algorithms, propose others, or use `data_plane = "userspace"`',
             ) from error
+
+    def _add_state(self, wanted: State, installed: _Installed) -> None:
+        """A packet that came while there was no state has made the kernel wait for one, in its place (a larval state)."""
+        for last in (False, False, True):
+            try:
+                xfrm.add_state(self._netlink, wanted)
+            except OSError as error:
+                if last or error.errno != errno.EEXIST or not self._is_missing(installed.id):
+                    raise
+            else:
+                return
+
+    def _is_missing(self, id: StateId) -> bool:
+        """True when the kernel has no such state, or a larval one, which is removed."""
+        found = xfrm.get_state(self._netlink, id)
+        if found is not None and not found.algorithms:
+            xfrm.delete_state(self._netlink, id)
+        return found is None or not found.algorithms
 
     def _policies_of(self, installed: _Installed) -> list[Policy]:
         assert self._tunnel is not None
@@ -344,7 +380,7 @@ class KernelDataPlane:
     def _acquired(self, spi: int, destination: str) -> None:
         """A policy of ours found no state. Either it was moved just now, or somebody has removed it."""
         installed = self._installed.get(StateId(destination=destination, spi=spi))
-        if installed is not None and xfrm.get_state(self._netlink, installed.id) is None:
+        if installed is not None and self._is_missing(installed.id):
             log.warning("Somebody has removed the SA %08x from the kernel", spi)
             self._on_event(HardExpired(spi, installed.inbound))
 
@@ -383,8 +419,7 @@ def _is_soft(one: State) -> bool:
 
 
 def _count(counters: Counters, one: State) -> None:
-    """Add up what a state has carried; two peers may have chosen the same SPI. The kernel's times are of the clock on
-    the wall, in seconds."""
+    """Add up what a state has carried; two peers may have chosen the same SPI."""
     counters.packets += one.usage.packets
     counters.octets += one.usage.octets
     for reason, count in (
@@ -394,6 +429,3 @@ def _count(counters: Counters, one: State) -> None:
     ):
         if count:
             counters.dropped[reason] = counters.dropped.get(reason, 0) + count
-    if one.last_used:
-        since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
-        counters.last_used = max(counters.last_used, since_boot - max(0.0, time.time() - one.last_used))
