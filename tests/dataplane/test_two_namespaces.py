@@ -7,9 +7,6 @@ import contextlib
 import os
 import re
 import socket
-import struct
-import threading
-from collections.abc import Iterator
 
 import pytest
 from scapy.layers.inet import IP, UDP
@@ -17,6 +14,7 @@ from scapy.layers.inet import IP, UDP
 from ikeway.address import Address
 from ikeway.dataplane.interface import DataPlaneDied, DataPlaneRestarted, PeerMoved
 from ikeway.esp.parameters import Encapsulation, Mode
+from tests.dataplane.capture import Sequences, packet_socket
 from tests.dataplane.namespaces import inside, ip, run_in
 from tests.dataplane.traffic import Numbered, ping, transfer
 from tests.dataplane.tunnels import Side, connect, network, sa_pair, two_sides
@@ -267,51 +265,11 @@ async def test_dscp_and_ecn_are_copied_to_the_outside() -> None:
         assert ("10.77.0.1", 0xBA) in seen
 
 
-class Sequences:
-    """The sequence numbers of ESP in UDP that leave a namespace, as a capture sees them."""
-
-    def __init__(self, side: Side) -> None:
-        self.seen: list[tuple[int, int]] = []
-        self._side = side
-        self._tap = inside(side.namespace, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)))
-        self._tap.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
-        self._tap.settimeout(0.1)
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._ending.is_set():
-            with contextlib.suppress(TimeoutError):
-                octets, (device, *_) = self._tap.recvfrom(65536)
-                if device != "wan" or octets[9] != 17 or octets[12:16] != socket.inet_aton(self._side.outer.host):
-                    continue
-                # A super-datagram (UDP_SEGMENT) shows itself before it is cut, all parts of one length but the last.
-                payload = octets[28:]
-                self.seen += [struct.unpack_from("!II", payload, at) for at in _starts(payload)]
-
-    def stop(self) -> list[tuple[int, int]]:
-        """All (SPI, sequence number), in order."""
-        self._ending.set()
-        self._thread.join()
-        self._tap.close()
-        return self.seen
-
-
-def _starts(payload: bytes) -> Iterator[int]:
-    """Where the ESP packets of a super-datagram begin: at its SPI, with the number after the one before."""
-    at, spi = 0, payload[:4]
-    while at >= 0 and at + 8 <= len(payload):
-        yield at
-        following = int.from_bytes(payload[at + 4 : at + 8], "big") + 1 & 0xFFFFFFFF
-        at = payload.find(spi + following.to_bytes(4, "big"), at + 8)
-
-
 async def test_workers_that_are_killed_during_a_transfer() -> None:
     """kill -9 of either side: the transfer arrives as it was sent, and no sequence number was used twice."""
     async with two_sides(vnet_header=True) as (left, right):
         await connect(left, right)
-        captures = [Sequences(side) for side in (left, right)]
+        captures = [Sequences(inside(side.namespace, packet_socket), side.outer.host) for side in (left, right)]
 
         async def kill() -> None:
             for side in (left, right, left):

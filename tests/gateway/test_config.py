@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
@@ -277,3 +278,20 @@ def test_warnings(folder: Path) -> None:
     assert "everybody with a certificate" in text
     assert "3DES" in text
     assert "'spare' is not used" in text
+
+
+@pytest.mark.parametrize(("written", "meant"), [("1", 1), ("3", 3), ('"auto"', min(len(os.sched_getaffinity(0)), 16))])
+def test_workers(folder: Path, written: str, meant: int) -> None:
+    assert config(folder, BASE + EAP + f"[network]\nworkers = {written}\n").host.workers == meant
+
+
+@pytest.mark.parametrize("written", ["0", "65", "true", '"many"', "1.5"])
+def test_no_number_of_workers(folder: Path, written: str) -> None:
+    (error,) = mistakes(folder, BASE + EAP + f"[network]\nworkers = {written}\n")
+    assert "workers" in str(error) and "auto" in error.expected
+
+
+def test_the_interfaces_of_all_workers_need_names(folder: Path) -> None:
+    assert config(folder, BASE + EAP + '[network]\nworkers = 10\ninterface = "thirteen-chrs"\n')
+    (error,) = mistakes(folder, BASE + EAP + '[network]\nworkers = 11\ninterface = "thirteen-chrs"\n')
+    assert "thirteen-chrs-10" in str(error)

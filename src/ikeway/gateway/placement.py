@@ -62,7 +62,7 @@ class Placement:
                     self._pinned[address] = worker
         for address, connection_id in held.items():
             worker = self.worker_of(connection_id)
-            if self.worker_at(address) != worker:
+            if self._pinned.get(address, self._routed_to(address)) != worker:
                 self._pinned[address] = worker
 
     def worker_at(self, address: IpAddress) -> int:
