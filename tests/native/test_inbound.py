@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 
 from ikeway.dataplane.interface import IkeReceived
 from ikeway.dataplane.userspace.segments import GSO_TCPV4, GSO_UDP, VNET_HEADER, single_segments, taken
@@ -121,7 +121,12 @@ def odd_packets() -> list[bytes]:
         bytes(IP(**v4, options=b"\1\1\1\1") / UDP(sport=5, dport=6) / b"options"),
         bytes(IP(**v4, flags="MF", id=9) / UDP(sport=5, dport=6) / bytes(8)),
         bytes(IP(**v4, frag=1, id=9, proto=17) / bytes(16)),
-        bytes(IP(**v4) / ICMP() / b"ping"),
+        *[bytes(IP(**v4) / ICMP() / b"ping")] * 2,
+        bytes(IP(**v4) / ICMP(type=3) / b"another type"),
+        bytes(IP(**v4, len=22) / ICMP() / b"cut"),
+        bytes(IP(**v4, len=21) / ICMP() / b"cut"),
+        bytes(IPv6(src="fd00::1", dst="fd00::2") / ICMPv6EchoRequest(data=b"ping")),
+        bytes(IPv6(src="fd00::1", dst="fd00::2", plen=1) / ICMPv6EchoRequest(data=b"ping")),
         bytes(IP(**v4) / TCP(flags="S", options=[("MSS", 1460)])),
         bytes(IP(**v4, options=b"\1\1\1\1") / TCP(flags="S", options=[("MSS", 1460)])),
         bytes(IP(**v4) / TCP(flags="FA", seq=9) / b"end"),
@@ -142,7 +147,7 @@ def odd_packets() -> list[bytes]:
 def test_odd_packets_between_segments(suite: str, clamp: bool) -> None:
     sa = esp_sa(suite)
     sender = OutboundSa(sa)
-    train = tcp_train(30)
+    train = tcp_train(40)
     datagrams = []
     for packet in odd_packets():
         datagrams += [sealed(sender, train.pop(0)), sealed(sender, packet)]

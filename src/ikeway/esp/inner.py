@@ -10,6 +10,7 @@ HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION = 0, 43, 44, 51, 60
 
 _WITH_PORTS = frozenset({TCP, UDP, SCTP, DCCP, UDPLITE})
 _WITH_TYPE = frozenset({ICMP, ICMPV6})
+_COMMON, _COMMON_IPV6 = frozenset({TCP, UDP, ICMP}), frozenset({TCP, UDP, ICMPV6})
 _EXTENSIONS = frozenset({HOP_BY_HOP, ROUTING, AUTHENTICATION, DESTINATION})
 _MOST_EXTENSIONS = 8
 
@@ -49,16 +50,16 @@ def parse(packet: Octets) -> Flow | None:
 def cache_key(packet: Octets) -> bytes | None:
     """Octets that settle the flow of a common packet, or None for one that has to be parsed.
 
-    Common: TCP or UDP, unfragmented, without IP options. Only flows whose packet could be parsed may be cached, as a
-    short packet gives a short key.
+    Common: TCP, UDP or ICMP, unfragmented, without IP options. Only flows whose packet could be parsed may be cached,
+    as a short packet gives a short key.
     """
     if len(packet) < 20:
         return None
     if packet[0] == 0x45:
-        if packet[9] in (6, 17) and not packet[6] & 0x3F and not packet[7]:
-            return bytes(packet[9:10]) + bytes(packet[12:24])
-    elif packet[0] >> 4 == 6 and packet[6] in (6, 17):
-        return bytes(packet[6:7]) + bytes(packet[8:44])
+        if packet[9] in _COMMON and not packet[6] & 0x3F and not packet[7]:
+            return bytes(packet[9:10]) + bytes(packet[12 : 22 if packet[9] == ICMP else 24])
+    elif packet[0] >> 4 == 6 and packet[6] in _COMMON_IPV6:
+        return bytes(packet[6:7]) + bytes(packet[8 : 42 if packet[6] == ICMPV6 else 44])
     return None
 
 

@@ -16,7 +16,7 @@ from ikeway.esp.checksum import checksum, pseudo_header_sum
 from ikeway.esp.drops import Drop
 from ikeway.esp.ecn import apply_outer
 from ikeway.esp.inbound import InboundSa, Opened
-from ikeway.esp.inner import FRAGMENT, HOP_BY_HOP, ROUTING, TCP, UDP, Flow, Octets, cache_key, parse
+from ikeway.esp.inner import FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, ROUTING, TCP, UDP, Flow, Octets, cache_key, parse
 from ikeway.esp.parameters import Encapsulation, EspSa, Mode
 from ikeway.esp.selectors import SelectorPair
 from ikeway.wire.payloads import TrafficSelector
@@ -103,7 +103,10 @@ class Unwrapper:
 
 
 def _room_for_ports(packet: Octets) -> int:
-    return 24 if packet[0] >> 4 == 4 else 44
+    """What the selectors look at ends here, of a packet with a cache key: ports, or type and code."""
+    if packet[0] >> 4 == 4:
+        return 22 if packet[9] == ICMP else 24
+    return 42 if packet[6] == ICMPV6 else 44
 
 
 def rebuild(parameters: EspSa, payload: Octets, protocol: int) -> bytearray:

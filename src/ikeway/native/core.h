@@ -86,7 +86,8 @@ struct ikw_delivery {
     uint8_t head[VNET_OCTETS + 100 + 20]; /* virtio_net_hdr, IP and TCP or UDP header */
 };
 
-enum { IPV4_IN_ESP = 4, IPV6_IN_ESP = 41, NO_NEXT_HEADER = 59, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17 };
+enum { IPV4_IN_ESP = 4, IPV6_IN_ESP = 41, NO_NEXT_HEADER = 59 };
+enum { PROTOCOL_ICMP = 1, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17, PROTOCOL_ICMPV6 = 58 };
 enum { TCP_FIN = 0x01, TCP_SYN = 0x02, TCP_PSH = 0x08, TCP_ACK = 0x10, TCP_CWR = 0x80 };
 
 static inline uint16_t load16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
@@ -145,21 +146,30 @@ static inline void store_sum(uint8_t *p, uint32_t sum) {
     memcpy(p, &word, 2);
 }
 
-/* Octets that settle the flow of a common packet: TCP or UDP, unfragmented, no IP options. 0: no such packet.
- * The packet has at least `length` octets; what its own header says of its length is not looked at. */
+static inline uint8_t protocol_of(const uint8_t *p, size_t upper) { return p[upper == 20 ? 9 : 6]; }
+
+static inline int is_icmp(const uint8_t *p, size_t upper) {
+    return protocol_of(p, upper) == (upper == 20 ? PROTOCOL_ICMP : PROTOCOL_ICMPV6);
+}
+
+/* Whether a packet is so common that a few octets settle its flow, as `cache_key` of `ikeway.esp.inner` has it: TCP, UDP
+ * or ICMP, unfragmented, no IP options. Where TCP, UDP or ICMP begins, or 0. The packet has at least `length` octets;
+ * what its own header says of its length is not looked at. */
 static inline size_t flow_upper(const uint8_t *p, size_t length) {
-    if (length >= 24 && p[0] == 0x45)
-        return (p[9] == PROTOCOL_TCP || p[9] == PROTOCOL_UDP) && !(p[6] & 0x3F) && !p[7] ? 20 : 0;
+    if (length >= 24 && p[0] == 0x45 && !(p[6] & 0x3F) && !p[7])
+        return p[9] == PROTOCOL_TCP || p[9] == PROTOCOL_UDP || p[9] == PROTOCOL_ICMP ? 20 : 0;
     if (length >= 44 && p[0] >> 4 == 6)
-        return p[6] == PROTOCOL_TCP || p[6] == PROTOCOL_UDP ? 40 : 0;
+        return p[6] == PROTOCOL_TCP || p[6] == PROTOCOL_UDP || p[6] == PROTOCOL_ICMPV6 ? 40 : 0;
     return 0;
 }
 
+/* How many octets behind the IP header the selectors look at: ports, or type and code. */
+static inline size_t selected_octets(const uint8_t *p, size_t upper) { return is_icmp(p, upper) ? 2 : 4; }
+
 /* Whether two packets with the same `flow_upper` are of one flow. */
 static inline int same_flow(const uint8_t *a, const uint8_t *b, size_t upper) {
-    if (upper == 20)
-        return a[9] == b[9] && !memcmp(a + 12, b + 12, 12);
-    return a[6] == b[6] && !memcmp(a + 8, b + 8, 36);
+    size_t from = upper == 20 ? 12 : 8;
+    return protocol_of(a, upper) == protocol_of(b, upper) && !memcmp(a + from, b + from, upper + selected_octets(a, upper) - from);
 }
 
 /* DSCP and ECN of an IPv4 or IPv6 packet of at least two octets. */

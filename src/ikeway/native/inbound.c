@@ -202,15 +202,14 @@ static uint8_t examine(struct ikw_open *job, uint16_t number, struct ikw_entry *
     if (!upper || ((job->ecn & 1) && job->ecn != (traffic_class_of(packet) & 3u)))
         return IKW_OTHER;
     size_t length = upper == 20 ? load16(packet + 2) : 40u + load16(packet + 4);
-    if (length < upper + 4 || length > entry->length)
+    if (length < upper + selected_octets(packet, upper) || length > entry->length)
         return IKW_MALFORMED;
     entry->length = (uint32_t)length; /* TFC padding is cut off (RFC 4303 section 2.7) */
     entry->group = find_group(job, number, packet, upper, *latest);
     if (entry->group == MOST_GROUPS)
         return IKW_OTHER;
     *latest = entry->group;
-    int tcp = packet[upper == 20 ? 9 : 6] == PROTOCOL_TCP;
-    if (tcp && length >= upper + 20 && (packet[upper + 13] & TCP_SYN)) {
+    if (protocol_of(packet, upper) == PROTOCOL_TCP && length >= upper + 20 && (packet[upper + 13] & TCP_SYN)) {
         entry->flags = IKW_SYN;
         job->syns++;
     }
@@ -254,15 +253,14 @@ enum { MOST_MERGED_OCTETS = 65535, MOST_UDP_PARTS = 64 };
 
 static int checks_are_right(const uint8_t *p, size_t upper, size_t length) {
     size_t start = upper == 20 ? 12 : 8;
-    uint8_t protocol = p[upper == 20 ? 9 : 6];
-    uint64_t sum = sum_octets(p + start, length - start) + word16(protocol) + word16(length - upper);
+    uint64_t sum = sum_octets(p + start, length - start) + word16(protocol_of(p, upper)) + word16(length - upper);
     return fold(sum) == 0xFFFF && (upper == 40 || fold(sum_octets(p, 20)) == 0xFFFF);
 }
 
 /* Where the payload begins of a segment that could be part of a super-packet (the conditions of Linux's GRO); 0: none. */
 static size_t mergeable(const struct ikw_merge *job, const uint8_t *p, size_t upper, size_t length) {
     size_t header;
-    if (p[upper == 20 ? 9 : 6] == PROTOCOL_TCP) {
+    if (protocol_of(p, upper) == PROTOCOL_TCP) {
         if (!job->merge_tcp || length <= upper + 20 || (p[upper + 13] & ~TCP_PSH) != TCP_ACK)
             return 0;
         header = upper + (size_t)(p[upper + 12] >> 4) * 4;
@@ -270,7 +268,7 @@ static size_t mergeable(const struct ikw_merge *job, const uint8_t *p, size_t up
             return 0;
     } else {
         header = upper + 8;
-        if (!job->merge_udp || length <= header || load16(p + upper + 4) != length - upper || !load16(p + upper + 6))
+        if (!job->merge_udp || protocol_of(p, upper) != PROTOCOL_UDP || length <= header || load16(p + upper + 4) != length - upper || !load16(p + upper + 6))
             return 0; /* without a checksum one must not get one */
     }
     return checks_are_right(p, upper, length) ? header : 0;
@@ -312,7 +310,7 @@ static void start_delivery(struct ikw_merge *job, uint16_t number, size_t upper,
     d->header = (uint16_t)header;
     d->size = (uint16_t)(entry->length - header);
     d->octets = d->size;
-    d->udp = p[upper == 20 ? 9 : 6] == PROTOCOL_UDP;
+    d->udp = protocol_of(p, upper) == PROTOCOL_UDP;
     d->push = d->udp ? 0 : p[upper + 13] & TCP_PSH;
     d->sequence = load32(p + upper + 4) + d->octets;
     memcpy(d->head + VNET_OCTETS, p, header);

@@ -184,7 +184,8 @@ class Worker:
         tun_fd, control_fd = self._tun.fileno(), self._control.fileno()
         while True:
             ready = self._epoll.poll()
-            self._drain_control()
+            if any(fd == control_fd for fd, _ in ready):
+                self._drain_control()
             now = time.clock_gettime(time.CLOCK_BOOTTIME)
             for fd, flags in ready:
                 if fd == control_fd:
