@@ -216,6 +216,49 @@ def test_killed_client_is_cleaned_up_after_by_down(stage):
     assert "no client runs" in caught.value.output
 
 
+def refused(stage, target=INNER):
+    """True when this host itself says no: the ping did not leave."""
+    return "No route to host" in stage.ping(target, count=1, check=False)
+
+
+def test_kill_switch_after_kill_9(stage):
+    """Until `ikeway down`. The gateway's network could be reached without the tunnel, in the clear."""
+    stage.gateway()
+    client = stage.client(network="kill_switch = true")
+    stage.ping(INNER)
+    client.kill()
+    wait_until(lambda: refused(stage), "nothing leaves", logs=stage.logs)
+    assert refused(stage, INNER6)
+    stage.hosts.client.run(["ping", "-c", "1", "-W", "2", GATEWAY])
+    down = stage.hosts.client.run(
+        [sys.executable, "-m", "ikeway", "down"], files=client.files, environment={"HOME": str(stage.folder)}
+    )
+    assert "cleaned up" in down
+    stage.ping(INNER)
+
+
+def test_kill_switch_while_the_client_connects_again(stage):
+    """The gateway dies, and its device is taken away from the client meanwhile."""
+    gateway = stage.gateway()
+    client = stage.client(network="kill_switch = true")
+    gateway.kill()
+    stage.hosts.client.run(["ip", "link", "del", "ikeway0"])
+    wait_until(lambda: "retry" in client.log(), "it is lost", logs=stage.logs)
+    for _ in range(10):
+        assert not stage.ping_arrives()
+    stage.gateway()
+    wait_until(lambda: client.logins() == 2, "connected anew", logs=stage.logs)
+    wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
+
+
+def test_excluded_networks(stage):
+    stage.gateway()
+    stage.client(network='exclude = "10.91.0.0/25"')
+    way = stage.hosts.client.run(["ip", "route", "get", INNER])
+    assert "ikeway0" not in way
+    assert "ikeway0" in stage.hosts.client.run(["ip", "route", "get", "10.91.0.200"])
+
+
 def test_killed_gateway_is_noticed_and_its_successor_found(stage):
     gateway, client = stage.gateway(), stage.client(dpd="1s")
     gateway.kill()

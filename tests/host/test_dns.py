@@ -1,14 +1,18 @@
 """Which resolv.conf belongs to us, in network namespaces of several kinds."""
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from ikeway.host import processes
+from ikeway.address import Address
+from ikeway.host import TunnelConfiguration, processes
 from ikeway.host.linux import resolvconf
+from ikeway.host.linux.dns import dns_change
 from ikeway.host.namespaces import Namespace
 
 pytestmark = pytest.mark.root
@@ -59,3 +63,26 @@ def test_in_a_nameless_namespace_the_hosts_file_is_not_touched(tmp_path: Path) -
         (tmp_path / "resolv.conf").touch()
         mounted = namespace.run(WHERE, files={"/etc/resolv.conf": tmp_path / "resolv.conf"})
         assert mounted.strip() == "/etc/resolv.conf"
+
+
+async def test_resolv_conf_cannot_split_names_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def nobody() -> bool:
+        return False
+
+    monkeypatch.setattr("ikeway.host.linux.resolved.is_in_charge", nobody)
+    monkeypatch.setattr("ikeway.host.linux.resolvconf.location", lambda: Path("/etc/resolv.conf"))
+    split = TunnelConfiguration(
+        interface="ike0",
+        addresses=(),
+        mtu=1400,
+        gateway=Address("192.0.2.1", 4500),
+        dns_servers=(ip_address("10.0.0.53"),),
+        search_domains=("corp.example",),
+    )
+    await dns_change(split)
+    assert "are asked for all names, not only for those in corp.example" in caplog.text
+    caplog.clear()
+    await dns_change(dataclasses.replace(split, dns_for_all=True))
+    assert caplog.text == ""

@@ -147,6 +147,57 @@ def test_split_tunnel_blocks_and_more_specific_grants(hosts: TwoHosts) -> None:
     inside(hosts.client, work)
 
 
+def test_kill_switch_holds_without_the_interface_and_is_undone(hosts: TwoHosts) -> None:
+    before = snapshot(hosts.client)
+    client = hosts.client
+    full = replace(TUNNEL, kill_switch=True, exclude=(ip_network("198.18.0.0/15"), ip_network("2001:2::/48")))
+
+    async def work() -> None:
+        host = LinuxHostNetwork()
+        await host.configure_tunnel(full)
+        assert way(client, "8.8.8.8") == "ike0 10.60.0.7"
+        client.run(["ip", "link", "del", "ike0"])
+        for refused in ("8.8.8.8", "2001:4860::1"):
+            assert way(client, refused) == ""
+        assert way(client, FAR, *IKE) == f"eth0 {CLIENT}"
+        assert way(client, "192.168.50.9") == f"eth0 {CLIENT}"  # the router, DHCP
+        assert way(client, "198.18.0.1") == f"eth0 {CLIENT}"
+        assert way(client, "2001:2::1").startswith("eth0")
+        assert way(client, "127.0.0.1").startswith("lo")
+        again = open_tun("ike1")
+        await host.device_replaced("ike1")
+        assert way(client, "8.8.8.8") == "ike1 10.60.0.7"
+        assert way(client, "2001:4860::1") == "ike1 fd60::7"
+        await host.close()
+        again.close()
+
+    inside(client, work)
+    assert snapshot(client).replace("ike0", "") == "".join(
+        line for line in before.splitlines(keepends=True) if "ike0" not in line
+    )
+
+
+def test_excluded_networks_stay_outside(hosts: TwoHosts) -> None:
+    """Also when they are larger than what is granted; what is within a granted network is taken out of it."""
+    before = snapshot(hosts.client)
+    client = hosts.client
+    granted = tuple(map(ip_network, ("10.1.0.0/16", "172.20.5.0/24")))
+    excluded = tuple(map(ip_network, ("10.1.2.0/24", "172.20.0.0/16")))
+
+    async def work() -> None:
+        host = LinuxHostNetwork()
+        await host.configure_tunnel(replace(TUNNEL, routes=granted, exclude=excluded))
+        assert way(client, "10.1.1.1") == "ike0 10.60.0.7"
+        assert way(client, "10.1.2.1") == f"eth0 {CLIENT}"
+        assert way(client, "172.20.5.1") == f"eth0 {CLIENT}"
+        await host.configure_tunnel(replace(TUNNEL, routes=granted))
+        assert way(client, "10.1.2.1") == "ike0 10.60.0.7"
+        await host.close()
+
+    inside(client, work)
+    assert snapshot(client) == before
+
+
 def test_update_changes_only_what_differs(hosts: TwoHosts) -> None:
     before = snapshot(hosts.client)
 

@@ -67,6 +67,13 @@ class Attachment:
         """Changes of the network."""
         return self._host.watch()
 
+    async def device_replaced(self) -> None:
+        """The tunnel's device was made anew: what stood on the old one has gone with it."""
+        if self.configuration is not None:
+            self.configuration = dataclasses.replace(self.configuration, interface=self._runner.interface)
+            await self._host.device_replaced(self._runner.interface)
+            await self._runner.set_mtu(self.configuration.mtu)
+
     async def close(self) -> None:
         """Undo everything. Can be used again afterwards."""
         await self._host.close()

@@ -393,7 +393,7 @@ class Client:
     async def _restart_dataplane(self) -> None:
         assert self._attachment is not None
         if await self.runner.restart_dataplane():
-            await self._attachment.close()  # what was done to the old interface is gone with it
+            await self._attachment.device_replaced()
         self._dataplane_died = False
 
     async def _watch(self) -> None:

@@ -45,6 +45,8 @@ class HostSettings:
     mtu: int = 0  # 0: chosen
     addresses: tuple[IpInterface, ...] = ()  # beside what the gateway assigns
     routes: tuple[IpNetwork, ...] | None = None  # None: as granted
+    exclude: tuple[IpNetwork, ...] = ()
+    kill_switch: bool = False
     keep_local_networks: bool = True
     block_leaks: bool = True
     dns: Literal["auto", "all", "domains", "off"] = "auto"
@@ -124,6 +126,8 @@ def load_profile(name_or_path: str | Path, prompt: Prompt | None = None) -> Prof
             mtu=network.mtu,
             addresses=network.addresses,
             routes=_routes(network),
+            exclude=network.exclude,
+            kill_switch=network.kill_switch,
             keep_local_networks=network.keep_local_networks,
             block_leaks=network.block_leaks,
             dns=network.dns,
@@ -384,6 +388,8 @@ def _warnings(file: ProfileFile) -> list[str]:
     found = file.ike.warnings() + file.esp.warnings() + file.gateway.checks.warnings()
     for child in file.children.values():
         found += child.warnings() if "proposals" in child.model_fields_set else []
+    if file.network.kill_switch and not file.session.reconnect:
+        found.append("with `reconnect = false` the kill switch ends with the connection")
     if file.gateway.identity is not None and file.gateway.identity.exact is None:
         found.append(f"any gateway that matches {file.gateway.identity} is taken for the right one")
     return list(dict.fromkeys(found))

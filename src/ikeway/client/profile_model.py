@@ -170,6 +170,20 @@ class NetworkSection(Section):
         ),
         json_schema_extra={"shown": '"granted"'},
     )
+    exclude: Listed[fields.Network] = Field(
+        default=(),
+        description=(
+            "Networks that are reached beside the tunnel, whatever is granted. (Those that this host is directly on: "
+            "`keep_local_networks`.) In `ikeway run` and `proxy` they are not reached at all."
+        ),
+    )
+    kill_switch: bool = Field(
+        default=False,
+        description=(
+            "From the first connection on, what goes through the tunnel is refused rather than sent beside it, also "
+            "after `kill -9`: until the next start of Ikeway or `ikeway down`. `ikeway run` and `proxy` need none."
+        ),
+    )
     keep_local_networks: bool = Field(
         default=True,
         description=(

@@ -31,6 +31,9 @@ class TunnelConfiguration:
     looked up by nothing else. `block` are networks that are refused with
     "unreachable" instead of leaving outside the tunnel, e.g. ::/0 when a full tunnel carries IPv4 only.
 
+    Networks in `exclude` leave beside the tunnel although a route covers them. With `kill_switch`, what is routed into
+    the tunnel is refused when its interface is gone, until the configuration is undone, by whomever.
+
     With `keep_local_networks`, directly connected *private* networks that are more specific than a granted one stay
     reachable (printer, router). Public ones do not: a hostile network could name any range "local" and so draw
     traffic out of the tunnel (TunnelCrack, CVE-2023-36672).
@@ -44,6 +47,8 @@ class TunnelConfiguration:
     mark: int = 0
     routes: tuple[IpNetwork, ...] = ()
     block: tuple[IpNetwork, ...] = ()
+    exclude: tuple[IpNetwork, ...] = ()
+    kill_switch: bool = False
     keep_local_networks: bool = True
     dns_servers: tuple[IpAddress, ...] = ()
     # Domains whose names are asked of `dns_servers`, also appended to short names. Empty: all names.
@@ -110,6 +115,10 @@ class HostNetwork(Protocol):
     async def configure_tunnel(self, configuration: TunnelConfiguration) -> None:
         """Make the host look like `configuration`. Called again, it changes only what differs, so that traffic
         which both allow flows on (MOBIKE: another `gateway`; rekeyed with other transforms: another `mtu`)."""
+        ...
+
+    async def device_replaced(self, interface: str) -> None:
+        """The tunnel's device was removed and made anew, as `interface`: put back what has gone with it."""
         ...
 
     async def configure_gateway(self, configuration: GatewayConfiguration) -> None:

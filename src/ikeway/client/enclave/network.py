@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 
 from ikeway.address import Address
@@ -22,18 +23,27 @@ class EnclaveNetwork:
     def __init__(self, enclave: Enclave) -> None:
         self._enclave = enclave
         self._host: HostNetwork = open_host_network()  # looks only
+        self._standing: TunnelConfiguration | None = None
 
     async def configure_tunnel(self, configuration: TunnelConfiguration) -> None:
-        """Make the network inside look like `configuration`. There are no local networks, and the gateway is not
-        reached from there; every name is asked of the tunnel's servers, as there are no others."""
+        """Make the network inside look like `configuration`. There are no local networks, the gateway is not reached
+        from there, nor is what is excluded from the tunnel; every name is asked of the tunnel's servers, as there are
+        no others."""
+        self._standing = configuration
         await self._enclave.configure(
             configuration.interface,
             configuration.mtu,
             addresses=configuration.addresses,
             routes=configuration.routes,
+            refused=configuration.exclude,
             dns_servers=configuration.dns_servers,
             search_domains=configuration.search_domains,
         )
+
+    async def device_replaced(self, interface: str) -> None:
+        """Put back what has gone with the device."""
+        if self._standing is not None:
+            await self.configure_tunnel(dataclasses.replace(self._standing, interface=interface))
 
     async def configure_gateway(self, configuration: GatewayConfiguration) -> None:
         """Gateways are not in enclaves."""

@@ -48,11 +48,13 @@ class RouteAdded(Change):
     route_kind: int
     interface: str
     source: str
+    metric: int = 0
 
     @classmethod
     def of(cls, route: Route) -> RouteAdded:
         """Make the record (routes with a next hop are none of ours)."""
-        return cls(route.table, str(route.destination), route.kind, route.interface, str(route.source or ""))
+        source = str(route.source or "")
+        return cls(route.table, str(route.destination), route.kind, route.interface, source, route.metric)
 
     async def make(self, others: tuple[Change, ...]) -> None:
         """Add it."""
@@ -71,6 +73,7 @@ class RouteAdded(Change):
             kind=RouteKind(self.route_kind),
             interface=self.interface,
             source=ip_address(self.source) if self.source else None,
+            metric=self.metric,
         )
 
     def __str__(self) -> str:

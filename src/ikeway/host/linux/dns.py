@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 from ikeway.errors import HostError
 from ikeway.host.interface import TunnelConfiguration
 from ikeway.host.journal import Change, Recovered, standing_changes
 from ikeway.host.linux import resolvconf, resolved
+
+log = logging.getLogger(__name__)
 
 
 async def dns_change(configuration: TunnelConfiguration) -> Change | None:
@@ -17,7 +21,13 @@ async def dns_change(configuration: TunnelConfiguration) -> Change | None:
         everything = configuration.dns_for_all or not configuration.search_domains
         domains = (*configuration.search_domains, *(["~."] if everything else []))
         return resolved.LinkDnsSet(configuration.interface, servers, domains)
-    # resolv.conf cannot send some names here and others there: all go to the connection's servers.
+    if configuration.search_domains and not configuration.dns_for_all:
+        log.warning(
+            "Only systemd-resolved can ask some names here and others there, and this host does not use it: the "
+            "tunnel's name servers (%s) are asked for all names, not only for those in %s",
+            ", ".join(servers),
+            ", ".join(configuration.search_domains),
+        )
     return resolvconf.ResolvConfReplaced.of(resolvconf.location(), servers, configuration.search_domains)
 
 

@@ -6,6 +6,7 @@ Netlink and sysctl calls are made directly on the event loop: each takes well un
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -46,6 +47,7 @@ class LinuxHostNetwork:
         """Make the host look like `configuration`, changing only what differs."""
         _check_name(configuration.interface)
         previous = self._tunnel
+        self._adopt(configuration.interface)
         self._slot = self._slot or await self._claim_slot(configuration.interface)
         with Netlink() as nl:
             local = connected_networks(nl, configuration.interface)
@@ -55,6 +57,24 @@ class LinuxHostNetwork:
         await self._replace(configuration.interface, wanted)
         if previous is None or _dns_part(previous) != _dns_part(configuration):
             await self._configure_dns(configuration)
+
+    async def device_replaced(self, interface: str) -> None:
+        """Put back what has gone with the device. What does not depend on it stands all the time."""
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is None:
+            return
+        self._adopt(interface)
+        made = self._made.setdefault(interface, [])
+        for change in [each for each in reversed(made) if _is_on(each, tunnel.interface)]:
+            await self._changes.undo(change)
+            made.remove(change)
+        await self.configure_tunnel(dataclasses.replace(tunnel, interface=interface))
+
+    def _adopt(self, interface: str) -> None:
+        """What stands for a tunnel stands for its one interface, whatever that is called now."""
+        if self._tunnel is not None or self._slot is not None:
+            standing = [change for changes in self._made.values() for change in changes]
+            self._made = {interface: standing}
 
     async def configure_gateway(self, configuration: GatewayConfiguration) -> None:
         """Make the host look like `configuration`, changing only what differs."""
@@ -174,8 +194,13 @@ def _gateway_changes(configuration: GatewayConfiguration) -> list[Change]:
     return [*changes, table] if table else changes
 
 
-def _place(change: Change) -> tuple[int, str] | None:
-    return (change.table, change.destination) if isinstance(change, RouteAdded) else None
+def _place(change: Change) -> tuple[int, str, int] | None:
+    return (change.table, change.destination, change.metric) if isinstance(change, RouteAdded) else None
+
+
+def _is_on(change: Change, interface: str) -> bool:
+    """True for what has gone with an interface."""
+    return isinstance(change, AddressAdded | RouteAdded) and change.interface == interface
 
 
 def _bring_up(nl: Netlink, interface: str, mtu: int, *, ipv6: bool) -> None:

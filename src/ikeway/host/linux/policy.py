@@ -41,6 +41,7 @@ from ikeway.host.linux.routes import Route, RouteKind, Rule, RuleAction, rule_pr
 SLOTS = 100
 _TABLE = 0x696B6500
 _GATEWAY, _SPLIT, _FULL, _LANDING = 21000, 21100, 21200, 21300
+_LAST = 0x7FFFFFFF  # metric of a route that is taken when there is no other
 _IKE_PORTS = (500, 4500)
 _NEVER_INSIDE = tuple(map(ip_network, ("169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32", "fe80::/10", "ff00::/8")))
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")))
@@ -125,6 +126,7 @@ def _mark_rule(mark: int, family: int, slot: Slot) -> Rule:
 
 
 def _routes(configuration: TunnelConfiguration, slot: Slot, local: Iterable[IpNetwork]) -> list[Route]:
+    inside = [each for each in configuration.routes if not _covers_any(configuration.exclude, each)]
     routes = [
         Route(
             table=slot.table,
@@ -132,15 +134,22 @@ def _routes(configuration: TunnelConfiguration, slot: Slot, local: Iterable[IpNe
             interface=configuration.interface,
             source=_source(configuration, network),
         )
-        for network in configuration.routes
+        for network in inside
     ]
-    taken = set(configuration.routes)
+    if configuration.kill_switch:
+        # A device's routes go with it. Then these are found, not those of the host: also after a `kill -9`.
+        routes += [
+            Route(table=slot.table, destination=network, kind=RouteKind.UNREACHABLE, metric=_LAST) for network in inside
+        ]
+    taken = set(inside)
     for network in configuration.block:
         if network not in taken:
             routes.append(Route(table=slot.table, destination=network, kind=RouteKind.UNREACHABLE))
             taken.add(network)
-    for network in (*_NEVER_INSIDE, *(local if configuration.keep_local_networks else ())):
-        if network not in taken and _covers_any(taken, network) and _may_stay_outside(network):
+    outside = [each for each in _NEVER_INSIDE if _may_stay_outside(each)]
+    outside += [each for each in local if configuration.keep_local_networks and _may_stay_outside(each)]
+    for network in (*outside, *configuration.exclude):
+        if network not in taken and _covers_any(taken, network):
             routes.append(Route(table=slot.table, destination=network, kind=RouteKind.THROW))
             taken.add(network)
     return routes

@@ -20,7 +20,7 @@ PROTOCOL = 0x69  # our mark on routes and rules (RTPROT_*), as `ip route show pr
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst len, src len, tos, table, protocol, scope, type, flags
 _RULE = struct.Struct("=BBBBBxxBI")  # family, dst len, src len, tos, table, action, flags
 
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_METRICS = 1, 4, 5, 7, 8
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS = 1, 4, 5, 6, 7, 8
 _RTA_TABLE, _RTA_IP_PROTO, _RTA_DPORT = 15, 27, 29
 _RTAX_MTU = 2
 _FRA_DST, _FRA_GOTO, _FRA_PRIORITY, _FRA_TABLE, _FRA_PROTOCOL = 1, 4, 6, 15, 21
@@ -48,7 +48,8 @@ class RuleAction(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One route. `via` is the next hop, None on a point-to-point interface or a connected network."""
+    """One route. `via` is the next hop, None on a point-to-point interface or a connected network. Of two to the same
+    network the one with the lower `metric` is taken, as long as it is there."""
 
     table: int
     destination: IpNetwork
@@ -56,6 +57,7 @@ class Route:
     interface: str = ""
     source: IpAddress | None = None
     via: IpAddress | None = None
+    metric: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +188,8 @@ def _encode_route(nl: Netlink, route: Route) -> tuple[bytes, dict[int, bytes]]:
         attributes[_RTA_OIF] = struct.pack("=I", require_link(nl, route.interface).index)
     if route.via is not None:
         attributes[_RTA_GATEWAY] = route.via.packed
+    if route.metric:
+        attributes[_RTA_PRIORITY] = struct.pack("=I", route.metric)
     if route.source is not None:
         attributes[_RTA_PREFSRC] = route.source.packed
     return fixed, attributes
