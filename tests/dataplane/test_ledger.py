@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ikeway.address import Address
-from ikeway.dataplane.userspace import tun_io
+from ikeway.dataplane.userspace import native_out, tun_io
 from ikeway.dataplane.userspace.associations import Associations, Receiving, Sending
 from ikeway.dataplane.userspace.book import Book, Installed
 from ikeway.dataplane.userspace.ledger import LARGEST_BATCH, MARGIN, SLOTS, Ledger
@@ -121,6 +121,7 @@ def test_nothing_is_delivered_twice(batches: list[tuple[list[int], str]], window
 def test_a_batch_is_smaller_than_what_is_reserved_for_it() -> None:
     """A segment has at least one octet, and no more octets are read in one turn."""
     assert tun_io._BATCH_OCTETS + tun_io._LARGEST < LARGEST_BATCH < MARGIN
+    assert native_out._ARENA_OCTETS < LARGEST_BATCH
 
 
 def test_slots_are_found_again() -> None:

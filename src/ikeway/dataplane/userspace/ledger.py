@@ -26,8 +26,8 @@ from ikeway.esp.usage import Usage
 SLOTS = 1 << 18
 _WORDS = 4  # of 64 bits: mark, packets, octets, time of the last packet
 
-# A batch ends when 192 KiB have been read, so its last super-packet ends before 256 KiB, and a segment has an octet at
-# the least. The rest is room for other batches to come.
+# A batch ends when 192 KiB have been read, so its last super-packet ends before 256 KiB (a test holds both ways of reading
+# to it), and a segment has an octet at the least. The rest is room for other batches to come.
 LARGEST_BATCH = 1 << 19
 MARGIN = 1 << 20
 
