@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from dataclasses import replace
 
 import pytest
@@ -132,6 +134,8 @@ def test_slots_are_found_again() -> None:
     usage = Usage(5, 6, last_used=7.5)
     ledger.seen(3, 4, usage)
     assert ledger.read(3) == (4, 5, 6, 7.5)
+    worker = Ledger(os.dup(ledger.fd))
+    assert (ctypes.c_uint64 * 3).from_address(worker.address(3))[:] == [4, 5, 6]
     ledger.free(3)
     assert ledger.claim(MARGIN) == 3
     assert ledger.read(3) == (MARGIN, 0, 0, 0.0)
