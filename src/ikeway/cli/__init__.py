@@ -20,6 +20,7 @@ COMMANDS = {
     "gateway": "ikeway.cli.gateway",
     "pki": "ikeway.cli.pki",
     "doctor": "ikeway.cli.doctor",
+    "bench": "ikeway.cli.bench",
     "demo": "ikeway.cli.demo",
     "proposals": "ikeway.cli.proposals",
     "decode": "ikeway.cli.decode",
