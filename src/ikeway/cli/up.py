@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 
 from ikeway.cli.errors import INTERRUPTED, guarded
 from ikeway.cli.options import KeyLogFile, LogFile, LogFormat, LogFormatOption, PcapFile, Verbose, set_up_log
+from ikeway.dataplane.userspace.launch import Launched, launch
 
 if TYPE_CHECKING:
     from ikeway.cli.progress import Show, Steps
@@ -50,26 +52,30 @@ def up(
 
       ikeway up work --pcap work.pcapng --keylog work.keys     for Wireshark
     """
-    from ikeway.cli.progress import Steps, terminal_show
-    from ikeway.client.profile import load_profile
-    from ikeway.client.secrets import terminal_prompt
-    from ikeway.daemon.trace import Trace, TraceSettings
+    with contextlib.ExitStack() as stack:
+        # Its imports take as long as ours and go on beside them. A client in the background starts its own.
+        launched = None if detach else stack.enter_context(launch())
+        from ikeway.cli.progress import Steps, terminal_show
+        from ikeway.client.profile import load_profile
+        from ikeway.client.secrets import terminal_prompt
+        from ikeway.daemon.trace import Trace, TraceSettings
 
-    prompt = terminal_prompt() if ask else None
-    loaded = load_profile(profile, prompt)
-    show = terminal_show()
-    for warning in loaded.warnings:
-        show("warning", warning)
-    traces = TraceSettings(keylog=keylog, pcap=pcap)
-    if detach:
-        _detach(loaded, show, prompt, traces, log_format, verbose, log_file)
-        return
-    set_up_log(log_format, verbose, log_file, quiet=True)
-    with Trace(traces) as trace:
-        shown = show if log_format is LogFormat.TEXT or log_file is not None else _to_log
-        steps = Steps(shown, payloads=verbose > 0)
-        if not asyncio.run(_run(loaded, prompt, steps, trace, lambda text: shown("up", text))):
-            raise typer.Exit(INTERRUPTED)
+        prompt = terminal_prompt() if ask else None
+        loaded = load_profile(profile, prompt)
+        show = terminal_show()
+        for warning in loaded.warnings:
+            show("warning", warning)
+        traces = TraceSettings(keylog=keylog, pcap=pcap)
+        if detach:
+            _detach(loaded, show, prompt, traces, log_format, verbose, log_file)
+            return
+        set_up_log(log_format, verbose, log_file, quiet=True)
+        with Trace(traces) as trace:
+            shown = show if log_format is LogFormat.TEXT or log_file is not None else _to_log
+            steps = Steps(shown, payloads=verbose > 0)
+            work = _run(loaded, prompt, steps, trace, lambda text: shown("up", text), launched)
+            if not asyncio.run(work):
+                raise typer.Exit(INTERRUPTED)
 
 
 def _detach(
@@ -110,7 +116,12 @@ def _to_log(step: str, text: str) -> None:
 
 
 async def _run(
-    profile: Profile, prompt: Prompt | None, steps: Steps, trace: Trace, ready: Callable[[str], None]
+    profile: Profile,
+    prompt: Prompt | None,
+    steps: Steps,
+    trace: Trace,
+    ready: Callable[[str], None],
+    launched: Launched | None = None,
 ) -> bool:
     """Connect, and stay until it ends. False when it was interrupted before it was up."""
     from ikeway.client.client import Client
@@ -127,6 +138,7 @@ async def _run(
             tell=steps.tell,
             observers=[trace.observe, steps.observe, control.observe],
             drop_privileges=True,
+            launched=launched,
         )
         control.attach(client)
         if not await start_client(client):

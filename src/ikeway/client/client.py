@@ -57,6 +57,7 @@ from ikeway.ike import events as ike
 
 if TYPE_CHECKING:
     from ikeway.client.enclave.enclave import Enclave
+    from ikeway.dataplane.userspace.launch import Launched
     from ikeway.ike.sa import IkeSa
 
 log = logging.getLogger("ikeway.client")
@@ -102,10 +103,12 @@ class Client:
         observers: Sequence[Observe] = (),
         drop_privileges: bool = False,
         enclave: Enclave | None = None,
+        launched: Launched | None = None,
     ) -> None:
         """`prompt` asks a person for secrets (blocking; in a thread). `observers` get the `Runner` when it is there, to
         trace what it does. `drop_privileges` gives up, for this whole process, what is not needed once it is up.
-        `enclave` is where the tunnel's inner side is to be, in place of this host."""
+        `enclave` is where the tunnel's inner side is to be, in place of this host. `launched` is a worker that was
+        started ahead."""
         self.profile = profile if enclave is None else dataclasses.replace(profile, host=inside(profile.host))
         self.state = ClientState.CONNECTING
         self.error: IkewayError | None = None  # why it is not up
@@ -117,6 +120,7 @@ class Client:
                 data_plane=profile.host.data_plane,
             ),
             open_device=enclave.open_tun if enclave is not None else None,
+            launched=launched,
         )
         self._enclave = enclave
         self._connection = profile.connection()

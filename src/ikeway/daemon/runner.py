@@ -36,6 +36,7 @@ from ikeway.dataplane.interface import (
 )
 from ikeway.dataplane.kernel.plane import KernelDataPlane
 from ikeway.dataplane.kernel.support import KernelSupport
+from ikeway.dataplane.userspace.launch import Launched
 from ikeway.dataplane.userspace.plane import UserspaceDataPlane
 from ikeway.dataplane.userspace.sharded import ShardedDataPlane
 from ikeway.dataplane.userspace.steering import open_raw, spi_mask
@@ -76,9 +77,13 @@ class RunnerSettings:
 class Runner:
     """See the module. Made and used on one running event loop."""
 
-    def __init__(self, settings: RunnerSettings, open_device: OpenDevice | None = None) -> None:
-        """Nothing is opened before `start`. `open_device` makes the TUN device somewhere else than here (an enclave)."""
+    def __init__(
+        self, settings: RunnerSettings, open_device: OpenDevice | None = None, launched: Launched | None = None
+    ) -> None:
+        """Nothing is opened before `start`. `open_device` makes the TUN device somewhere else than here (an enclave).
+        `launched` is a worker that was started ahead."""
         self.settings = settings
+        self._launched = launched
         self._open_device = open_device
         self.sockets = IkeSockets(settings.listen)
         self.on_dataplane_died: Callable[[DataPlaneDied], None] | None = None
@@ -155,6 +160,8 @@ class Runner:
             # What happens in an enclave is none of this namespace's kernel's business.
             support = choose(self.settings.data_plane) if self._open_device is None else None
             if support is not None:
+                if self._launched is not None:
+                    self._launched.discard()
                 self.sockets.open()
                 self._dataplane = await self._new_kernel_dataplane(support)
             else:
@@ -283,6 +290,7 @@ class Runner:
                     esp=[each[number].dup() for each in self._esp],
                     mtu=self._mtu,
                     number=number,
+                    launched=self._launched if number == 0 else None,
                 )
                 for number, tun in enumerate(self._tuns)
             ]
