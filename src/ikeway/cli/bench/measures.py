@@ -50,7 +50,7 @@ def tcp4(way: Way, seconds: float) -> list[Figure]:
 def udp(way: Way, seconds: float) -> list[Figure]:
     """Datagrams with 1,200 octets at 300 Mbit/s."""
     before = way.cpu_seconds()
-    sent, received, lasted = _stream(way, UDP_OCTETS, UDP_MEGABITS * 1e6 / 8 / UDP_OCTETS, seconds)
+    sent, received, lasted = stream(way, UDP_OCTETS, UDP_MEGABITS * 1e6 / 8 / UDP_OCTETS, seconds)
     gigabits = received * UDP_OCTETS * 8 / 1e9
     found = [
         Figure("throughput", "Mbit/s", gigabits * 1000 / lasted),
@@ -61,7 +61,7 @@ def udp(way: Way, seconds: float) -> list[Figure]:
 
 def small(way: Way, seconds: float) -> list[Figure]:
     """Datagrams with 64 octets, as fast as one sender goes."""
-    sent, received, lasted = _stream(way, SMALL_OCTETS, 0, seconds)
+    sent, received, lasted = stream(way, SMALL_OCTETS, 0, seconds)
     return [
         Figure("packets", "1/s", received / lasted),
         Figure("lost", "%", (sent - received) / sent * 100),
@@ -125,7 +125,7 @@ def _flows(way: Way, seconds: float, flows: int) -> Iterator[subprocess.Popen[st
             process.wait()
 
 
-def _stream(way: Way, octets: int, rate: float, seconds: float) -> tuple[int, int, float]:
+def stream(way: Way, octets: int, rate: float, seconds: float) -> tuple[int, int, float]:
     """Datagrams sent, datagrams received, and seconds of sending."""
     sink = _start(way.ends[1], "udp-sink", way.addresses[1], _PORT)
     _await_ready(sink)
