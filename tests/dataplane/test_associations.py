@@ -161,3 +161,15 @@ def test_path_mtus_are_shared_forgotten_and_never_absurd() -> None:
     paths.learn_mtu("198.51.100.1", 1300, 0.0)
     assert (one.room(1.0), other.room(1.0)) == (1272, 0)
     assert one.room(601.0) == 0
+
+
+def test_what_an_sa_has_dropped_is_not_forgotten_with_it() -> None:
+    sas = associations()
+    sas.add_inbound(esp_sa(spi=1, remote=REMOTE), Past(0))
+    sending = sas.add_outbound(esp_sa(spi=2, remote=REMOTE), Past(1))
+    sas.inbound[1].sa.usage.drop(Drop.REPLAYED, 3)
+    sending.sa.usage.drop(Drop.TOO_BIG)
+    sas.remove_inbound(1)
+    sas.remove_outbound(2, REMOTE)
+    assert sas.unclaimed[True].dropped == {Drop.REPLAYED: 3}
+    assert sas.unclaimed[False].dropped == {Drop.TOO_BIG: 1}

@@ -145,6 +145,9 @@ class Associations:
         users.remove(user)
         if not users:
             del self._connections[connection_id]
+        gone = self.unclaimed[isinstance(user, Receiving)]  # its drops still count
+        for reason, count in user.sa.usage.dropped.items():
+            gone.drop(reason, count)
 
     def move(self, connection_id: int, local: Address, remote: Address, udp: bool) -> None:
         """Give a connection's SAs new outer addresses. Raises `HostError` when no socket serves them."""
