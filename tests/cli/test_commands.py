@@ -93,11 +93,24 @@ def test_python_dash_m_and_the_version() -> None:
     [
         ("down", ("pydantic", "ikeway.wire", "cryptography", "numpy", "rich.table", "ikeway.cli.gateway")),
         ("up", ("pydantic", "ikeway.gateway", "numpy", "ikeway.cli.pki", "ikeway.cli.demo")),
+        ("status", ("pydantic", "ikeway.wire", "cryptography", "numpy", "rich.table")),
+        ("doctor", ("pydantic", "ikeway.wire", "numpy", "asyncio")),
+        ("bench", ("pydantic", "ikeway.wire", "numpy", "rich.table")),
         ("gateway", ("pydantic", "ikeway.client", "numpy")),
     ],
 )
 def test_a_command_imports_only_what_it_needs(command: str, absent: tuple[str, ...]) -> None:
     code = f"import sys, ikeway.cli; ikeway.cli.build({command!r}); print([m for m in {absent!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_client_is_there_without_what_takes_long() -> None:
+    """All that `ikeway up` needs before the first message. The worker has numpy, in a process of its own."""
+    modules = ("cli.progress", "cli.up", "client.profile", "client.client", "client.control", "daemon.trace")
+    absent = ("numpy", "gmpy2", "Crypto", "cffi", "dbus_fast", "rich.table", "rich.live", "scapy", "ikeway.gateway")
+    code = f"import sys; {'; '.join(f'import ikeway.{each}' for each in modules)}"
+    code += f"; print([m for m in {absent!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
