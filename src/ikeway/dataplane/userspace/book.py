@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from ikeway.address import Address
 from ikeway.dataplane.userspace.ledger import MARGIN, Ledger
 from ikeway.dataplane.userspace.messages import AddInbound, AddOutbound, CounterEntry, DropCount, Past
-from ikeway.dataplane.userspace.sockets import canonical
+from ikeway.dataplane.userspace.sockets import canonical, with_canonical_addresses
 from ikeway.esp.parameters import Encapsulation, EspSa
 from ikeway.esp.sequence import LAST_EXTENDED, LAST_SHORT
 
@@ -48,7 +48,7 @@ class Book:
 
     def add_inbound(self, sa: EspSa) -> Installed:
         """Note an inbound SA. One with the same SPI gives way; its slot is not used again."""
-        installed = Installed(_canonical(sa), True, Past(self._ledger.claim(0)))
+        installed = Installed(with_canonical_addresses(sa), True, Past(self._ledger.claim(0)))
         self._forget([self._inbound[sa.spi]] if sa.spi in self._inbound else [])
         self._inbound[sa.spi] = installed
         return self._remember(installed)
@@ -56,7 +56,7 @@ class Book:
     def add_outbound(self, sa: EspSa) -> Installed:
         """Note an outbound SA, with the base of its IVs, which it keeps."""
         iv_base = int.from_bytes(os.urandom(8), "big")
-        installed = Installed(_canonical(sa), False, Past(self._ledger.claim(MARGIN), iv_base=iv_base))
+        installed = Installed(with_canonical_addresses(sa), False, Past(self._ledger.claim(MARGIN), iv_base=iv_base))
         self._outbound.setdefault(sa.spi, []).append(installed)
         return self._remember(installed)
 
@@ -87,7 +87,7 @@ class Book:
         encapsulation = Encapsulation.UDP if udp else Encapsulation.ESP
         before = [(each, each.sa) for each in self._connections.get(connection_id, ())]
         for each, sa in before:
-            each.sa = _canonical(replace(sa, local=local, remote=remote, encapsulation=encapsulation))
+            each.sa = with_canonical_addresses(replace(sa, local=local, remote=remote, encapsulation=encapsulation))
         return before
 
     def move_back(self, before: Iterable[tuple[Installed, EspSa]]) -> None:
@@ -158,7 +158,3 @@ def _remove(groups: dict[int, list[Installed]], key: int, installed: Installed) 
     groups[key].remove(installed)
     if not groups[key]:
         del groups[key]
-
-
-def _canonical(sa: EspSa) -> EspSa:
-    return replace(sa, local=canonical(sa.local), remote=canonical(sa.remote))

@@ -63,10 +63,12 @@ class Number(Form[Any]):
 
     def read(self, cursor: Cursor) -> Any:  # noqa: ANN401 - as above
         """Take the number off."""
-        (value,) = self._layout.unpack(cursor.take(self._layout.size))
+        at = cursor.at
         try:
-            return self._kind(value)
-        except ValueError as error:
+            (value,) = self._layout.unpack_from(cursor.octets, at)
+            cursor.at = at + self._layout.size
+            return value if self._kind is int else self._kind(value)
+        except (struct.error, ValueError) as error:
             raise CodecError(str(error)) from error
 
 
@@ -152,16 +154,17 @@ class Record(Form[T]):
 
     def __init__(self, kind: Callable[..., T], **fields: Form[Any]) -> None:
         self.kind = kind
-        self._fields = fields
+        self._writers = [(name, form.write) for name, form in fields.items()]
+        self._readers = [(name, form.read) for name, form in fields.items()]
 
     def write(self, value: T, out: bytearray) -> None:
         """Append the fields."""
-        for name, form in self._fields.items():
-            form.write(getattr(value, name), out)
+        for name, write in self._writers:
+            write(getattr(value, name), out)
 
     def read(self, cursor: Cursor) -> T:
         """Take the record off."""
-        return self.kind(**{name: form.read(cursor) for name, form in self._fields.items()})
+        return self.kind(**{name: read(cursor) for name, read in self._readers})
 
 
 U8, U16, U32, U64 = Number("B"), Number("H"), Number("I"), Number("Q")

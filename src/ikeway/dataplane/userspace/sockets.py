@@ -10,11 +10,13 @@ import contextlib
 import errno
 import socket
 import struct
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from ikeway.address import Address
 from ikeway.errors import HostError
+from ikeway.esp.parameters import EspSa
 
 Ancillary = tuple[int, int, bytes]
 
@@ -151,6 +153,12 @@ def canonical(address: Address) -> Address:
         return Address(socket.inet_ntop(family, socket.inet_pton(family, address.host)), address.port)
     except OSError as error:
         raise HostError(f"{address.host!r} is not an IP address") from error
+
+
+def with_canonical_addresses(sa: EspSa) -> EspSa:
+    """The SA with outer addresses as the kernel writes them. Raises `HostError`."""
+    local, remote = canonical(sa.local), canonical(sa.remote)
+    return sa if (local, remote) == (sa.local, sa.remote) else replace(sa, local=local, remote=remote)
 
 
 @lru_cache(maxsize=4096)

@@ -81,6 +81,7 @@ class Control:
         self._sock = sock
         self._epoll = epoll
         self._waiting: deque[bytes] = deque()
+        self._held_up = False
         sock.setblocking(False)
         epoll.register(sock.fileno(), select.EPOLLIN)
 
@@ -129,11 +130,12 @@ class Control:
                 self._sock.send(self._waiting[0])
                 self._waiting.popleft()
         except BlockingIOError:
-            self._epoll.modify(self.fileno(), select.EPOLLIN | select.EPOLLOUT)
-            return
+            pass
         except OSError as error:
             raise DaemonGone from error
-        self._epoll.modify(self.fileno(), select.EPOLLIN)
+        if bool(self._waiting) is not self._held_up:
+            self._held_up = bool(self._waiting)
+            self._epoll.modify(self.fileno(), select.EPOLLIN | (select.EPOLLOUT if self._held_up else 0))
 
 
 class Worker:
@@ -167,7 +169,9 @@ class Worker:
         library = native.core()
         if library is None:
             return Outgoing(*outgoing), Incoming(*incoming, self._check_inbound)
-        return NativeOutgoing(library, *outgoing), NativeIncoming(library, *incoming, self._check_inbound)
+        return NativeOutgoing(library, *outgoing), NativeIncoming(
+            library, *incoming, self._check_inbound, lambda receiving: self._ledger.address(receiving.slot)
+        )
 
     def _first_message(self) -> Configure:
         self._epoll.poll()
@@ -235,6 +239,8 @@ class Worker:
                 sending = self._associations.add_outbound(message.sa, message.past)
                 sending.mark = self._ledger.read(sending.slot).mark
             case Begin():
+                gc.enable()
+                gc.freeze()  # what is there stays; looking for garbage in it would hold up packets
                 for fd in (self._tun.fileno(), *self._sockets):
                     self._epoll.register(fd, _READABLE)
             case RemoveInbound():
@@ -297,9 +303,8 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=int(arguments[0]))
     try:
-        worker = Worker(control)
-        gc.freeze()  # what is there stays; looking for garbage in it would hold up packets
-        worker.run()
+        gc.disable()  # while thousands of SAs may come, and nothing goes
+        Worker(control).run()
     except DaemonGone:
         return 0
     except IkewayError as error:
