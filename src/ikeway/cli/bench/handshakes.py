@@ -60,8 +60,8 @@ class Side:
                         self.inbound.append(esp)
                     case events.OutboundAdded(esp=esp):
                         self.outbound.append(esp)
-                    case events.Asked(question=question):
-                        self.engine.answer(question, self._answer(question), now)
+                    case events.Asked(sa=sa, question=question):
+                        self.engine.answer(question, self._answer(question), now, sa=sa)
                     case events.IkeClosed(error=IkewayError() as error):
                         raise error
 

@@ -18,7 +18,6 @@ import ikeway
 from ikeway.errors import HostError
 
 _CONTROL_BUFFER = 1 << 20
-_PATIENCE = 2.0  # seconds for a worker whose control socket was closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +41,9 @@ class Launched:
         self.discard()
 
     def discard(self) -> None:
-        """End a worker that is not needed (any more). Idempotent."""
+        """End a worker that is not needed (any more), at once. Idempotent."""
         self.control.close()
-        try:
-            self.process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
+        if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
         if self.process.stderr is not None:
