@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ikeway.daemon.control import ControlClient, Instance
 from ikeway.daemon.log import escape
-from ikeway.daemon.status import ChildStatus, SessionStatus, Status
+from ikeway.daemon.status import ChildStatus, SessionStatus, Status, WorkerStatus
 
 if TYPE_CHECKING:
     from ikeway.daemon.control import Json
@@ -101,7 +101,15 @@ def head(status: Status) -> RenderableType:
         lines += [line(name, ", ".join(values))] if values else []
     if status.role == "gateway":
         lines.append(line("sessions", f"{len(status.sessions)}, and {status.half_open} logging in"))
+    if len(status.workers) > 1 or any(worker.restarts or worker.pid is None for worker in status.workers):
+        lines += [line(f"worker {worker.number}", _worker(worker)) for worker in status.workers]
     return Group(*lines)
+
+
+def _worker(worker: WorkerStatus) -> str:
+    running = f"process {worker.pid}" if worker.pid is not None else "being started"
+    again = f", started again {worker.restarts} times" if worker.restarts > 1 else ", started again once"
+    return f"{running}, {worker.interface}, {worker.sas} SAs" + (again if worker.restarts else "")
 
 
 def session_lines(session: SessionStatus) -> RenderableType:
