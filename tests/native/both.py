@@ -50,6 +50,7 @@ class Receiver:
 class Known:
     """As `associations.Associations`."""
 
+    generation: int = 0
     inbound: dict[int, Receiver] = field(default_factory=dict)
     senders: list[tuple[bytes, Sender]] = field(default_factory=list)  # by where a destination ends
     unclaimed: dict[bool, Usage] = field(default_factory=lambda: {True: Usage(), False: Usage()})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from ctypes import byref
 from itertools import islice, starmap
 from typing import NamedTuple
 
@@ -127,19 +126,17 @@ class InboundSa:
                 return self._open_newest(cipher.primitive.decrypt_into, cipher.salt, frames, sequences)
         return [self._open_row(frames, number) for number in range(count)]
 
-    def open_batch(self, job: OpenJob) -> None:
-        """Let the native core open packets of tunnel mode in place; `job` says what became of them.
+    def prepare(self, job: OpenJob) -> None:
+        """Tell a job of the native core what this SA is and how far it may go (`native` is there).
 
-        As with `open`, nothing is counted here, but the replay window moves (`native` is there).
+        The core moves the job's `highest` and the ring of the window; whoever calls it takes `highest` over.
         """
-        native, window, usage = self.native, self.window, self.usage
-        if native is None:
+        if self.native is None:
             raise ValueError("this SA is not in the native core")
-        job.sa, job.window, job.highest, job.ring = native.pointer, window.size, window.highest, window.address
+        window, usage = self.window, self.usage
+        job.sa, job.window, job.highest, job.ring = self.native.pointer, window.size, window.highest, window.address
         left = 0 if usage.octets >= self._last_octets else self._last_packets - usage.packets
         job.packets_left = min(max(left, 0), _MOST_PACKETS)
-        native.core.ikw_open(byref(job))
-        window.highest = job.highest
 
     def _fits(self, size: int) -> bool:
         return size >= self._smallest and not (size - self._head - self._cipher.icv_octets) % self._align

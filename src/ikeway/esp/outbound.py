@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
-from ctypes import byref
 from functools import lru_cache
 from itertools import islice, starmap
 
@@ -184,20 +183,20 @@ class OutboundSa:
         self.usage.octets += count * payload
         return count
 
-    def seal_batch(self, job: SealJob) -> None:
-        """Let the native core seal packets in tunnel mode; `job` says how far it came (`native` is there)."""
-        native = self.native
-        if native is None:
+    def prepare(self, job: SealJob) -> None:
+        """Tell a job of the native core what this SA is and how far it may go (`native` is there)."""
+        if self.native is None:
             raise ValueError("this SA is not in the native core")
-        before = self.sequence
-        job.sa, job.spi = native.pointer, self.parameters.spi
-        job.sequence, job.iv_base = before, self.iv_base
-        job.sequences_left = max(self._last_sequence - before, 0)
+        job.sa, job.spi = self.native.pointer, self.parameters.spi
+        job.sequence, job.iv_base = self.sequence, self.iv_base
+        job.sequences_left = max(self._last_sequence - self.sequence, 0)
         job.octets_left = min(max(self._last_octets - self.usage.octets, 0), _MOST_OCTETS)
-        native.core.ikw_seal(byref(job))
-        self.sequence = job.sequence
-        self.usage.packets += job.made
-        self.usage.octets += job.octets
+
+    def take_over(self, sequence: int, packets: int, octets: int) -> None:
+        """Count what the native core has sealed, up to this sequence number."""
+        self.sequence = sequence
+        self.usage.packets += packets
+        self.usage.octets += octets
 
     def packet_octets(self, padded: int) -> int:
         """The length of the ESP packet of a payload with trailer."""

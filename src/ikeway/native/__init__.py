@@ -37,6 +37,27 @@ class Core(Protocol):
     def ikw_seal(self, job: object, /) -> None:
         """See outbound.c."""
 
+    def ikw_flows_new(self, bits: int, seed: object, /) -> int | None:
+        """See forward.c."""
+
+    def ikw_flows_free(self, flows: object, /) -> None:
+        """See forward.c."""
+
+    def ikw_flows_clear(self, flows: object, /) -> None:
+        """See forward.c."""
+
+    def ikw_remember_flow(self, flows: object, owner: object, packet: object, length: int, value: object, /) -> None:
+        """See forward.c."""
+
+    def ikw_remember_spi(self, flows: object, spi: int, value: object, /) -> None:
+        """See forward.c."""
+
+    def ikw_out(self, job: object, /) -> int:
+        """See forward.c."""
+
+    def ikw_in(self, job: object, /) -> int:
+        """See forward.c."""
+
     def ikw_left(self, job: object, /) -> int:
         """See outbound.c."""
 
@@ -111,9 +132,27 @@ def _declared(library: ctypes.CDLL) -> Core:
     library.ikw_sa_new.restype = ctypes.c_void_p
     library.ikw_sa_free.argtypes = [ctypes.c_void_p]
     library.ikw_left.restype = ctypes.c_uint32
-    for name in ("ikw_sa_free", "ikw_take", "ikw_seal", "ikw_sort", "ikw_open", "ikw_merge", "ikw_write"):
+    pointer, number = ctypes.c_void_p, ctypes.c_uint32
+    library.ikw_flows_new.restype = pointer
+    library.ikw_flows_new.argtypes = [number, ctypes.c_uint64]
+    library.ikw_flows_free.argtypes = library.ikw_flows_clear.argtypes = [pointer]
+    library.ikw_remember_flow.argtypes = [pointer, pointer, pointer, number, pointer]
+    library.ikw_remember_spi.argtypes = [pointer, number, pointer]
+    for name in (
+        "ikw_sa_free",
+        "ikw_take",
+        "ikw_seal",
+        "ikw_sort",
+        "ikw_open",
+        "ikw_merge",
+        "ikw_write",
+        "ikw_flows_free",
+        "ikw_flows_clear",
+        "ikw_remember_flow",
+        "ikw_remember_spi",
+    ):
         getattr(library, name).restype = None
-    for name in ("ikw_read", "ikw_receive", "ikw_send"):
+    for name in ("ikw_read", "ikw_receive", "ikw_send", "ikw_out", "ikw_in"):
         getattr(library, name).restype = ctypes.c_int
     result: Core = library
     return result

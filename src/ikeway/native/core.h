@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define IKW_LAYOUT 1
+#define IKW_LAYOUT 2
 #define IKW_EXPORT __attribute__((visibility("default")))
 
 /* One packet or super-packet that came out of the TUN device. segment > 0: every segment carries that many octets,
@@ -177,12 +177,133 @@ static inline uint8_t traffic_class_of(const uint8_t *p) {
     return p[0] >> 4 == 6 ? (uint8_t)(p[0] << 4 | p[1] >> 4) : p[1];
 }
 
+/* ---- Jobs: what one call is given and gives back ---- */
+
+struct ikw_sa;
+
+/* A batch of packets of one SA in tunnel mode, to be sealed as far as there is room and leave. */
+struct ikw_seal {
+    struct ikw_sa *sa;
+    const uint8_t *arena;
+    const struct ikw_packet *packets;
+    const uint16_t *order; /* which packets */
+    uint8_t *out;
+    struct ikw_frame *frames;
+    uint64_t sequence, iv_base; /* the number used last; IV = iv_base + sequence number */
+    uint64_t sequences_left, octets_left;
+    uint64_t octets; /* sealed, without what ESP adds */
+    uint32_t spi, count, out_octets, most_frames;
+    uint32_t next, segment; /* where to go on: index into order, and of the segment */
+    uint32_t made;          /* frames */
+    uint32_t refused;       /* 1: no sequence number or octet is left for the next one; 2: the library failed */
+};
+
+struct ikw_sort {
+    const uint8_t *buffer;
+    const struct ikw_message *messages;
+    struct ikw_entry *entries;
+    uint16_t *order;
+    struct ikw_run *runs;
+    uint32_t most_entries; /* not above 65,536 */
+    uint32_t messages_count, raw;
+    uint32_t entries_count, runs_count;
+    uint32_t taken; /* messages; fewer than there are when the arrays are full: go on from there */
+};
+
+struct ikw_group {
+    uint16_t entry;    /* one packet of the flow */
+    uint16_t delivery; /* its latest one, plus 1 */
+    uint16_t allowed;  /* set by Python */
+};
+
+struct ikw_open {
+    struct ikw_sa *sa;
+    uint8_t *buffer;
+    struct ikw_entry *entries;
+    const uint16_t *order;
+    struct ikw_group *groups; /* room for MOST_GROUPS */
+    uint8_t *ring;            /* `window` octets, one for each sequence number: `ikeway.esp.replay` */
+    uint64_t window, highest;
+    uint64_t packets_left;
+    uint32_t count, ecn; /* ecn: the outer field */
+    uint32_t opened, groups_count, others, syns;
+    uint32_t dropped[IKW_REASONS];
+};
+
+struct ikw_merge {
+    uint8_t *buffer;
+    struct ikw_entry *entries;
+    const uint16_t *order;
+    struct ikw_group *groups;
+    struct ikw_delivery *deliveries; /* as many as entries */
+    uint32_t count, groups_count;
+    uint32_t merge_tcp, merge_udp;
+    uint32_t made, packets, refused; /* refused by the selectors */
+    uint32_t pad;
+    uint64_t octets;
+};
+
+struct ikw_read {
+    uint8_t *arena;
+    struct ikw_packet *packets;
+    uint32_t arena_octets, most; /* most: packets */
+    uint32_t enough;             /* octets after which no more is read */
+    int32_t fd;
+    uint32_t header; /* octets of virtio_net_hdr: 10 or 0 */
+    uint16_t *heads; /* where runs of one flow begin: as much room as for packets */
+    uint32_t count, heads_count, flags; /* flags: those of all packets */
+};
+
+struct ikw_write {
+    uint8_t *buffer;
+    const struct ikw_entry *entries;
+    const struct ikw_delivery *deliveries;
+    uint32_t count;
+    int32_t fd;
+    uint32_t header;
+    uint32_t failed;  /* packets that the device did not take */
+    uint32_t no_udp;  /* set when the host takes no merged UDP */
+};
+
+struct ikw_receive {
+    uint8_t *buffer; /* `slots` parts of `stride` octets */
+    struct ikw_message *messages;
+    uint32_t stride, slots; /* slots: at most MOST_MESSAGES */
+    int32_t fd;
+    uint32_t raw_ipv4; /* the outer IP header comes with each datagram */
+    uint32_t count, octets;
+};
+
+/* Where frames go, and what of them has gone. */
+struct ikw_send {
+    const uint8_t *frames_octets;
+    const struct ikw_frame *frames;
+    uint32_t count;
+    int32_t fd;
+    uint32_t ipv6, merge; /* merge: the kernel cuts runs of equal length (UDP_SEGMENT) */
+    uint16_t port;
+    uint8_t source_given, pad;
+    uint8_t remote[16], local[16];
+    uint32_t next; /* the first frame that has not gone */
+    uint32_t run;  /* how many frames the send holds that failed */
+};
+
+enum { MOST_RUNS = 256, MOST_GROUPS = 64 };
+
+IKW_EXPORT void ikw_seal(struct ikw_seal *job);
+IKW_EXPORT int ikw_read(struct ikw_read *job);
+IKW_EXPORT int ikw_send(struct ikw_send *job);
+IKW_EXPORT int ikw_receive(struct ikw_receive *job);
+IKW_EXPORT void ikw_sort(struct ikw_sort *job);
+IKW_EXPORT void ikw_open(struct ikw_open *job);
+IKW_EXPORT void ikw_merge(struct ikw_merge *job);
+IKW_EXPORT void ikw_write(struct ikw_write *job);
+
 /* outbound.c: describe what one read gave, `header` octets of virtio_net_hdr first (or none). */
 void take_packet(uint8_t *arena, size_t at, size_t length, size_t header, struct ikw_packet *packet);
 void mark_same_flow(const uint8_t *arena, const struct ikw_packet *before, struct ikw_packet *packet);
 
 /* crypto.c */
-struct ikw_sa;
 size_t sa_overhead_head(const struct ikw_sa *sa);
 size_t sa_padding(const struct ikw_sa *sa, size_t payload);
 size_t sa_icv(const struct ikw_sa *sa);

@@ -1,7 +1,7 @@
 /* Inbound: datagrams sorted by SA, opened in place, looked at, and put together again for the TUN device. */
 #include "core.h"
 
-enum { MOST_RUNS = 256, MOST_GROUPS = 64, MARKER_OCTETS = 4 };
+enum { MARKER_OCTETS = 4 };
 
 /* ---- Sorting ---- */
 
@@ -18,18 +18,6 @@ static int same_sender(const struct ikw_message *a, const struct ikw_message *b)
     return a->port == b->port && a->traffic_class == b->traffic_class && a->source_octets == b->source_octets &&
            !memcmp(a->source, b->source, sizeof a->source);
 }
-
-struct ikw_sort {
-    const uint8_t *buffer;
-    const struct ikw_message *messages;
-    struct ikw_entry *entries;
-    uint16_t *order;
-    struct ikw_run *runs;
-    uint32_t most_entries; /* not above 65,536 */
-    uint32_t messages_count, raw;
-    uint32_t entries_count, runs_count;
-    uint32_t taken; /* messages; fewer than there are when the arrays are full: go on from there */
-};
 
 static uint32_t find_run(struct ikw_sort *job, uint32_t latest, int kind, uint32_t spi, uint16_t message) {
     const struct ikw_message *sender = &job->messages[message];
@@ -86,26 +74,6 @@ IKW_EXPORT void ikw_sort(struct ikw_sort *job) {
 }
 
 /* ---- Opening ---- */
-
-struct ikw_group {
-    uint16_t entry;    /* one packet of the flow */
-    uint16_t delivery; /* its latest one, plus 1 */
-    uint16_t allowed;  /* set by Python */
-};
-
-struct ikw_open {
-    struct ikw_sa *sa;
-    uint8_t *buffer;
-    struct ikw_entry *entries;
-    const uint16_t *order;
-    struct ikw_group *groups; /* room for MOST_GROUPS */
-    uint8_t *ring;            /* `window` octets, one for each sequence number: `ikeway.esp.replay` */
-    uint64_t window, highest;
-    uint64_t packets_left;
-    uint32_t count, ecn; /* ecn: the outer field */
-    uint32_t opened, groups_count, others, syns;
-    uint32_t dropped[IKW_REASONS];
-};
 
 __extension__ typedef __int128 wide;
 
@@ -235,19 +203,6 @@ IKW_EXPORT void ikw_open(struct ikw_open *job) {
 }
 
 /* ---- Merging ---- */
-
-struct ikw_merge {
-    uint8_t *buffer;
-    struct ikw_entry *entries;
-    const uint16_t *order;
-    struct ikw_group *groups;
-    struct ikw_delivery *deliveries; /* as many as entries */
-    uint32_t count, groups_count;
-    uint32_t merge_tcp, merge_udp;
-    uint32_t made, packets, refused; /* refused by the selectors */
-    uint32_t pad;
-    uint64_t octets;
-};
 
 enum { MOST_MERGED_OCTETS = 65535, MOST_UDP_PARTS = 64 };
 

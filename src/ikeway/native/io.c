@@ -13,17 +13,6 @@ enum { UDP_SEGMENT_OPTION = 103, UDP_GRO_OPTION = 104, MOST_SEGMENTS = 64, MOST_
 
 /* ---- The TUN device ---- */
 
-struct ikw_read {
-    uint8_t *arena;
-    struct ikw_packet *packets;
-    uint32_t arena_octets, most; /* most: packets */
-    uint32_t enough;             /* octets after which no more is read */
-    int32_t fd;
-    uint32_t header; /* octets of virtio_net_hdr: 10 or 0 */
-    uint16_t *heads; /* where runs of one flow begin: as much room as for packets */
-    uint32_t count, heads_count, flags; /* flags: those of all packets */
-};
-
 /* Read until the device is empty or there is enough. 0, or an errno other than EAGAIN. */
 IKW_EXPORT int ikw_read(struct ikw_read *job) {
     size_t used = 0;
@@ -48,17 +37,6 @@ IKW_EXPORT int ikw_read(struct ikw_read *job) {
     }
     return 0;
 }
-
-struct ikw_write {
-    uint8_t *buffer;
-    const struct ikw_entry *entries;
-    const struct ikw_delivery *deliveries;
-    uint32_t count;
-    int32_t fd;
-    uint32_t header;
-    uint32_t failed;  /* packets that the device did not take */
-    uint32_t no_udp;  /* set when the host takes no merged UDP */
-};
 
 static int write_parts(int fd, const struct iovec *parts, size_t count) {
     ssize_t done;
@@ -109,15 +87,6 @@ IKW_EXPORT void ikw_write(struct ikw_write *job) {
 }
 
 /* ---- Sockets ---- */
-
-struct ikw_receive {
-    uint8_t *buffer; /* `slots` parts of `stride` octets */
-    struct ikw_message *messages;
-    uint32_t stride, slots; /* slots: at most MOST_MESSAGES */
-    int32_t fd;
-    uint32_t raw_ipv4; /* the outer IP header comes with each datagram */
-    uint32_t count, octets;
-};
 
 static void read_control(struct msghdr *header, struct ikw_message *message) {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c)) {
@@ -197,20 +166,6 @@ IKW_EXPORT int ikw_receive(struct ikw_receive *job) {
     job->count = (uint32_t)got;
     return 0;
 }
-
-/* Where frames go, and what of them has gone. */
-struct ikw_send {
-    const uint8_t *frames_octets;
-    const struct ikw_frame *frames;
-    uint32_t count;
-    int32_t fd;
-    uint32_t ipv6, merge; /* merge: the kernel cuts runs of equal length (UDP_SEGMENT) */
-    uint16_t port;
-    uint8_t source_given, pad;
-    uint8_t remote[16], local[16];
-    uint32_t next; /* the first frame that has not gone */
-    uint32_t run;  /* how many frames the send holds that failed */
-};
 
 static size_t put_control(uint8_t *at, int level, int type, const void *octets, size_t length) {
     struct cmsghdr header = {.cmsg_len = CMSG_LEN(length), .cmsg_level = level, .cmsg_type = type};

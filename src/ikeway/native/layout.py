@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from ctypes import Array, Structure, c_char_p, c_int32, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 
-LAYOUT = 1
+LAYOUT = 2
 VNET_OCTETS = 10
 MOST_GROUPS = 64
 MOST_RUNS = 256
 MOST_MESSAGES = 64
+MOST_OUT_GROUPS = 32
+MOST_TOUCHED = 256
 
 BAD, SAME_FLOW, SYN = 1, 2, 4  # flags of packets and entries
 RUN_ESP, RUN_IKE, RUN_KEEPALIVE, RUN_SHORT = range(4)
@@ -16,6 +18,8 @@ RAW, KEYED, OTHER, ALONE, DROPPED = range(5)  # what became of an entry; from DR
 REASONS = 14
 SELECTORS = 13
 LEFT, FAILED = 1, 2  # why sealing stopped
+OUT_DONE, OUT_SEND_FAILED, OUT_REFUSED = range(3)
+IN_DONE, IN_RUN, IN_LOOK = range(3)
 MODE_AEAD, MODE_CCM, MODE_CBC, MODE_CTR = range(4)
 
 
@@ -404,3 +408,114 @@ class SendJob(Structure):
     local: Array[c_uint8]
     next: int
     run: int
+
+
+class Route(Structure):
+    """One outbound SA in tunnel mode, with what has been sealed since it was looked at."""
+
+    _fields_ = (
+        ("seal", SealJob),
+        ("send", SendJob),
+        ("packets", c_uint64),
+        ("octets", c_uint64),
+        ("largest", c_uint32),
+        ("pad", c_uint32),
+    )
+    seal: SealJob
+    send: SendJob
+    packets: int
+    octets: int
+    largest: int
+
+
+class OutGroup(Structure):
+    """The packets of one route in a batch."""
+
+    _fields_ = (("route", c_void_p), ("first", c_uint16), ("count", c_uint16), ("pad", c_uint32))
+    route: int
+    first: int
+    count: int
+
+
+class OutJob(Structure):
+    """`ikw_out`: one batch from the TUN device to the network."""
+
+    _fields_ = (
+        ("read", ReadJob),
+        ("flows", c_void_p),
+        ("order", c_void_p),
+        ("misses", c_void_p),
+        ("groups", c_void_p),
+        ("clamp", c_uint32),
+        ("groups_count", c_uint32),
+        ("next_group", c_uint32),
+        ("misses_count", c_uint32),
+        ("stage", c_uint32),
+        ("code", c_int32),
+    )
+    read: ReadJob
+    flows: int
+    clamp: int
+    groups_count: int
+    next_group: int
+    misses_count: int
+    stage: int
+    code: int
+
+
+class Way(Structure):
+    """One inbound SA in tunnel mode, with what has come since it was looked at."""
+
+    _fields_ = (
+        ("open", OpenJob),
+        ("mark", c_void_p),
+        ("packets", c_uint64),
+        ("octets", c_uint64),
+        ("opened", c_uint64),
+        ("reasons", c_uint32 * REASONS),
+        ("port", c_uint16),
+        ("source_octets", c_uint8),
+        ("touched", c_uint8),
+        ("source", c_uint8 * 16),
+    )
+    open: OpenJob
+    mark: int | None
+    packets: int
+    octets: int
+    opened: int
+    reasons: Array[c_uint32]
+    port: int
+    source_octets: int
+    touched: int
+    source: Array[c_uint8]
+
+
+class InJob(Structure):
+    """`ikw_in`: one batch from a socket to the TUN device."""
+
+    _fields_ = (
+        ("receive", ReceiveJob),
+        ("sort", SortJob),
+        ("merge", MergeJob),
+        ("write", WriteJob),
+        ("flows", c_void_p),
+        ("touched", c_void_p),
+        ("way", c_void_p),
+        ("touched_count", c_uint32),
+        ("clamp", c_uint32),
+        ("stage", c_uint32),
+        ("run", c_uint32),
+        ("code", c_int32),
+        ("pad", c_uint32),
+    )
+    receive: ReceiveJob
+    sort: SortJob
+    merge: MergeJob
+    write: WriteJob
+    flows: int
+    way: int
+    touched_count: int
+    clamp: int
+    stage: int
+    run: int
+    code: int

@@ -140,23 +140,6 @@ static void cut_segment(const uint8_t *octets, const struct ikw_packet *packet, 
     write_headers(packet, index, payload, sum_octets(out + header, payload), from + payload == packet->length, out);
 }
 
-/* A batch of packets of one SA in tunnel mode, to be sealed as far as there is room and leave. */
-struct ikw_seal {
-    struct ikw_sa *sa;
-    const uint8_t *arena;
-    const struct ikw_packet *packets;
-    const uint16_t *order; /* which packets */
-    uint8_t *out;
-    struct ikw_frame *frames;
-    uint64_t sequence, iv_base; /* the number used last; IV = iv_base + sequence number */
-    uint64_t sequences_left, octets_left;
-    uint64_t octets; /* sealed, without what ESP adds */
-    uint32_t spi, count, out_octets, most_frames;
-    uint32_t next, segment; /* where to go on: index into order, and of the segment */
-    uint32_t made;          /* frames */
-    uint32_t refused;       /* 1: no sequence number or octet is left for the next one; 2: the library failed */
-};
-
 enum { LEFT = 1, FAILED = 2, RANDOM_OCTETS = 1024 };
 
 static void write_trailer(uint8_t *at, size_t padding, uint8_t next_header) {

@@ -97,6 +97,7 @@ class Associations:
         self._indexed: dict[int, Sending] = {}  # whose selectors stand in _hosts and _ranges
         self._flows: dict[bytes, Sending] = {}
         self._additions = 0
+        self.generation = 0  # counts changes: what was remembered of an older one does not hold
         self.unclaimed = {True: Usage(), False: Usage()}  # what belongs to no SA, by inbound
 
     def add_inbound(self, parameters: EspSa, past: Past) -> None:
@@ -104,6 +105,7 @@ class Associations:
         parameters = with_canonical_addresses(parameters)
         receiving = Receiving(parameters, past)
         self.remove_inbound(parameters.spi)
+        self.generation += 1
         self.inbound[parameters.spi] = receiving
         self._connections.setdefault(parameters.connection_id, []).append(receiving)
 
@@ -122,6 +124,7 @@ class Associations:
         """Stop accepting; the SPI may be unknown."""
         receiving = self.inbound.pop(spi, None)
         if receiving is not None:
+            self.generation += 1
             self._disconnect(receiving)
 
     def remove_outbound(self, spi: int, remote: Address) -> None:
@@ -154,6 +157,7 @@ class Associations:
         local, remote = canonical(local), canonical(remote)
         encapsulation = Encapsulation.UDP if udp else Encapsulation.ESP
         path = self._paths.find(local, remote, encapsulation)
+        self.generation += 1
         for user in self._connections.get(connection_id, ()):
             user.sa.parameters = replace(user.sa.parameters, local=local, remote=remote, encapsulation=encapsulation)
             if isinstance(user, Sending):
@@ -206,6 +210,7 @@ class Associations:
     def _index(self, child_id: int) -> None:
         """Make look-ups find the newest SA of a child."""
         self._flows.clear()
+        self.generation += 1
         newest = self._children[child_id][-1] if self._children[child_id] else None
         before = self._indexed.get(child_id)
         if newest is not None and before is not None and before.selectors.remote == newest.selectors.remote:

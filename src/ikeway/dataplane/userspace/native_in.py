@@ -1,15 +1,15 @@
-"""From the network to the TUN device by the native core: what `incoming` does, in a few calls for a batch.
+"""From the network to the TUN device by the native core: what `incoming` does, in one call for a batch.
 
-The core reads datagrams and sorts them by SPI and sender; Python finds the SA; the core opens its packets in place and
-says which flows they are of; Python asks the selectors once for each flow; the core merges and writes. Whatever is
-not a plain TCP or UDP packet of tunnel mode comes to Python one by one.
+The core reads datagrams, sorts them by SPI and sender, opens them in place, merges what was opened and writes it. What
+an SPI means, and which flows an SA may carry, Python decides once and the core remembers (`ikeway.native.flows`).
+Whatever is not a plain TCP, UDP or ICMP packet of tunnel mode comes to Python one by one.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from ctypes import addressof, byref, c_char, c_uint16
+from ctypes import addressof, byref, c_char, c_uint16, c_void_p
 
 from ikeway.dataplane.userspace.associations import Associations, Receiving
 from ikeway.dataplane.userspace.clamp import clamp_mss
@@ -21,9 +21,11 @@ from ikeway.esp.drops import Drop
 from ikeway.esp.inbound import Opened
 from ikeway.esp.parameters import Mode
 from ikeway.native import Core, layout
+from ikeway.native.flows import Flows
 from ikeway.native.layout import (
     ALONE,
     DROPPED,
+    IN_RUN,
     KEYED,
     OTHER,
     RAW,
@@ -31,14 +33,9 @@ from ikeway.native.layout import (
     RUN_IKE,
     SYN,
     Entry,
-    Group,
-    MergeJob,
     Message,
-    OpenJob,
-    ReceiveJob,
     Run,
-    SortJob,
-    WriteJob,
+    Way,
 )
 
 # Room for what the kernel merges, and an offset that keeps the packets of a batch out of each other's cache lines.
@@ -59,11 +56,45 @@ _REASONS = (
     Drop.NEXT_HEADER,
     Drop.MALFORMED,
     Drop.EXPIRED,
+    Drop.SELECTORS,
 )
 
 
+class _Inlet:
+    """An inbound SA and its way in the core."""
+
+    __slots__ = ("opened", "receiving", "way")
+
+    def __init__(self, receiving: Receiving, way: Way) -> None:
+        self.receiving, self.way, self.opened = receiving, way, way.open
+
+    def refresh(self) -> None:
+        """Tell the core how far it may go from here."""
+        self.receiving.sa.prepare(self.opened)
+
+    def take_over(self, now: float) -> bool:
+        """Count what the core has opened and dropped. Whether the window has moved."""
+        way, sa = self.way, self.receiving.sa
+        usage, highest = sa.usage, self.opened.highest
+        moved = highest > sa.window.highest
+        sa.window.highest = highest
+        if moved or way.packets:  # forged packets are no sign of life
+            usage.last_used = now
+        usage.packets += way.packets
+        usage.octets += way.octets
+        reasons = way.reasons[DROPPED:]
+        if any(reasons):
+            for reason, count in zip(_REASONS, reasons, strict=True):
+                if count:
+                    usage.drop(reason, count)
+            way.reasons[DROPPED:] = [0] * len(reasons)
+        way.packets = way.octets = way.opened = way.touched = 0
+        return moved
+
+
 class NativeIncoming(Incoming):
-    """See `Incoming`."""
+    """See `Incoming`. `mark_of` gives the address of 64 bits that are to hold the highest sequence number seen of an SA
+    before the host gets its packets; None: nobody wants to know."""
 
     def __init__(
         self,
@@ -73,161 +104,195 @@ class NativeIncoming(Incoming):
         emit: Emit,
         catch_up: Callable[[], None],
         touched: Callable[[Receiving], None],
+        mark_of: Callable[[Receiving], int] | None = None,
     ) -> None:
         super().__init__(associations, tun, emit, catch_up, touched)
         self._core = core
+        self._mark_of = mark_of
+        self._flows = Flows(core)
+        self._generation = -1
+        self._inlets: dict[int, _Inlet] = {}  # by address
         octets = bytearray(_SLOTS * _STRIDE)
-        self._octets = memoryview(octets)
-        self._memory = (c_char * len(octets)).from_buffer(octets)
+        memory = (c_char * len(octets)).from_buffer(octets)
+        self._octets, self._buffer_at = memoryview(octets), addressof(memory)
         self._messages = (Message * _SLOTS)()
         self._entries = (Entry * _MOST_ENTRIES)()
         self._order = (c_uint16 * _MOST_ENTRIES)()
         self._runs = (Run * layout.MOST_RUNS)()
-        self._groups = (Group * layout.MOST_GROUPS)()
-        self._deliveries = (layout.Delivery * _MOST_ENTRIES)()
-        buffer, entries, order = addressof(self._memory), addressof(self._entries), addressof(self._order)
-        messages, groups, deliveries = addressof(self._messages), addressof(self._groups), addressof(self._deliveries)
-        self._receive_job = ReceiveJob(buffer=buffer, messages=messages, stride=_STRIDE)
-        self._sort_job = SortJob(
+        self._groups = (layout.Group * layout.MOST_GROUPS)()
+        self._touched_ways = (c_void_p * layout.MOST_TOUCHED)()
+        deliveries = (layout.Delivery * _MOST_ENTRIES)()
+        self._kept = memory, deliveries
+        self._job = self._new_job(tun, addressof(deliveries))
+        self._reference = byref(self._job)
+        self._slots: dict[OuterSocket, int] = {}
+
+    def _new_job(self, tun: TunIo, deliveries: int) -> layout.InJob:
+        buffer, entries, order = self._buffer_at, addressof(self._entries), addressof(self._order)
+        job = layout.InJob(flows=self._flows.pointer, touched=addressof(self._touched_ways))
+        job.receive = layout.ReceiveJob(buffer=buffer, messages=addressof(self._messages), stride=_STRIDE)
+        job.sort = layout.SortJob(
             buffer=buffer,
-            messages=messages,
+            messages=addressof(self._messages),
             entries=entries,
             order=order,
             runs=addressof(self._runs),
             most_entries=_MOST_ENTRIES,
         )
-        self._open_job = OpenJob(buffer=buffer, entries=entries, groups=groups)
-        self._merge_job = MergeJob(buffer=buffer, entries=entries, groups=groups, deliveries=deliveries)
-        self._merge_job.merge_tcp = self._merge_job.merge_udp = tun.vnet_header
-        self._write_job = WriteJob(
+        job.merge = layout.MergeJob(
+            buffer=buffer,
+            entries=entries,
+            groups=addressof(self._groups),
+            deliveries=deliveries,
+            merge_tcp=tun.vnet_header,
+            merge_udp=tun.vnet_header,
+        )
+        job.write = layout.WriteJob(
             buffer=buffer,
             entries=entries,
             deliveries=deliveries,
             fd=tun.fileno(),
             header=layout.VNET_OCTETS if tun.vnet_header else 0,
         )
-        self._slots: dict[OuterSocket, int] = {}
+        return job
 
     def receive(self, outer: OuterSocket, now: float) -> None:
         """Read a socket once. Raises `OSError` for an error of the path."""
-        job = self._receive_job
-        slots = job.slots = self._slots.get(outer, _SLOTS)
-        job.fd, job.raw_ipv4 = outer.sock.fileno(), outer.raw_esp and not outer.ipv6
-        code = self._core.ikw_receive(byref(job))
-        if code:
-            if code == errno.EAGAIN:
+        if self._generation != self._associations.generation:
+            self._forget()
+        job = self._job
+        receive = job.receive
+        slots = receive.slots = self._slots.get(outer, _SLOTS)
+        receive.fd, receive.raw_ipv4 = outer.sock.fileno(), outer.raw_esp and not outer.ipv6
+        job.sort.raw, job.clamp, job.stage = outer.raw_esp, self.clamp, 0
+        while attention := self._core.ikw_in(self._reference):
+            if attention == IN_RUN:
+                self._take_over(outer, now)
+                self._see_to_run(outer, now)
+            else:
+                self._look(self._inlets[job.way])
+        self._take_over(outer, now)
+        if job.code:
+            if job.code == errno.EAGAIN:
                 return
-            raise OSError(code, "recvmmsg")
-        short = job.octets < _SHORT * job.count
+            raise OSError(job.code, "recvmmsg")
+        if job.write.failed:
+            self._associations.unclaimed[True].drop(Drop.TUN_WRITE, job.write.failed)
+        short = receive.octets < _SHORT * receive.count
         if short != (slots == _SLOTS):
             self._slots[outer] = _SLOTS if short else _SLOTS_OF_MERGED
-        sort = self._sort_job
-        sort.taken, sort.messages_count, sort.raw = 0, job.count, outer.raw_esp
-        while sort.taken < sort.messages_count:
-            self._core.ikw_sort(byref(sort))
-            for number in range(sort.runs_count):
-                self._process_run(outer, self._runs[number], now)
 
-    def _process_run(self, outer: OuterSocket, run: Run, now: float) -> None:
+    def _forget(self) -> None:
+        self._generation = self._associations.generation
+        self._flows.forget()
+        self._inlets.clear()
+
+    def _take_over(self, outer: OuterSocket, now: float) -> None:
+        """Count what the core has done, and say what follows from it."""
+        job = self._job
+        for address in self._touched_ways[: job.touched_count]:
+            inlet = self._inlets[address or 0]
+            receiving, way = inlet.receiving, inlet.way
+            if inlet.take_over(now) and not outer.raw_esp and receiving.sa.parameters.follow_peer:
+                self._follow(receiving, (host_text(bytes(way.source)[: way.source_octets]), way.port))
+            self._touched(receiving)
+            inlet.refresh()
+        job.touched_count = 0
+
+    def _see_to_run(self, outer: OuterSocket, now: float) -> None:
+        """Packets of an SPI that the core does not know, or no ESP."""
+        job = self._job
+        run = self._runs[job.run]
         message = self._messages[run.message]
         if run.kind == RUN_ESP:
-            receiving = self._find(run.spi)
+            receiving = self._find(run.spi)  # may hear of new SAs
+            if self._generation != self._associations.generation:
+                self._forget()
             if receiving is None:
                 self._associations.unclaimed[True].drop(Drop.UNKNOWN_SPI, run.count)
                 self._tell_unknown(run.spi, _source(message), now)
+            elif receiving.sa.native is not None and receiving.sa.parameters.mode is Mode.TUNNEL:
+                self._flows.remember_spi(run.spi, self._new_inlet(receiving).way)
+                return  # the core goes on with it
             else:
-                self._open_run(receiving, outer, run, message, now)
-            return
-        for octets in self._datagrams(run):
+                self._open_one_by_one(receiving, outer, run, message, now)
+        for octets in self._datagrams(run) if run.kind != RUN_ESP else ():
             if run.kind == RUN_IKE:
                 received = Received(len(octets), _source(message), bytes(message.local)[: message.local_octets], 0, 0)
                 self._pass_on(outer, received, bytes(octets[4:]))
             else:
                 short = run.kind == layout.RUN_SHORT
                 self._associations.unclaimed[True].drop(Drop.TOO_SHORT if short else Drop.KEEPALIVE)
+        job.run += 1
+
+    def _new_inlet(self, receiving: Receiving) -> _Inlet:
+        way = Way(mark=self._mark_of(receiving) if self._mark_of else None)
+        way.open.buffer, way.open.entries = self._buffer_at, addressof(self._entries)
+        way.open.groups = addressof(self._groups)
+        inlet = self._inlets[addressof(way)] = _Inlet(receiving, way)
+        inlet.refresh()
+        return inlet
 
     def _datagrams(self, run: Run) -> list[memoryview]:
         numbers = self._order[run.first : run.first + run.count]
         entries = [self._entries[number] for number in numbers]
         return [self._octets[entry.at : entry.at + entry.length] for entry in entries]
 
-    def _open_run(self, receiving: Receiving, outer: OuterSocket, run: Run, message: Message, now: float) -> None:
-        """Open the packets of one SA, and hand to the host what they carried."""
+    def _open_one_by_one(
+        self, receiving: Receiving, outer: OuterSocket, run: Run, message: Message, now: float
+    ) -> None:
+        """What the core does not open."""
         sa, usage = receiving.sa, receiving.sa.usage
         before, carried = sa.window.highest, usage.packets
         packets: list[Delivery] = []
-        native = sa.native is not None and sa.parameters.mode is Mode.TUNNEL
-        if native:
-            self._open_and_merge(receiving, run, message.traffic_class)
-        else:
-            for octets in self._datagrams(run):
-                opened = sa.open(octets)
-                if isinstance(opened, Drop):
-                    usage.drop(opened)
-                else:
-                    self._deliver(receiving, opened, message.traffic_class, packets)
+        for octets in self._datagrams(run):
+            opened = sa.open(octets)
+            if isinstance(opened, Drop):
+                usage.drop(opened)
+            else:
+                self._deliver(receiving, opened, message.traffic_class, packets)
         moved = sa.window.highest > before
-        if moved or usage.packets > carried:  # forged packets are no sign of life
+        if moved or usage.packets > carried:
             usage.last_used = now
-        if moved and not outer.raw_esp and sa.parameters.follow_peer:
+        if moved and not outer.raw_esp:
             self._follow(receiving, _source(message))
         self._touched(receiving)
-        if native:
-            self._write()
-        elif packets:
+        if packets:
             self._tun.write(packets)
 
-    def _open_and_merge(self, receiving: Receiving, run: Run, traffic_class: int) -> None:
-        """Make deliveries of what the packets carried, and count."""
-        opened, merge, usage = self._open_job, self._merge_job, receiving.sa.usage
-        order = addressof(self._order) + 2 * run.first
-        opened.order, opened.count, opened.ecn = order, run.count, traffic_class & 3
-        receiving.sa.open_batch(opened)
-        for number, reason in enumerate(_REASONS, DROPPED):
-            if opened.dropped[number]:
-                usage.drop(reason, opened.dropped[number])
-        for number in range(opened.groups_count):
-            group = self._groups[number]
+    def _look(self, inlet: _Inlet) -> None:
+        """Ask the selectors about new flows, judge the packets that have none, and clamp."""
+        receiving, opened = inlet.receiving, inlet.opened
+        for group in self._groups[: opened.groups_count]:
             entry = self._entries[group.entry]
-            group.allowed = receiving.unwrapper.allows(self._octets[entry.at : entry.at + entry.length])
-        if opened.others or (self.clamp and opened.syns):
-            self._look(receiving, run, traffic_class)
-        merge.order, merge.count, merge.groups_count = order, run.count, opened.groups_count
-        self._core.ikw_merge(byref(merge))
-        usage.packets += merge.packets
-        usage.octets += merge.octets
-        if merge.refused:
-            usage.drop(Drop.SELECTORS, merge.refused)
-
-    def _look(self, receiving: Receiving, run: Run, traffic_class: int) -> None:
-        """Judge the packets that the core does not, and clamp."""
+            if group.allowed or not receiving.unwrapper.allows(self._octets[entry.at : entry.at + entry.length]):
+                continue
+            group.allowed = 1
+            self._flows.remember_flow(self._buffer_at + entry.at, entry.length, inlet.way, inlet.way)
+        if not opened.others and not (self.clamp and opened.syns):
+            return
+        run = self._runs[self._job.run]
+        traffic_class = self._messages[run.message].traffic_class
         for number in self._order[run.first : run.first + run.count]:
             entry = self._entries[number]
             if entry.status == OTHER:
-                octets = self._octets[entry.at : entry.at + entry.length]
-                packet = receiving.unwrapper.unwrap(Opened(octets, entry.next_header), traffic_class)
-                if isinstance(packet, Drop):
-                    receiving.sa.usage.drop(packet)
-                    entry.status = RAW
-                    continue
-                octets[: len(packet)] = packet  # where ECN has changed it, it is a copy
-                entry.length = len(packet)
-                entry.status = ALONE
+                self._judge(receiving, entry, traffic_class)
             elif entry.status != KEYED or not entry.flags & SYN:
                 continue
-            if self.clamp:
+            if self.clamp and entry.status != RAW:
                 clamp_mss(self._octets[entry.at : entry.at + entry.length], self.mtu)
 
-    def _write(self) -> None:
-        job = self._write_job
-        job.count = self._merge_job.made
-        if not job.count:
+    def _judge(self, receiving: Receiving, entry: Entry, traffic_class: int) -> None:
+        """Let a packet that has no plain flow through, by itself, or drop it."""
+        octets = self._octets[entry.at : entry.at + entry.length]
+        packet = receiving.unwrapper.unwrap(Opened(octets, entry.next_header), traffic_class)
+        if isinstance(packet, Drop):
+            receiving.sa.usage.drop(packet)
+            entry.status = RAW
             return
-        self._core.ikw_write(byref(job))
-        if job.failed:
-            self._associations.unclaimed[True].drop(Drop.TUN_WRITE, job.failed)
-        if job.no_udp:
-            self._merge_job.merge_udp = 0
+        octets[: len(packet)] = packet  # where ECN has changed it, it is a copy
+        entry.length = len(packet)
+        entry.status = ALONE
 
 
 def _source(message: Message) -> tuple[str, int]:

@@ -169,7 +169,9 @@ class Worker:
         library = native.core()
         if library is None:
             return Outgoing(*outgoing), Incoming(*incoming, self._check_inbound)
-        return NativeOutgoing(library, *outgoing), NativeIncoming(library, *incoming, self._check_inbound)
+        return NativeOutgoing(library, *outgoing), NativeIncoming(
+            library, *incoming, self._check_inbound, lambda receiving: self._ledger.address(receiving.slot)
+        )
 
     def _first_message(self) -> Configure:
         self._epoll.poll()
