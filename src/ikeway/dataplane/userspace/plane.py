@@ -44,7 +44,7 @@ log = logging.getLogger("ikeway.dataplane")
 _KEEPALIVE = b"\xff"
 _MOST_DEATHS = 5
 _DEATHS_SECONDS = 60.0
-_AT_ONCE = 256  # requests on their way to a new worker
+_AT_ONCE = 64  # requests on their way to a new worker
 
 PlaneEvent = DataPlaneEvent | PathNarrowed
 
@@ -280,14 +280,22 @@ class UserspaceDataPlane:
         )
         try:
             await process.request(lambda number: replace(configure, request=number), descriptors)
-            installed = list(self._book)
-            for at in range(0, len(installed), _AT_ONCE):
-                await asyncio.gather(*(process.request(each.added_by) for each in installed[at : at + _AT_ONCE]))
+            await self._install_all(process)
             await process.request(Begin)
         except BaseException:
             await process.stop()
             raise
         return process
+
+    async def _install_all(self, process: WorkerProcess) -> None:
+        """In their order: what is asked first is sent first."""
+        waiting = iter(list(self._book))
+
+        async def install() -> None:
+            for each in waiting:
+                await process.request(each.added_by)
+
+        await asyncio.gather(*(install() for _ in range(_AT_ONCE)))
 
     def _on_end(self, process: WorkerProcess, end: End) -> None:
         if process is self._process:
