@@ -58,13 +58,19 @@ def test_structures_are_as_the_compiler_lays_them_out(tmp_path) -> None:
         "open": (layout.OpenJob, "inbound.c"), "merge": (layout.MergeJob, "inbound.c"),
         "group": (layout.Group, "inbound.c"), "read": (layout.ReadJob, "io.c"), "write": (layout.WriteJob, "io.c"),
         "receive": (layout.ReceiveJob, "io.c"), "send": (layout.SendJob, "io.c"),
+        "route": (layout.Route, "forward.c"), "out_group": (layout.OutGroup, "forward.c"), "way": (layout.Way, "forward.c"),
+        "out": (layout.OutJob, "forward.c"), "in": (layout.InJob, "forward.c"),
     }  # fmt: skip
     wanted = {name: (structure, "core.h") for name, structure in names.items()} | jobs
     for file in sorted({file for _, file in wanted.values()}):
         of_file = {name: structure for name, (structure, where) in wanted.items() if where == file}
         lines = "".join(f'printf("{name} %zu\\n", sizeof(struct ikw_{name}));' for name in of_file)
         source.write_text(f'#include "{folder}/{file}"\n#include <stdio.h>\nint main(void) {{ {lines} }}\n')
-        others = [f"{folder}/{other}" for other in ("crypto.c", "outbound.c", "inbound.c", "io.c") if other != file]
+        others = [
+            f"{folder}/{other}"
+            for other in ("crypto.c", "outbound.c", "inbound.c", "io.c", "forward.c", "gcm.c")
+            if other != file
+        ]
         subprocess.run(["cc", "-o", tmp_path / "sizes", source, *others, "-ldl"], check=True)
         told = subprocess.run([tmp_path / "sizes"], check=True, capture_output=True, text=True).stdout.split()
         import ctypes

@@ -3,6 +3,7 @@
 It has the loops over octets of the userspace data plane: cutting, sealing, opening, merging, and system calls for many
 packets at once. Python decides and counts. Everything works without it, slower: it is left out where no C compiler was
 there when Ikeway was installed, where the process finds no OpenSSL 3, or where the environment says `IKEWAY_NATIVE=0`.
+`IKEWAY_NATIVE=openssl` leaves AES-GCM to OpenSSL as well (gcm.c is faster, with a CPU that has VAES).
 
 `core()` is the library or None, `status()` says why.
 """
@@ -99,6 +100,11 @@ def status() -> Status:
     """Whether and why."""
     library, detail = _loaded(os.environ.get(SWITCH, ""))
     return Status(library is not None, detail)
+
+
+def openssl_only() -> bool:
+    """Whether the environment leaves all ciphers to OpenSSL."""
+    return os.environ.get(SWITCH, "").lower() == "openssl"
 
 
 def built() -> Path | None:

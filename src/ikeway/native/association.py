@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-from ikeway.native import Core, core
+from ikeway.native import Core, core, openssl_only
 from ikeway.native.layout import MODE_AEAD, MODE_CBC, MODE_CCM, MODE_CTR, Suite
 
 
@@ -52,6 +52,7 @@ def new_sa(
         _mode(cipher, digest),
         extended,
         sealing,
+        openssl_only(),
     )
     pointer = library.ikw_sa_new(ctypes.byref(suite))
     return NativeSa(library, pointer) if pointer else None

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define IKW_LAYOUT 2
+#define IKW_LAYOUT 3
 #define IKW_EXPORT __attribute__((visibility("default")))
 
 /* One packet or super-packet that came out of the TUN device. segment > 0: every segment carries that many octets,
@@ -314,7 +314,17 @@ int sa_seal(struct ikw_sa *sa, uint8_t *frame, size_t size, uint32_t spi, uint64
             const uint8_t *random_iv);
 size_t sa_random_iv(const struct ikw_sa *sa);
 int random_octets(uint8_t *out, size_t length);
+void wipe(void *octets, size_t length);
 /* Verify and decrypt in place. 0: the ICV is right. `high` is the upper half of the sequence number. */
 int sa_open(struct ikw_sa *sa, uint8_t *frame, size_t size, uint32_t high);
+
+/* gcm.c */
+struct gcm;
+int gcm_supported(void);
+size_t gcm_octets(void);
+size_t gcm_alignment(void);
+void gcm_set_key(struct gcm *gcm, const uint8_t *key, size_t octets);
+void gcm_crypt(const struct gcm *gcm, const uint8_t *nonce, const uint8_t *associated, size_t associated_octets,
+               uint8_t *text, size_t length, int sealing, uint8_t tag[16]);
 
 #endif

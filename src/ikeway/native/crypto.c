@@ -1,4 +1,4 @@
-/* One direction of an ESP SA under OpenSSL's EVP interface, taken from the process's libcrypto at run time. */
+/* One direction of an ESP SA: its algorithms are libcrypto's (EVP), taken from the process at run time, or gcm.c's. */
 #include "core.h"
 
 #include <dlfcn.h>
@@ -95,16 +95,28 @@ struct ikw_suite {
     const char *cipher, *digest;
     const uint8_t *key, *integrity_key, *salt;
     uint32_t integrity_octets;
-    uint8_t salt_octets, iv_octets, icv_octets, align, mode, extended, sealing;
+    uint8_t salt_octets, iv_octets, icv_octets, align, mode, extended, sealing, openssl_only;
 };
 
 struct ikw_sa {
     EVP_CIPHER_CTX *cipher;
     EVP_MAC_CTX *mac;
+    struct gcm *gcm; /* instead of cipher, where the CPU has what it takes */
     size_t salt_octets, iv, icv, align;
     int mode, extended, sealing;
     uint8_t salt[4];
 };
+
+void wipe(void *octets, size_t length) { ossl.cleanse(octets, length); }
+
+static void new_gcm(struct ikw_sa *sa, const struct ikw_suite *suite);
+
+static void free_gcm(struct ikw_sa *sa) {
+    if (sa->gcm)
+        ossl.cleanse(sa->gcm, gcm_octets());
+    free(sa->gcm);
+    sa->gcm = NULL;
+}
 
 IKW_EXPORT void ikw_sa_free(struct ikw_sa *sa) {
     if (!sa)
@@ -112,6 +124,7 @@ IKW_EXPORT void ikw_sa_free(struct ikw_sa *sa) {
     ossl.free(sa->cipher); /* wipes its key schedule */
     if (sa->mac)
         ossl.mac_free(sa->mac);
+    free_gcm(sa);
     ossl.cleanse(sa, sizeof *sa);
     free(sa);
 }
@@ -162,6 +175,8 @@ IKW_EXPORT struct ikw_sa *ikw_sa_new(const struct ikw_suite *suite) {
         ikw_sa_free(sa);
         return NULL;
     }
+    if (!suite->openssl_only)
+        new_gcm(sa, suite);
     return sa;
 }
 
@@ -219,6 +234,44 @@ static int run_cipher(struct ikw_sa *sa, uint8_t *frame, int length, uint32_t hi
     return ossl.update(sa->cipher, text, &done, text, length) == 1 && done == length;
 }
 
+/* Encrypt or decrypt in place by gcm.c. */
+static void run_gcm(const struct ikw_sa *sa, const struct gcm *gcm, uint8_t *frame, size_t length, uint32_t high, int sealing,
+                    uint8_t tag[16]) {
+    uint8_t nonce[16], associated[12];
+    make_nonce(sa, frame + 8, nonce);
+    int octets = make_associated(sa, frame, high, associated);
+    gcm_crypt(gcm, nonce, associated, (size_t)octets, frame + 8 + sa->iv, length, sealing, tag);
+}
+
+enum { TRIAL_OCTETS = 700 };
+
+/* Take gcm.c for AES-GCM, if it does to a packet what libcrypto does. */
+static void new_gcm(struct ikw_sa *sa, const struct ikw_suite *suite) {
+    size_t octets = !strcmp(suite->cipher, "AES-128-GCM")   ? 16
+                    : !strcmp(suite->cipher, "AES-192-GCM") ? 24
+                    : !strcmp(suite->cipher, "AES-256-GCM") ? 32
+                                                            : 0;
+    size_t alignment = gcm_alignment(), room = (gcm_octets() + alignment - 1) / alignment * alignment;
+    uint8_t ours[TRIAL_OCTETS + 16] = {0}, theirs[TRIAL_OCTETS] = {0};
+    size_t length = TRIAL_OCTETS - 8 - sa->iv - sa->icv;
+    struct gcm *gcm = octets && gcm_supported() ? aligned_alloc(alignment, room) : NULL;
+    if (!gcm)
+        return;
+    gcm_set_key(gcm, suite->key, octets);
+    run_gcm(sa, gcm, ours, length, 0, 1, ours + TRIAL_OCTETS - sa->icv);
+    int good;
+    if (sa->sealing) {
+        good = sa_seal(sa, theirs, TRIAL_OCTETS, 0, 0, 0, NULL) == 0 && !ossl.compare(ours, theirs, TRIAL_OCTETS);
+    } else {
+        good = sa_open(sa, ours, TRIAL_OCTETS, 0) == 0;
+        memset(ours + TRIAL_OCTETS - sa->icv, 0, sa->icv);
+        good = good && !ossl.compare(ours, theirs, TRIAL_OCTETS);
+    }
+    sa->gcm = gcm;
+    if (!good)
+        free_gcm(sa);
+}
+
 int sa_seal(struct ikw_sa *sa, uint8_t *frame, size_t size, uint32_t spi, uint64_t sequence, uint64_t iv,
             const uint8_t *random_iv) {
     uint8_t icv[64];
@@ -231,6 +284,11 @@ int sa_seal(struct ikw_sa *sa, uint8_t *frame, size_t size, uint32_t spi, uint64
         memcpy(frame + 8, random_iv, sa->iv);
     else
         store64(frame + 8, iv);
+    if (sa->gcm) {
+        run_gcm(sa, sa->gcm, frame, length, high, 1, icv);
+        memcpy(frame + end, icv, sa->icv);
+        return 0;
+    }
     if (length > INT_MAX || !run_cipher(sa, frame, (int)length, high))
         return -1;
     if (sa->mode == MODE_AEAD || sa->mode == MODE_CCM) {
@@ -249,6 +307,10 @@ int sa_open(struct ikw_sa *sa, uint8_t *frame, size_t size, uint32_t high) {
     uint8_t icv[64], rest[16];
     size_t end = size - sa->icv, length = end - 8 - sa->iv;
     int done = 0;
+    if (sa->gcm) {
+        run_gcm(sa, sa->gcm, frame, length, high, 0, icv);
+        return ossl.compare(icv, frame + end, sa->icv) ? -1 : 0;
+    }
     if (length > INT_MAX)
         return -1;
     if (sa->mode == MODE_CBC || sa->mode == MODE_CTR) {

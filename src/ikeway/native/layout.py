@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctypes import Array, Structure, c_char_p, c_int32, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 
-LAYOUT = 2
+LAYOUT = 3
 VNET_OCTETS = 10
 MOST_GROUPS = 64
 MOST_RUNS = 256
@@ -168,6 +168,7 @@ class Suite(Structure):
         ("mode", c_uint8),
         ("extended", c_uint8),
         ("sealing", c_uint8),
+        ("openssl_only", c_uint8),
     )
 
 
