@@ -173,14 +173,19 @@ def test_clients_are_spread_and_all_leads_to_the_same_worker(desk: Desk) -> None
 
 
 def test_a_full_slice_is_no_full_pool(desk: Desk) -> None:
-    """All come from one place, which one worker serves: when its slice is full they get other addresses, and with them
-    the other worker."""
+    """One worker is always the better one: when its slice is full, clients get other addresses, and with them the other
+    worker."""
+    desk.answers.placement._load[1] = 1000
     total = sum(part.leases.size for part in desk.answers.pools._ranges["office"] if part.whole.first.version == 4)
-    found = [desk.ask(number, f"user{number}", port=4500) for number in range(1, total + 1)]
+    found = [desk.ask(number, f"user{number}") for number in range(1, total + 1)]
+    assert [desk.worker(number) for number in range(1, total + 1)] == sorted(
+        desk.worker(number) for number in range(1, total + 1)
+    )
     for number, addresses in enumerate(found, 1):
         assert {desk.routed(address) for address in addresses} == {desk.worker(number)}
     assert len({addresses[0] for addresses in found}) == total
     assert {desk.worker(number) for number in range(1, total + 1)} == {0, 1}
+    assert not desk.answers.placement.routes_have_changed
     with pytest.raises(NegotiationFailed, match="pool office is full"):
         desk.ask(total + 1, "one more", families="4")
 
@@ -193,6 +198,27 @@ def test_who_comes_from_the_same_place_goes_to_the_same_worker(desk: Desk) -> No
     desk.answers.move(1, Address("198.51.100.1", 7777))
     desk.ask(11, "user11", port=7777)
     assert desk.worker(11) == desk.worker(1)
+
+
+def test_settled_addresses_are_routed_to_where_their_place_is_served(desk: Desk) -> None:
+    """Former addresses and those of the users file, of both halves of the pool, from one address and port."""
+    told = []
+
+    async def on_routes_changed() -> None:
+        told.append({number: desk.answers.placement.routes(number) for number in (0, 1)})
+        desk.answers.placement.routes_have_changed = False
+
+    desk.answers.on_routes_changed = on_routes_changed
+    before = {name: desk.ask(number, name) for number, name in enumerate(("ann", "bob", "cleo", "dora"), 1)}
+    assert not told
+    for number in range(1, 5):
+        desk.answers.release(number)
+    addresses = {number: desk.ask(number, name, port=4500) for number, name in enumerate((*before, "own", "far"), 11)}
+    assert [addresses[number] for number in range(11, 15)] == list(before.values())
+    assert len({desk.worker(number) for number in addresses}) == 1
+    for number, both in addresses.items():
+        assert {desk.routed(address) for address in both} == {desk.worker(number)}
+    assert told
 
 
 def test_a_user_comes_back_to_the_same_address_and_worker(desk: Desk) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from ikeway.address import Address
 from ikeway.auth.identity import Identity
@@ -31,6 +31,7 @@ class GatewayAnswers:
         self._config = config
         self.pools = AddressPools(config.pools, reserved=config.reserved)
         self.placement = Placement(config)
+        self.on_routes_changed: Callable[[], Awaitable[None]] | None = None  # before the client hears of its address
 
     def serve_by(self, workers: int) -> None:
         """So many workers carry ESP. To be said before the first client comes."""
@@ -92,6 +93,8 @@ class GatewayAnswers:
         client = self._config.clients[question.connection.name]
         user = await self._config.users.find(str(question.identity))
         reply = self._addresses(question, client, user)
+        if self.placement.routes_have_changed and self.on_routes_changed is not None:
+            await self.on_routes_changed()
         asked = {attribute.type for attribute in question.requested}
         reply += [
             ConfigurationAttribute(kind, server.packed)
@@ -137,8 +140,8 @@ class GatewayAnswers:
                 refusal = error
                 continue
             if not reply:
-                workers = workers if len(workers) == 1 else [self.placement.worker_at(lease.address)]
-                self.placement.place(question.connection_id, workers[0], question.remote)
+                workers = self.placement.settle(question.connection_id, workers, lease.address, question.remote)
+            self.placement.lead(lease.address, workers[0])
             prefix = b"" if family == 4 else b"\x80"
             reply.append(ConfigurationAttribute(kind, lease.address.packed + prefix))
         if not reply and refusal is not None:

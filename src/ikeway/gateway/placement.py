@@ -1,10 +1,12 @@
 """Which worker serves a client, where several carry ESP.
 
 An inner address is routed to one worker's interface, so it says whose its client is: each worker has a slice of every
-pool. A new client gets an address from the slice of the worker that serves its outer address and port already, else of
-the one with the fewest clients; one whose address is settled (its former one, the users file) goes where that leads.
-What lies behind a client of its own (`client_subnets`) is routed by configuration too, so such clients all go to the
-worker of their connection.
+pool. A new client gets an address from the slice of the one with the fewest clients; one whose address is settled (its
+former one, the users file) goes where that leads. What lies behind a client of its own (`client_subnets`) is routed by
+configuration too, so such clients all go to the worker of their connection.
+
+Clients that come from one outer address and port go to one worker whatever their addresses, which then get routes of
+their own: the kernel merges datagrams of one sender (UDP_GRO) and gives them to the worker of the first.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class Placement:
         """There is one worker until `begin`."""
         self._places: dict[int, _Place] = {}  # by connection
         self._at: dict[Address, list[int]] = {}  # workers of the connections that come from there
+        self.routes_have_changed = False  # whoever makes the routes sets it back
         self.begin(config, 1)
 
     def begin(self, config: GatewayConfig, workers: int) -> None:
@@ -83,10 +86,23 @@ class Placement:
         branch = self._branches.get(connection)
         if branch is not None:
             return [branch[0]]
-        if own:
-            return [self.worker_at(own[0])]
-        there = set(self._at.get(remote, ()))
-        return sorted(range(self.workers), key=lambda worker: (worker not in there, self._load[worker]))
+        order = sorted(range(self.workers), key=lambda worker: self._load[worker])
+        first = self._at[remote][0] if remote in self._at else self.worker_at(own[0]) if own else order[0]
+        return [first, *(worker for worker in order if worker != first)]
+
+    def settle(self, connection_id: int, workers: Sequence[int], address: IpAddress, remote: Address) -> list[int]:
+        """A connection got its first address, from one of the `preferred` workers. Which one it is, and in the order of
+        preference those whose slices its next address may come from."""
+        fixed = len(workers) == 1 or remote in self._at
+        worker = workers[0] if fixed else self.worker_at(address)
+        self.place(connection_id, worker, remote)
+        return [worker, *(other for other in range(self.workers) if other != worker)]
+
+    def lead(self, address: IpAddress, worker: int) -> None:
+        """Let an inner address lead to this worker, if it does not yet."""
+        if self.worker_at(address) != worker:
+            self._pinned[address] = worker
+            self.routes_have_changed = True
 
     def place(self, connection_id: int, worker: int, remote: Address) -> None:
         """A connection is this worker's from now on."""

@@ -114,6 +114,7 @@ class Gateway:
         self._error: HostError | None = None
         self._closing: asyncio.Task[None] | None = None
         self._restarting: asyncio.Task[None] | None = None
+        self._configuring = asyncio.Lock()
         self._dead: deque[int] = deque()  # workers that were given up and have to be replaced
 
     # -- for the user
@@ -153,6 +154,7 @@ class Gateway:
             self._host = open_host_network()
             await self._runner.start()
             self._answers.serve_by(max(self._runner.workers, 1))
+            self._answers.on_routes_changed = self._configure_host
             self._set_up_driver()
             await self._configure_host()
             if self._drop_privileges:
@@ -267,6 +269,11 @@ class Gateway:
         return tuple(str(each) for each in own if (each in named if named else each.is_global))
 
     async def _configure_host(self) -> None:
+        async with self._configuring:
+            self._answers.placement.routes_have_changed = False
+            await self._make_host_follow()
+
+    async def _make_host_follow(self) -> None:
         assert self._host is not None
         host = self.config.host
         mtu = host.mtu or self._mtu()
