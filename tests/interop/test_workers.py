@@ -86,7 +86,7 @@ class Fleet:
                 client={"identity": f"user{number}@lab.test", "mobike": number != 0},
                 way=Way.WAN if number else Way.NAT,
             )
-            namespace = self._namespace(number, stack) if number else network.client
+            namespace = self.namespace(number, stack) if number else network.client
             if not number:
                 lab.without_charon(namespace)
             charon = Charon(namespace, folder / f"charon{number}")
@@ -96,7 +96,8 @@ class Fleet:
             self.clients.append(client)
             self.addresses.append(client.sas()[0].virtual[0])
 
-    def _namespace(self, number: int, stack: contextlib.ExitStack) -> Namespace:
+    def namespace(self, number: int, stack: contextlib.ExitStack) -> Namespace:
+        """Another client's host."""
         namespace = stack.enter_context(Namespace(f"client{number}"))
         net = f"10.97.{number}"
         connect(Port(namespace, "wan", (f"{net}.2/24",)), Port(self.network.gateway, f"to{number}", (f"{net}.1/24",)))
@@ -115,6 +116,10 @@ class Fleet:
         (found,) = [each for each in self.gateway.sessions() if each.remote_identity == f"user{number}@lab.test"]
         return found
 
+    def unknown_spis(self) -> int:
+        """How many packets have reached a worker that does not know their SPI."""
+        return self.gateway.call("status")["dropped"].get("unknown-spi", 0)
+
     def check_pings(self) -> None:
         """From and to every client."""
         for number, client in enumerate(self.clients):
@@ -126,8 +131,27 @@ class Fleet:
         return "\n".join([self.gateway.log(), self.gateway.status(), *(each.log() for each in self.clients)])
 
 
+class Beside:
+    """A charon that keeps the connection that it has when it gets another one."""
+
+    def __init__(self, charon: Charon) -> None:
+        self._charon = charon
+
+    def __getattr__(self, name: str):
+        return getattr(self._charon, name)
+
+    def forget(self) -> None:
+        """Not this time."""
+
+    def load(self, name: str, connection, own) -> None:
+        """Under another name."""
+        self._charon.load("second", connection, own)
+
+
 def _configuration(folder: Path) -> Path:
-    write_private(folder / "users.toml", {"users": {"%any": {"psk": SECRET}}})
+    users = {"%any": {"psk": SECRET}}
+    users |= {f"own{host}@lab.test": {"psk": SECRET, "ipv4": f"10.92.0.{host}"} for host in (50, 200)}
+    write_private(folder / "users.toml", {"users": users})
     table = {
         "gateway": {"identity": GATEWAY_NAME, "users": str(folder / "users.toml")},
         "network": {"data_plane": "userspace", "workers": 2},
@@ -184,6 +208,34 @@ def test_rekeying_stays_on_the_worker_and_loses_nothing(fleet: Fleet, what: str,
         assert counted.sent > 5
         assert counted.lost == 0, f"client {number}: {counted}\n{fleet.logs()}"
     wait_until(lambda: [worker.sas for worker in workers(fleet.gateway)] == [4, 4], "SAs are left", logs=fleet.logs)
+
+
+def test_log_ins_from_one_address_and_port_share_a_worker(fleet: Fleet, tmp_path: Path) -> None:
+    """Their own addresses lie in both slices. The kernel merges what they send, and cannot tell them apart then."""
+    before = fleet.unknown_spis()
+    with contextlib.ExitStack() as stack:
+        namespace = fleet.namespace(CLIENTS, stack)
+        fleet.network.gateway.run(["ethtool", "-K", f"to{CLIENTS}", "gro", "on"])
+        charon = Charon(namespace, tmp_path)
+        stack.callback(charon.stop)
+        first = StrongswanClient(charon, agreement(client={"identity": "own50@lab.test"}))
+        first.connect()
+        second = StrongswanClient(Beside(charon), agreement(client={"identity": "own200@lab.test"}))
+        second.name = "second"
+        second.connect()
+        found = {each.remote_identity: each for each in fleet.gateway.sessions() if each.remote_identity[:3] == "own"}
+        assert len({each.remote for each in found.values()}) == 1
+        assert len({int(each.children[0].spi_in, 16) & 1 for each in found.values()}) == 1
+        running = [
+            RunningTransfer(namespace, fleet.network.lan, LAN_HOST[4], megabytes=20, source=f"10.92.0.{host}")
+            for host in (50, 200)
+        ]
+        for each in running:
+            each.result()
+        for host in (50, 200):
+            assert ping(fleet.network.lan, f"10.92.0.{host}").lost == 0, fleet.logs()
+        assert fleet.unknown_spis() == before
+    wait_until(lambda: len(fleet.gateway.sessions()) == CLIENTS, "they are still there", logs=fleet.logs)
 
 
 def test_a_nat_that_forgets_is_followed_on_the_same_worker(fleet: Fleet) -> None:

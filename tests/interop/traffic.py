@@ -43,7 +43,14 @@ class RunningTransfer:
     """A TCP connection from one namespace to a host in another, filled from a thread. `result()` waits for it."""
 
     def __init__(
-        self, sender: Namespace, receiver: Namespace, host: str, *, megabytes: int = 100, timeout: float = 60
+        self,
+        sender: Namespace,
+        receiver: Namespace,
+        host: str,
+        *,
+        megabytes: int = 100,
+        timeout: float = 60,
+        source: str = "",
     ) -> None:
         family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
         self._octets, self._hash = _content(megabytes * MEGABYTE)
@@ -59,6 +66,8 @@ class RunningTransfer:
         self._listener.settimeout(timeout)
         self._sending = socket_in(sender, family, socket.SOCK_STREAM)
         self._sending.settimeout(timeout)
+        if source:
+            self._sending.bind((source, 0))
         self._threads = [
             threading.Thread(target=self._guard, args=(call,), daemon=True) for call in (self._send, self._receive)
         ]
