@@ -146,6 +146,27 @@ def test_slots_are_found_again() -> None:
     ledger.close()
 
 
+def test_an_sa_that_was_removed_writes_no_more() -> None:
+    """Its slot may be another's already, when a batch that has used it comes to its end."""
+    ledger = Ledger()
+    book = Book(ledger)
+    outbound, inbound = book.add_outbound(esp_sa(spi=1, local=REMOTE, remote=REMOTE)), book.add_inbound(esp_sa(spi=2))
+    policies = associations()
+    sending = working(policies, ledger, outbound)
+    policies.add_inbound(inbound.sa, inbound.past)
+    receiving = policies.inbound[2]
+    policies.remove_outbound(1, REMOTE)
+    policies.remove_inbound(2)
+    book.free(book.take_outbound(1, REMOTE) + book.take_inbound(2))
+    slots = {ledger.claim(MARGIN), ledger.claim(MARGIN)}
+    assert slots == {outbound.past.slot, inbound.past.slot}
+    ledger.ahead(sending.slot, sending.mark, 5, sending.sa.usage)
+    ledger.seen(receiving.slot, 5, receiving.sa.usage)
+    assert [ledger.read(slot).mark for slot in slots] == [MARGIN, MARGIN]
+    assert not ledger.read(SLOTS - 1).mark
+    ledger.close()
+
+
 def test_the_book_knows_where_sas_are() -> None:
     ledger = Ledger()
     book = Book(ledger)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ikeway.address import Address
+from ikeway.dataplane.userspace.ledger import GONE
 from ikeway.dataplane.userspace.messages import Past
 from ikeway.dataplane.userspace.paths import Path, Paths
 from ikeway.dataplane.userspace.sockets import canonical, with_canonical_addresses
@@ -148,6 +149,7 @@ class Associations:
         users.remove(user)
         if not users:
             del self._connections[connection_id]
+        user.slot = GONE  # it is another's as soon as the daemon knows
         gone = self.unclaimed[isinstance(user, Receiving)]  # its drops still count
         for reason, count in user.sa.usage.dropped.items():
             gone.drop(reason, count)

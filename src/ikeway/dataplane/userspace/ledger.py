@@ -24,6 +24,7 @@ from ikeway.esp.sequence import LAST_EXTENDED
 from ikeway.esp.usage import Usage
 
 SLOTS = 1 << 18
+GONE = -1  # the slot of an SA that was removed: nothing is written any more
 _WORDS = 4  # of 64 bits: mark, packets, octets, time of the last packet
 
 # A batch ends when 192 KiB have been read, so its last super-packet ends before 256 KiB (a test holds both ways of reading
@@ -120,6 +121,8 @@ class Ledger:
         return ctypes.addressof(ctypes.c_char.from_buffer(self._memory)) + slot * _WORDS * 8
 
     def _write(self, slot: int, mark: int, usage: Usage) -> None:
+        if slot < 0:
+            return
         at = slot * _WORDS
         words = self._words
         words[at] = mark
