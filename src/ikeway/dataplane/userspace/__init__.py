@@ -1,6 +1,8 @@
 """ESP in a process of its own between a TUN device and UDP (or raw) sockets.
 
-- `plane`: `UserspaceDataPlane`, what the daemon holds; starts the worker and speaks to it
+- `sharded`: `ShardedDataPlane`, what the daemon holds: one worker or several; `steering`: which packets are whose
+- `plane`: a worker as the daemon sees it, kept going; `process`, `launch`: its process of now; `book`, `ledger`: what the
+  next one has to know of its SAs
 - `messages`, `codec`: what they say to each other
 - `worker`: the process; `associations`: its SAs; `outgoing`, `incoming`: the two directions
 - `sockets`: datagrams with chosen local addresses (the daemon uses them for port 500 too); `paths`: where ESP goes
