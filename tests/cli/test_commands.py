@@ -21,7 +21,7 @@ from ikeway.cli import COMMANDS, build
 from ikeway.cli.errors import exit_code, explain, guarded
 from ikeway.daemon.control import ControlServer, socket_path
 from ikeway.daemon.pcap import PcapWriter
-from ikeway.daemon.status import ChildStatus, PoolStatus, SessionStatus, Status
+from ikeway.daemon.status import ChildStatus, PoolStatus, SessionStatus, Status, WorkerStatus
 from ikeway.errors import (
     AuthenticationFailed,
     Closed,
@@ -350,6 +350,18 @@ def test_status_for_people() -> None:
     assert "malformed" not in told
     assert "[markup] \\x1b[2J" in told
     assert "\x1b" not in told
+
+
+def test_status_shows_workers_that_are_several_or_were_started_again() -> None:
+    one = WorkerStatus(number=0, pid=8, interface="ikeway0", sas=2, restarts=0)
+    other = WorkerStatus(number=1, pid=None, interface="ikeway1", sas=4, restarts=2)
+    for workers, shown in (((one,), 0), ((other,), 1), ((one, other), 2)):
+        with gateway(status=status("gateway", "gw", workers=workers).to_json()):
+            _, told, _ = run("gateway", "status")
+        assert told.count("worker ") == shown
+        if shown == 2:
+            assert "process 8, ikeway0, 2 SAs" in told
+            assert "being started, ikeway1, 4 SAs, started again 2 times" in told
 
 
 def test_status_for_machines() -> None:

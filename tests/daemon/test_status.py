@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from ikeway.daemon.eventlog import report
-from ikeway.daemon.status import PoolStatus, Status, session_status
+from ikeway.daemon.status import PoolStatus, Status, WorkerStatus, session_status
 from ikeway.dataplane.interface import Counters
 from ikeway.errors import AuthenticationFailed, Closed, PeerUnreachable
 from ikeway.ike import events
@@ -62,6 +62,7 @@ def test_a_status_goes_over_the_socket_and_back(pair: Pair) -> None:
         routes=("10.0.0.0/8",),
         sessions=(session_status(pair.b.sa, {}, pair.now),),
         pools=(PoolStatus(name="p", addresses="10.0.0.0/24", size=253, used=1),),
+        workers=(WorkerStatus(number=0, pid=8, interface="ikeway0", sas=2, restarts=1),),
         counters={"received": 1},
     )
     assert Status.from_json(json.loads(json.dumps(status.to_json()))) == status
