@@ -110,7 +110,7 @@ def _busiest_first(session: SessionStatus, rates: Rates) -> list[ChildStatus]:
 
 def _sessions(status: Status, rates: Rates, most: int) -> RenderableType:
     """The busiest sessions; which, when they are equally busy, is settled by what they have carried and their age."""
-    table = _table("session", "user", "from", "addresses", "in", "", "out", "", "new keys", "dropped")
+    table = _table("session", "user", "from", "addresses", "in", "out", "new keys", "dropped")
     ordered = sorted(
         status.sessions, key=lambda each: (-rates.of(each).bits, -sum(map(_carried, each.children)), -each.age, each.id)
     )
@@ -121,7 +121,8 @@ def _sessions(status: Status, rates: Rates, most: int) -> RenderableType:
             plain(session.eap_identity or session.remote_identity),
             plain(session.remote),
             plain(", ".join(session.addresses)),
-            *_cells(rates.of(session)),
+            bits(rates.of(session).bits_in),
+            bits(rates.of(session).bits_out),
             _time(session.rekey_in),
             str(dropped) if dropped else "-",
         )
