@@ -59,6 +59,9 @@ class Core(Protocol):
     def ikw_in(self, job: object, /) -> int:
         """See forward.c."""
 
+    def ikw_loop(self, job: object, /) -> int:
+        """See forward.c."""
+
     def ikw_left(self, job: object, /) -> int:
         """See outbound.c."""
 
@@ -158,7 +161,7 @@ def _declared(library: ctypes.CDLL) -> Core:
         "ikw_remember_spi",
     ):
         getattr(library, name).restype = None
-    for name in ("ikw_read", "ikw_receive", "ikw_send", "ikw_out", "ikw_in"):
+    for name in ("ikw_read", "ikw_receive", "ikw_send", "ikw_out", "ikw_in", "ikw_loop"):
         getattr(library, name).restype = ctypes.c_int
     result: Core = library
     return result

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define IKW_LAYOUT 3
+#define IKW_LAYOUT 6
 #define IKW_EXPORT __attribute__((visibility("default")))
 
 /* One packet or super-packet that came out of the TUN device. segment > 0: every segment carries that many octets,

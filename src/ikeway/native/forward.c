@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 
 /* ---- What was decided ---- */
 
@@ -19,12 +20,13 @@ struct key {
 
 struct slot {
     const void *owner; /* of the decision: NULL, or an inbound SA */
-    void *value;       /* NULL: free */
+    void *value;
+    uint64_t generation; /* free, unless it is that of now */
     struct key key;
 };
 
 struct ikw_flows {
-    uint64_t seed;
+    uint64_t seed, generation;
     uint32_t mask;
     struct slot slots[];
 };
@@ -34,16 +36,15 @@ IKW_EXPORT struct ikw_flows *ikw_flows_new(uint32_t bits, uint64_t seed) {
     struct ikw_flows *flows = calloc(1, sizeof *flows + count * sizeof(struct slot));
     if (flows) {
         flows->mask = (uint32_t)(count - 1);
-        flows->seed = seed | 1;
+        flows->seed = seed;
+        flows->generation = 1;
     }
     return flows;
 }
 
 IKW_EXPORT void ikw_flows_free(struct ikw_flows *flows) { free(flows); }
 
-IKW_EXPORT void ikw_flows_clear(struct ikw_flows *flows) {
-    memset(flows->slots, 0, ((size_t)flows->mask + 1) * sizeof(struct slot));
-}
+IKW_EXPORT void ikw_flows_clear(struct ikw_flows *flows) { flows->generation++; }
 
 /* The key of a packet's flow; its length is 0 when the flow cannot be remembered. */
 static struct key flow_key(const uint8_t *p, size_t length) {
@@ -74,7 +75,7 @@ static struct slot *find(struct ikw_flows *flows, const void *owner, const struc
     struct slot *slot = NULL;
     for (uint32_t probe = 0; probe < PROBES; probe++) {
         slot = &flows->slots[((uint32_t)hash + probe) & flows->mask];
-        if (!slot->value)
+        if (slot->generation != flows->generation)
             return put ? slot : NULL;
         if (slot->owner == owner && !memcmp(&slot->key, key, sizeof *key))
             return slot;
@@ -93,6 +94,7 @@ static void remember(struct ikw_flows *flows, const void *owner, const struct ke
     struct slot *slot = find(flows, owner, key, 1);
     slot->owner = owner;
     slot->value = value;
+    slot->generation = flows->generation;
     slot->key = *key;
 }
 
@@ -107,15 +109,34 @@ IKW_EXPORT void ikw_remember_spi(struct ikw_flows *flows, uint32_t spi, void *va
     remember(flows, NULL, &key, value);
 }
 
+/* SAs with something that Python has to take over. */
+enum { MOST_TOUCHED = 256 };
+
+struct ikw_touched {
+    uint32_t count, pad;
+    void *all[MOST_TOUCHED];
+};
+
+/* What outlives this process, 64 bits each (`ikeway.dataplane.userspace.ledger`): the mark, packets, octets. */
+enum { LEDGER_MARK, LEDGER_PACKETS, LEDGER_OCTETS };
+
+static void account(volatile uint64_t *ledger, uint64_t packets, uint64_t octets) {
+    if (ledger) {
+        ledger[LEDGER_PACKETS] += packets;
+        ledger[LEDGER_OCTETS] += octets;
+    }
+}
+
 /* ---- To the network ---- */
 
 /* One outbound SA in tunnel mode. */
 struct ikw_route {
     struct ikw_seal seal;
     struct ikw_send send;
-    uint64_t packets, octets; /* since Python has looked */
+    volatile uint64_t *ledger; /* or NULL; Python sees to the mark */
+    uint64_t packets, octets;  /* since Python has looked */
     uint32_t largest;         /* payload of one packet; 0: the path has not said */
-    uint32_t pad;
+    uint32_t touched;
 };
 
 struct ikw_out_group {
@@ -133,6 +154,7 @@ struct ikw_out {
     struct ikw_flows *flows;
     uint16_t *order, *misses; /* misses: (first, end) of runs that Python has to route; twice as much room as for packets */
     struct ikw_out_group *groups; /* MOST_OUT_GROUPS */
+    struct ikw_touched *touched;
     uint32_t clamp;               /* SYNs are Python's */
     uint32_t groups_count, next_group, misses_count;
     uint32_t stage; /* 0 to begin a batch */
@@ -153,8 +175,12 @@ static struct ikw_out_group *group_of(struct ikw_out *job, struct ikw_route *rou
     for (uint32_t at = 0; at < job->groups_count; at++)
         if (job->groups[at].route == route)
             return &job->groups[at];
-    if (job->groups_count == MOST_OUT_GROUPS)
+    if (job->groups_count == MOST_OUT_GROUPS || (!route->touched && job->touched->count == MOST_TOUCHED))
         return NULL;
+    if (!route->touched) {
+        route->touched = 1;
+        job->touched->all[job->touched->count++] = route;
+    }
     struct ikw_out_group *group = &job->groups[job->groups_count++];
     *group = (struct ikw_out_group){route, 0, 0, 0};
     return group;
@@ -217,6 +243,7 @@ static int send_group(struct ikw_out *job, struct ikw_out_group *group) {
         ikw_seal(seal);
         route->packets += seal->made;
         route->octets += seal->octets;
+        account(route->ledger, seal->made, seal->octets);
         seal->octets_left -= seal->octets < seal->octets_left ? seal->octets : seal->octets_left;
         job->stage = STAGE_SENT;
         if (seal->made) {
@@ -251,16 +278,16 @@ IKW_EXPORT int ikw_out(struct ikw_out *job) {
 /* One inbound SA in tunnel mode. */
 struct ikw_way {
     struct ikw_open open;
-    uint64_t *mark; /* where the highest number seen is noted before the host gets anything; or NULL */
+    volatile uint64_t *ledger; /* or NULL; its mark is the highest number seen */
     uint64_t packets, octets, opened; /* since Python has looked */
     uint32_t reasons[IKW_REASONS];
-    uint16_t port; /* where the newest packet came from; source_octets 0: none has */
-    uint8_t source_octets, touched;
+    uint16_t port; /* where the newest packet came from; moved: the one before came from elsewhere */
+    uint8_t source_octets, touched, moved, pad[3];
     uint8_t source[16];
 };
 
-enum { MOST_TOUCHED = 256 };
 enum { IN_DONE, IN_RUN, IN_LOOK };
+enum { MANY_SLOTS = 64, FEW_SLOTS = 4, SHORT_OCTETS = 4096 };
 enum { IN_NEW, IN_SORT, IN_NEXT, IN_OPENED };
 
 struct ikw_in {
@@ -269,13 +296,13 @@ struct ikw_in {
     struct ikw_merge merge;
     struct ikw_write write;
     struct ikw_flows *flows;
-    struct ikw_way **touched; /* MOST_TOUCHED */
-    struct ikw_way *way;      /* of the run at hand */
-    uint32_t touched_count;
-    uint32_t clamp; /* SYNs are Python's */
+    struct ikw_touched *touched;
+    struct ikw_way *way; /* of the run at hand */
+    uint32_t clamp;      /* SYNs are Python's */
     uint32_t stage; /* 0 to begin a batch */
     uint32_t run;   /* at hand; with IN_RUN Python makes its SA known, or does it all and adds 1 */
     int32_t code;   /* an errno of the socket */
+    uint32_t moved; /* some peer has: Python wants to know at once */
     uint32_t pad;
 };
 
@@ -283,7 +310,7 @@ struct ikw_in {
 static void touch(struct ikw_in *job, struct ikw_way *way) {
     if (!way->touched) {
         way->touched = 1;
-        job->touched[job->touched_count++] = way;
+        job->touched->all[job->touched->count++] = way;
     }
 }
 
@@ -300,10 +327,13 @@ static int open_run(struct ikw_in *job, struct ikw_way *way, const struct ikw_ru
     way->opened += opened->opened;
     for (uint32_t reason = IKW_DROPPED; reason < IKW_REASONS; reason++)
         way->reasons[reason] += opened->dropped[reason];
-    if (opened->highest > before && !job->sort.raw) {
+    if (opened->highest > before && !job->sort.raw &&
+        (way->port != message->port || memcmp(way->source, message->source, sizeof way->source))) {
         way->port = message->port;
         way->source_octets = message->source_octets;
         memcpy(way->source, message->source, sizeof way->source);
+        way->moved = 1;
+        job->moved = 1;
     }
     int known = !opened->others && !(job->clamp && opened->syns);
     for (uint32_t number = 0; number < opened->groups_count; number++) {
@@ -328,8 +358,9 @@ static void deliver(struct ikw_in *job, struct ikw_way *way, const struct ikw_ru
     way->reasons[IKW_SELECTORS] += merge->refused;
     uint64_t left = way->open.packets_left;
     way->open.packets_left = left - (merge->packets < left ? merge->packets : left);
-    if (way->mark)
-        *(volatile uint64_t *)way->mark = way->open.highest;
+    if (way->ledger)
+        way->ledger[LEDGER_MARK] = way->open.highest; /* before the host gets anything */
+    account(way->ledger, merge->packets, merge->octets);
     job->write.count = merge->made;
     uint32_t failed = job->write.failed;
     ikw_write(&job->write);
@@ -342,12 +373,13 @@ static void deliver(struct ikw_in *job, struct ikw_way *way, const struct ikw_ru
  * a run of no known SA, or what has been counted; IN_LOOK, packets that are opened and wait for its verdict. */
 IKW_EXPORT int ikw_in(struct ikw_in *job) {
     if (job->stage == IN_NEW) {
-        job->touched_count = job->write.failed = 0;
-        job->sort.taken = job->sort.messages_count = 0;
+        job->sort.taken = job->sort.messages_count = job->moved = 0;
         job->code = ikw_receive(&job->receive);
         if (job->code)
             return IN_DONE;
         job->sort.messages_count = job->receive.count;
+        /* Many slots for single datagrams; of merged ones a few are a batch: the other direction must not wait for long. */
+        job->receive.slots = job->receive.octets < SHORT_OCTETS * job->receive.count ? MANY_SLOTS : FEW_SLOTS;
         job->stage = IN_SORT;
     }
     for (;;) {
@@ -363,7 +395,7 @@ IKW_EXPORT int ikw_in(struct ikw_in *job) {
             if (job->stage == IN_NEXT) {
                 struct key key = spi_key(run->spi);
                 job->way = run->kind == IKW_RUN_ESP ? look_up(job->flows, NULL, &key) : NULL;
-                if (!job->way || (!job->way->touched && job->touched_count == MOST_TOUCHED))
+                if (!job->way || (!job->way->touched && job->touched->count == MOST_TOUCHED))
                     return IN_RUN;
                 job->stage = IN_OPENED;
                 if (!open_run(job, job->way, run))
@@ -375,4 +407,71 @@ IKW_EXPORT int ikw_in(struct ikw_in *job) {
         }
         job->stage = IN_SORT;
     }
+}
+
+/* ---- Both ---- */
+
+enum { MOST_SOCKETS = 16, MOST_EVENTS = MOST_SOCKETS + 2, MOST_BATCHES = 32, MOST_PACKETS = 1 << 16, SETTLE_MS = 2 };
+enum { LOOP_SETTLE, LOOP_OUT, LOOP_IN, LOOP_OTHER };
+
+struct ikw_loop {
+    struct ikw_out *out;
+    struct ikw_in *in[MOST_SOCKETS];
+    uint32_t in_count, number; /* number: of the socket, with LOOP_IN */
+    int32_t epoll_fd;
+    int32_t attention; /* what ikw_out or ikw_in has returned */
+};
+
+static int forward_out(struct ikw_loop *job) {
+    struct ikw_out *out = job->out;
+    out->stage = STAGE_NEW;
+    job->attention = ikw_out(out);
+    return job->attention || out->misses_count || out->code ? LOOP_OUT : LOOP_SETTLE;
+}
+
+static int forward_in(struct ikw_loop *job, uint32_t number) {
+    struct ikw_in *in = job->in[number];
+    in->stage = IN_NEW;
+    job->number = number;
+    job->attention = ikw_in(in);
+    return job->attention || (in->code && in->code != EAGAIN) ? LOOP_IN : LOOP_SETTLE;
+}
+
+static int too_much_to_settle(const struct ikw_touched *touched) {
+    for (uint32_t at = 0; at < touched->count; at++)
+        if (((const struct ikw_route *)touched->all[at])->packets >= MOST_PACKETS)
+            return 1;
+    return 0;
+}
+
+/* Forward packets until Python is needed: LOOP_SETTLE, to take over what was counted (soon after the last packet, too);
+ * LOOP_OUT and LOOP_IN, to see to `attention`, misses or an errno; LOOP_OTHER, for another descriptor or a signal. */
+IKW_EXPORT int ikw_loop(struct ikw_loop *job) {
+    struct epoll_event events[MOST_EVENTS];
+    for (uint32_t batches = 0; batches < MOST_BATCHES;) {
+        int timeout = job->out->touched->count || job->in[0]->touched->count ? SETTLE_MS : -1;
+        int ready = epoll_wait(job->epoll_fd, events, MOST_EVENTS, timeout);
+        if (ready <= 0)
+            return ready ? LOOP_OTHER : LOOP_SETTLE;
+        uint32_t places[MOST_EVENTS];
+        for (int at = 0; at < ready; at++) { /* before any packet */
+            places[at] = 0;
+            if (events[at].data.fd != job->out->read.fd) {
+                while (places[at] < job->in_count && job->in[places[at]]->receive.fd != events[at].data.fd)
+                    places[at]++;
+                places[at]++;
+            }
+            if (places[at] > job->in_count || events[at].events & ~(uint32_t)EPOLLIN)
+                return LOOP_OTHER;
+        }
+        for (int at = 0; at < ready; at++) {
+            int reason = places[at] ? forward_in(job, places[at] - 1) : forward_out(job);
+            if (reason != LOOP_SETTLE || (places[at] && job->in[places[at] - 1]->moved))
+                return reason;
+            batches++;
+        }
+        if (too_much_to_settle(job->out->touched))
+            break;
+    }
+    return LOOP_SETTLE;
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctypes import Array, Structure, c_char_p, c_int32, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 
-LAYOUT = 3
+LAYOUT = 6
 VNET_OCTETS = 10
 MOST_GROUPS = 64
 MOST_RUNS = 256
@@ -20,6 +20,8 @@ SELECTORS = 13
 LEFT, FAILED = 1, 2  # why sealing stopped
 OUT_DONE, OUT_SEND_FAILED, OUT_REFUSED = range(3)
 IN_DONE, IN_RUN, IN_LOOK = range(3)
+LOOP_SETTLE, LOOP_OUT, LOOP_IN, LOOP_OTHER = range(4)
+MOST_SOCKETS = 16
 MODE_AEAD, MODE_CCM, MODE_CBC, MODE_CTR = range(4)
 
 
@@ -411,22 +413,33 @@ class SendJob(Structure):
     run: int
 
 
+class Touched(Structure):
+    """The addresses of SAs (routes or ways) with something to take over."""
+
+    _fields_ = (("count", c_uint32), ("pad", c_uint32), ("all", c_void_p * MOST_TOUCHED))
+    count: int
+    all: Array[c_void_p]
+
+
 class Route(Structure):
     """One outbound SA in tunnel mode, with what has been sealed since it was looked at."""
 
     _fields_ = (
         ("seal", SealJob),
         ("send", SendJob),
+        ("ledger", c_void_p),
         ("packets", c_uint64),
         ("octets", c_uint64),
         ("largest", c_uint32),
-        ("pad", c_uint32),
+        ("touched", c_uint32),
     )
     seal: SealJob
     send: SendJob
+    ledger: int | None
     packets: int
     octets: int
     largest: int
+    touched: int
 
 
 class OutGroup(Structure):
@@ -447,6 +460,7 @@ class OutJob(Structure):
         ("order", c_void_p),
         ("misses", c_void_p),
         ("groups", c_void_p),
+        ("touched", c_void_p),
         ("clamp", c_uint32),
         ("groups_count", c_uint32),
         ("next_group", c_uint32),
@@ -469,7 +483,7 @@ class Way(Structure):
 
     _fields_ = (
         ("open", OpenJob),
-        ("mark", c_void_p),
+        ("ledger", c_void_p),
         ("packets", c_uint64),
         ("octets", c_uint64),
         ("opened", c_uint64),
@@ -477,10 +491,12 @@ class Way(Structure):
         ("port", c_uint16),
         ("source_octets", c_uint8),
         ("touched", c_uint8),
+        ("moved", c_uint8),
+        ("pad", c_uint8 * 3),
         ("source", c_uint8 * 16),
     )
     open: OpenJob
-    mark: int | None
+    ledger: int | None
     packets: int
     octets: int
     opened: int
@@ -488,6 +504,7 @@ class Way(Structure):
     port: int
     source_octets: int
     touched: int
+    moved: int
     source: Array[c_uint8]
 
 
@@ -502,11 +519,11 @@ class InJob(Structure):
         ("flows", c_void_p),
         ("touched", c_void_p),
         ("way", c_void_p),
-        ("touched_count", c_uint32),
         ("clamp", c_uint32),
         ("stage", c_uint32),
         ("run", c_uint32),
         ("code", c_int32),
+        ("moved", c_uint32),
         ("pad", c_uint32),
     )
     receive: ReceiveJob
@@ -515,8 +532,24 @@ class InJob(Structure):
     write: WriteJob
     flows: int
     way: int
-    touched_count: int
     clamp: int
     stage: int
     run: int
     code: int
+
+
+class LoopJob(Structure):
+    """`ikw_loop`: packets until Python is needed."""
+
+    _fields_ = (
+        ("out", c_void_p),
+        ("in_", c_void_p * MOST_SOCKETS),
+        ("in_count", c_uint32),
+        ("number", c_uint32),
+        ("epoll_fd", c_int32),
+        ("attention", c_int32),
+    )
+    in_: Array[c_void_p]
+    in_count: int
+    number: int
+    attention: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from ctypes import addressof, byref, c_char, c_uint16, c_void_p
+from ctypes import addressof, byref, c_char, c_uint16
 
 from ikeway.dataplane.userspace.associations import Associations, Receiving
 from ikeway.dataplane.userspace.clamp import clamp_mss
@@ -41,8 +41,6 @@ from ikeway.native.layout import (
 # Room for what the kernel merges, and an offset that keeps the packets of a batch out of each other's cache lines.
 _STRIDE = 65536 + 1472
 _SLOTS = 64
-_SLOTS_OF_MERGED = 4  # enough to spread the cost of a turn; the other direction must not wait for long
-_SHORT = 4096
 _MOST_ENTRIES = 2048
 
 # What core.h calls them, from DROPPED on.
@@ -72,8 +70,8 @@ class _Inlet:
         """Tell the core how far it may go from here."""
         self.receiving.sa.prepare(self.opened)
 
-    def take_over(self, now: float) -> bool:
-        """Count what the core has opened and dropped. Whether the window has moved."""
+    def take_over(self, now: float) -> None:
+        """Count what the core has opened and dropped."""
         way, sa = self.way, self.receiving.sa
         usage, highest = sa.usage, self.opened.highest
         moved = highest > sa.window.highest
@@ -89,12 +87,19 @@ class _Inlet:
                     usage.drop(reason, count)
             way.reasons[DROPPED:] = [0] * len(reasons)
         way.packets = way.octets = way.opened = way.touched = 0
-        return moved
+
+    def source(self) -> tuple[str, int] | None:
+        """Where its newest packet came from; None when that does not matter or is no news."""
+        way = self.way
+        moved, way.moved = way.moved, 0
+        if not moved or not self.receiving.sa.parameters.follow_peer:
+            return None
+        return host_text(bytes(way.source)[: way.source_octets]), way.port
 
 
 class NativeIncoming(Incoming):
-    """See `Incoming`. `mark_of` gives the address of 64 bits that are to hold the highest sequence number seen of an SA
-    before the host gets its packets; None: nobody wants to know."""
+    """See `Incoming`. `ledger_of` gives the address of an SA's slot in the ledger, for the core writes there before the
+    host gets a packet; None: there is no ledger."""
 
     def __init__(
         self,
@@ -104,11 +109,11 @@ class NativeIncoming(Incoming):
         emit: Emit,
         catch_up: Callable[[], None],
         touched: Callable[[Receiving], None],
-        mark_of: Callable[[Receiving], int] | None = None,
+        ledger_of: Callable[[Receiving], int] | None = None,
     ) -> None:
         super().__init__(associations, tun, emit, catch_up, touched)
         self._core = core
-        self._mark_of = mark_of
+        self._ledger_of = ledger_of
         self._flows = Flows(core)
         self._generation = -1
         self._inlets: dict[int, _Inlet] = {}  # by address
@@ -120,16 +125,23 @@ class NativeIncoming(Incoming):
         self._order = (c_uint16 * _MOST_ENTRIES)()
         self._runs = (Run * layout.MOST_RUNS)()
         self._groups = (layout.Group * layout.MOST_GROUPS)()
-        self._touched_ways = (c_void_p * layout.MOST_TOUCHED)()
+        self._touched_ways = layout.Touched()
         deliveries = (layout.Delivery * _MOST_ENTRIES)()
         self._kept = memory, deliveries
-        self._job = self._new_job(tun, addressof(deliveries))
-        self._reference = byref(self._job)
-        self._slots: dict[OuterSocket, int] = {}
+        self._jobs: dict[OuterSocket, layout.InJob] = {}
+
+    def job(self, outer: OuterSocket) -> layout.InJob:
+        """What the core is given for a socket. All share the buffers: one is at work at a time."""
+        job = self._jobs.get(outer)
+        if job is None:
+            job = self._jobs[outer] = self._new_job(self._tun, addressof(self._kept[1]))
+            job.receive.fd, job.receive.slots = outer.sock.fileno(), _SLOTS
+            job.receive.raw_ipv4, job.sort.raw = outer.raw_esp and not outer.ipv6, outer.raw_esp
+        return job
 
     def _new_job(self, tun: TunIo, deliveries: int) -> layout.InJob:
         buffer, entries, order = self._buffer_at, addressof(self._entries), addressof(self._order)
-        job = layout.InJob(flows=self._flows.pointer, touched=addressof(self._touched_ways))
+        job = layout.InJob(flows=self._flows.pointer, touched=addressof(self._touched_ways), clamp=self.clamp)
         job.receive = layout.ReceiveJob(buffer=buffer, messages=addressof(self._messages), stride=_STRIDE)
         job.sort = layout.SortJob(
             buffer=buffer,
@@ -158,50 +170,58 @@ class NativeIncoming(Incoming):
 
     def receive(self, outer: OuterSocket, now: float) -> None:
         """Read a socket once. Raises `OSError` for an error of the path."""
+        self.begin()
+        job = self.job(outer)
+        job.stage = 0
+        try:
+            self.go_on(outer, self._core.ikw_in(byref(job)), now)
+        finally:
+            self.settle(now)
+
+    def begin(self) -> None:
+        """Forget what does not hold any more, before the core is let loose. All is settled."""
         if self._generation != self._associations.generation:
             self._forget()
-        job = self._job
-        receive = job.receive
-        slots = receive.slots = self._slots.get(outer, _SLOTS)
-        receive.fd, receive.raw_ipv4 = outer.sock.fileno(), outer.raw_esp and not outer.ipv6
-        job.sort.raw, job.clamp, job.stage = outer.raw_esp, self.clamp, 0
-        while attention := self._core.ikw_in(self._reference):
+        for job in self._jobs.values():
+            job.clamp = self.clamp
+
+    def go_on(self, outer: OuterSocket, attention: int, now: float) -> None:
+        """See to what the core has stopped for, until the batch is done. Raises `OSError` for an error of the path."""
+        job = self._jobs[outer]
+        while attention:
             if attention == IN_RUN:
-                self._take_over(outer, now)
-                self._see_to_run(outer, now)
+                self.settle(now)
+                self._see_to_run(outer, job, now)
             else:
-                self._look(self._inlets[job.way])
-        self._take_over(outer, now)
-        if job.code:
-            if job.code == errno.EAGAIN:
-                return
+                self._look(self._inlets[job.way], self._runs[job.run])
+            attention = self._core.ikw_in(byref(job))
+        if job.code and job.code != errno.EAGAIN:
             raise OSError(job.code, "recvmmsg")
-        if job.write.failed:
-            self._associations.unclaimed[True].drop(Drop.TUN_WRITE, job.write.failed)
-        short = receive.octets < _SHORT * receive.count
-        if short != (slots == _SLOTS):
-            self._slots[outer] = _SLOTS if short else _SLOTS_OF_MERGED
+
+    def settle(self, now: float) -> None:
+        """Take over what the core has counted, and say what follows from it."""
+        touched = self._touched_ways
+        for address in touched.all[: touched.count]:
+            inlet = self._inlets[address or 0]
+            inlet.take_over(now)
+            source = inlet.source()
+            if source is not None:
+                self._follow(inlet.receiving, source)
+            self._touched(inlet.receiving)
+            inlet.refresh()
+        touched.count = 0
+        for job in self._jobs.values():
+            if job.write.failed:
+                self._associations.unclaimed[True].drop(Drop.TUN_WRITE, job.write.failed)
+                job.write.failed = 0
 
     def _forget(self) -> None:
         self._generation = self._associations.generation
         self._flows.forget()
         self._inlets.clear()
 
-    def _take_over(self, outer: OuterSocket, now: float) -> None:
-        """Count what the core has done, and say what follows from it."""
-        job = self._job
-        for address in self._touched_ways[: job.touched_count]:
-            inlet = self._inlets[address or 0]
-            receiving, way = inlet.receiving, inlet.way
-            if inlet.take_over(now) and not outer.raw_esp and receiving.sa.parameters.follow_peer:
-                self._follow(receiving, (host_text(bytes(way.source)[: way.source_octets]), way.port))
-            self._touched(receiving)
-            inlet.refresh()
-        job.touched_count = 0
-
-    def _see_to_run(self, outer: OuterSocket, now: float) -> None:
+    def _see_to_run(self, outer: OuterSocket, job: layout.InJob, now: float) -> None:
         """Packets of an SPI that the core does not know, or no ESP."""
-        job = self._job
         run = self._runs[job.run]
         message = self._messages[run.message]
         if run.kind == RUN_ESP:
@@ -226,7 +246,7 @@ class NativeIncoming(Incoming):
         job.run += 1
 
     def _new_inlet(self, receiving: Receiving) -> _Inlet:
-        way = Way(mark=self._mark_of(receiving) if self._mark_of else None)
+        way = Way(ledger=self._ledger_of(receiving) if self._ledger_of else None)
         way.open.buffer, way.open.entries = self._buffer_at, addressof(self._entries)
         way.open.groups = addressof(self._groups)
         inlet = self._inlets[addressof(way)] = _Inlet(receiving, way)
@@ -260,7 +280,7 @@ class NativeIncoming(Incoming):
         if packets:
             self._tun.write(packets)
 
-    def _look(self, inlet: _Inlet) -> None:
+    def _look(self, inlet: _Inlet, run: Run) -> None:
         """Ask the selectors about new flows, judge the packets that have none, and clamp."""
         receiving, opened = inlet.receiving, inlet.opened
         for group in self._groups[: opened.groups_count]:
@@ -271,7 +291,6 @@ class NativeIncoming(Incoming):
             self._flows.remember_flow(self._buffer_at + entry.at, entry.length, inlet.way, inlet.way)
         if not opened.others and not (self.clamp and opened.syns):
             return
-        run = self._runs[self._job.run]
         traffic_class = self._messages[run.message].traffic_class
         for number in self._order[run.first : run.first + run.count]:
             entry = self._entries[number]

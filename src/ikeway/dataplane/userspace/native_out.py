@@ -35,6 +35,7 @@ from ikeway.native.layout import (
     Packet,
     ReadJob,
     Route,
+    Touched,
 )
 
 # A batch is what spreads the cost of a turn without making the other direction wait for long.
@@ -64,23 +65,30 @@ class _Outlet:
         room = path.room(now)
         self.route.largest = sa.largest_payload(room) if room else 0
 
-    def take_over(self, now: float) -> bool:
-        """Count what the core has sealed; False when that is nothing."""
+    def take_over(self, now: float) -> None:
+        """Count what the core has sealed."""
         route, sa = self.route, self.sending.sa
-        if not route.packets:
-            return False
-        sa.take_over(self.seal.sequence, route.packets, route.octets)
-        sa.usage.last_used = now
-        route.packets = route.octets = 0
-        return True
+        if route.packets:
+            sa.take_over(self.seal.sequence, route.packets, route.octets)
+            sa.usage.last_used = now
+            route.packets = route.octets = 0
 
 
 class NativeOutgoing(Outgoing):
-    """See `Outgoing`."""
+    """See `Outgoing`. `ledger_of` gives the address of an SA's slot in the ledger, where the core counts; None: there is
+    no ledger."""
 
-    def __init__(self, core: Core, associations: Associations, tun: TunIo, touched: Callable[[Sending], None]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        associations: Associations,
+        tun: TunIo,
+        touched: Callable[[Sending], None],
+        ledger_of: Callable[[Sending], int] | None = None,
+    ) -> None:
         super().__init__(associations, tun, touched)
         self._core = core
+        self._ledger_of = ledger_of
         self._flows = Flows(core)
         self._generation = -1
         self._outlets: dict[Sending, _Outlet] = {}
@@ -92,6 +100,7 @@ class NativeOutgoing(Outgoing):
         self._order = (c_uint16 * _MOST_PACKETS)()
         self._frames = (Frame * _MOST_FRAMES)()
         self._groups = (OutGroup * MOST_OUT_GROUPS)()
+        self._touched_routes = Touched()
         heads = (c_uint16 * _MOST_PACKETS)()
         memory = [(c_char * len(octets)).from_buffer(octets) for octets in (arena, out)]
         self._arena_at, self._out_at = (addressof(octets) for octets in memory)
@@ -111,32 +120,55 @@ class NativeOutgoing(Outgoing):
             order=addressof(self._order),
             misses=addressof(self._misses),
             groups=addressof(self._groups),
+            touched=addressof(self._touched_routes),
         )
         self._reference = byref(self._job)
 
+    @property
+    def job(self) -> OutJob:
+        """What the core's loop is given."""
+        return self._job
+
     def turn(self, now: float) -> None:
         """Read the device and send what it gives. Raises `HostError` when the device is gone."""
+        self.begin()
+        self._job.stage = 0
+        self.go_on(self._core.ikw_out(self._reference), now)
+        self.settle(now)
+
+    def begin(self) -> None:
+        """Forget what does not hold any more, before the core is let loose. All is settled."""
         if self._generation != self._associations.generation:
             self._forget()
+        self._job.clamp = self.clamp
+
+    def go_on(self, attention: int, now: float) -> None:
+        """See to what the core has stopped for, until the batch is done. Raises `HostError` when the device is gone."""
         job = self._job
-        job.stage, job.clamp = 0, self.clamp
-        while attention := self._core.ikw_out(self._reference):
+        while attention:
             outlet = self._by_address[self._groups[job.next_group].route]
             if attention == OUT_SEND_FAILED:
                 self._finish_send(outlet, job.code, now)
             else:
                 self._refuse(outlet)
-        for number in range(job.groups_count):
-            outlet = self._by_address[self._groups[number].route]
-            if outlet.take_over(now):
-                self._touched(outlet.sending)
-                outlet.refresh(now)
+            attention = self._core.ikw_out(self._reference)
+        code, job.code = job.code, 0
         if job.misses_count:
+            self.settle(now)
             self._see_to_misses(self._misses[: job.misses_count], job.read.flags, now)
-        if job.code:
-            code, job.code = job.code, 0
-            if not job.groups_count and not job.misses_count:
-                raise HostError(f"the TUN device was removed ({os.strerror(code)})", remedy="connect again")
+        elif code and not job.groups_count:
+            raise HostError(f"the TUN device was removed ({os.strerror(code)})", remedy="connect again")
+
+    def settle(self, now: float) -> None:
+        """Take over what the core has counted."""
+        touched = self._touched_routes
+        for address in touched.all[: touched.count]:
+            outlet = self._by_address[address or 0]
+            outlet.take_over(now)
+            outlet.route.touched = 0
+            self._touched(outlet.sending)
+            outlet.refresh(now)
+        touched.count = 0
 
     def _forget(self) -> None:
         self._generation = self._associations.generation
@@ -147,7 +179,7 @@ class NativeOutgoing(Outgoing):
     def _outlet(self, sending: Sending, now: float) -> _Outlet:
         outlet = self._outlets.get(sending)
         if outlet is None:
-            route = Route()
+            route = Route(ledger=self._ledger_of(sending) if self._ledger_of else None)
             route.seal.arena, route.seal.packets = self._arena_at, addressof(self._packets)
             route.seal.out, route.seal.out_octets = self._out_at, _SEALED_OCTETS
             route.seal.frames, route.seal.most_frames = addressof(self._frames), _MOST_FRAMES

@@ -49,6 +49,7 @@ from ikeway.dataplane.userspace.messages import (
     encode,
 )
 from ikeway.dataplane.userspace.native_in import NativeIncoming
+from ikeway.dataplane.userspace.native_loop import NativeLoop
 from ikeway.dataplane.userspace.native_out import NativeOutgoing
 from ikeway.dataplane.userspace.outgoing import Outgoing
 from ikeway.dataplane.userspace.paths import OuterSocket, Paths, inherited
@@ -152,7 +153,7 @@ class Worker:
         self._associations = Associations(self._paths)
         unclaimed = self._associations.unclaimed
         self._tun = TunIo(configure.tun_fd, configure.vnet_header, unclaimed[True], unclaimed[False])
-        self._outgoing, self._incoming = self._both_ways()
+        self._outgoing, self._incoming, self._native = self._both_ways()
         self._outgoing.mtu = self._incoming.mtu = configure.mtu
         self._outgoing.clamp = self._incoming.clamp = configure.clamp_mss
         for outer in self._sockets.values():
@@ -162,16 +163,20 @@ class Worker:
             raise HostError("the data plane could not give up its capabilities")
         self._control.reply(Done(configure.request))
 
-    def _both_ways(self) -> tuple[Outgoing, Incoming]:
+    def _both_ways(self) -> tuple[Outgoing, Incoming, NativeLoop | None]:
         """By the native core where it is there."""
         known, tun = self._associations, self._tun
-        outgoing, incoming = (known, tun, self._check_outbound), (known, tun, self._control.emit, self._drain_control)
+        outgoing, incoming = (known, tun, self._check_outbound), (known, tun, self._control.emit, self._catch_up)
         library = native.core()
         if library is None:
-            return Outgoing(*outgoing), Incoming(*incoming, self._check_inbound)
-        return NativeOutgoing(library, *outgoing), NativeIncoming(
-            library, *incoming, self._check_inbound, lambda receiving: self._ledger.address(receiving.slot)
-        )
+            return Outgoing(*outgoing), Incoming(*incoming, self._check_inbound), None
+
+        def ledger_of(user: Sending | Receiving) -> int:
+            return self._ledger.address(user.slot)
+
+        there = NativeOutgoing(library, *outgoing, ledger_of)
+        back = NativeIncoming(library, *incoming, self._check_inbound, ledger_of)
+        return there, back, NativeLoop(library, there, back, list(self._sockets.values()), self._epoll)
 
     def _first_message(self) -> Configure:
         self._epoll.poll()
@@ -187,7 +192,7 @@ class Worker:
         """Carry packets until the daemon is gone."""
         tun_fd, control_fd = self._tun.fileno(), self._control.fileno()
         while True:
-            ready = self._epoll.poll()
+            ready = self._forward(self._native) if self._native is not None else self._epoll.poll()
             if any(fd == control_fd for fd, _ in ready):
                 self._drain_control()
             now = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -200,11 +205,26 @@ class Worker:
                 else:
                     self._read_socket(self._sockets[fd], flags, now)
 
+    def _forward(self, loop: NativeLoop) -> list[tuple[int, int]]:
+        """Let the native core carry packets until something else is ready, and say what."""
+        while True:
+            loop.begin()
+            reason = loop.wait()
+            now = time.clock_gettime(time.CLOCK_BOOTTIME)
+            try:
+                only_packets = loop.go_on(reason, now)
+            except OSError:  # an ICMP error of an earlier packet; the error queue has the details
+                only_packets = False
+            loop.settle(now)
+            if not only_packets:
+                return self._epoll.poll(0)
+
     def _read_socket(self, outer: OuterSocket, flags: int, now: float) -> None:
         if flags & select.EPOLLERR:
             for error in path_errors(outer.sock):
                 if error.code == errno.EMSGSIZE:
                     self._paths.learn_mtu(error.remote.host, error.mtu, now)
+                    self._associations.generation += 1
                     self._tell(PathNarrowed(error.remote.host, error.mtu), now)
                 elif not outer.raw_esp:
                     # IKE that this socket carried may have met a closed port: who connects wants to know.
@@ -221,6 +241,12 @@ class Worker:
         if self._hints_told < _HINTS_A_SECOND:
             self._hints_told += 1
             self._control.emit(hint)
+
+    def _catch_up(self) -> None:
+        """In the middle of a batch: SAs may come and go, and what was sent so far is to be counted before."""
+        if self._native is not None:
+            self._native.settle(time.clock_gettime(time.CLOCK_BOOTTIME))
+        self._drain_control()
 
     def _drain_control(self) -> None:
         while (message := self._control.receive()) is not None:
@@ -252,6 +278,7 @@ class Worker:
                 self._outgoing.mtu = self._incoming.mtu = message.mtu
             case LearnMtu():
                 self._paths.learn_mtu(message.host, message.mtu, time.clock_gettime(time.CLOCK_BOOTTIME))
+                self._associations.generation += 1
             case ReadCounters():
                 self._send_counters(message.request)
                 return
