@@ -195,6 +195,22 @@ def test_worker_that_dies_again_and_again(stage, side):
     wait_until(lambda: descriptors(program) == files, "no descriptor is left over")
 
 
+def test_a_client_whose_workers_all_die_ends(stage):
+    """One fresh start is enough to see that another would not help."""
+    stage.gateway()
+    client = stage.client()
+    for logins in (1, 2):
+        wait_until(lambda logins=logins: client.logins() == logins, "connected", logs=stage.logs)
+        wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
+        for _ in range(5):
+            wait_until(client.workers, "a worker", logs=stage.logs)
+            pid = client.worker()
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda pid=pid: pid not in client.workers(), "it is gone", logs=stage.logs)
+    assert client.process.wait(60) == 6
+    assert re.search(r"the data plane dies again and again: .*it was killed by SIGKILL; it died 5 times", client.log())
+
+
 def test_killed_client_is_cleaned_up_after_by_the_next(stage):
     gateway, client = stage.gateway(), stage.client()
     client.kill()

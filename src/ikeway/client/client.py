@@ -66,6 +66,7 @@ _STOP_SECONDS = 10.0  # for undoing what was done to the host
 _FIRST_PAUSE = 1.0  # before connecting again; doubled each time
 _NO_NETWORK_SECONDS = 5.0  # without a way to the gateway's address, until its other addresses are tried
 _LOOK_SECONDS = 0.25  # how often a way is looked for meanwhile
+_HOPELESS_SECONDS = 600.0  # a second worker that is given up within this time ends the client
 _REFUSALS = 3  # log-ins refused in a row that make us give up reconnecting: more may lock the account
 
 
@@ -139,6 +140,8 @@ class Client:
         self._failure: IkewayError | None = None  # why it ended by itself
         self._started = clock.now()
         self._dataplane_died = False
+        self._given_up: float | None = None  # when a worker was, that died again and again
+        self._hopeless: HostError | None = None  # no other try makes sense
         self._closing: asyncio.Task[None] | None = None
 
     # -- for the user
@@ -347,6 +350,14 @@ class Client:
     def _on_dataplane_died(self, died: DataPlaneDied) -> None:
         self._dataplane_died = True
         self._report("dataplane", f"the data plane died: {died.reason}")
+        if died.repeatedly:
+            now, before = clock.now(), self._given_up
+            self._given_up = now
+            if before is not None and now - before < _HOPELESS_SECONDS:
+                self._hopeless = HostError(
+                    f"the data plane dies again and again: {died.reason}",
+                    remedy="see the log for what it said, and report it; IKEWAY_NATIVE=0 goes without the native core",
+                )
         if self._link is not None:
             self._link.drop(HostError(f"the data plane died: {died.reason}", remedy="it is started again; see the log"))
         self._wake.set()
@@ -373,6 +384,8 @@ class Client:
         """Try until it works. Raises what makes further tries useless."""
         pause, refusals = _FIRST_PAUSE, 0
         while True:
+            if self._hopeless is not None:
+                raise self._hopeless
             try:
                 if self._dataplane_died:
                     await self._restart_dataplane()

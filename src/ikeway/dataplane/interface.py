@@ -71,11 +71,12 @@ class DataPlaneRestarted:
 
 @dataclass(frozen=True, slots=True)
 class DataPlaneDied:
-    """A worker is gone for good; `reason` says how. Its SAs carry nothing any more, and the data plane has forgotten
-    them."""
+    """A worker is gone for good; `reason` says how, `repeatedly` that it has died again and again. Its SAs carry nothing
+    any more, and the data plane has forgotten them."""
 
     reason: str
     worker: int = 0
+    repeatedly: bool = False
 
 
 DataPlaneEvent = (

@@ -313,7 +313,8 @@ class UserspaceDataPlane:
             if end.refused:
                 return self._give_up(end.reason)
             if len(self._deaths) >= _MOST_DEATHS:
-                return self._give_up(f"{end.reason}; it died {len(self._deaths)} times within a minute")
+                reason = f"{end.reason}; it died {len(self._deaths)} times within a minute"
+                return self._give_up(reason, repeatedly=True)
             self._keep_counting()
             try:
                 self._process = await self._launch()
@@ -324,11 +325,11 @@ class UserspaceDataPlane:
             log.warning("The data plane was started again (%d SAs): %s", len(self._book), first)
             return self._on_event(DataPlaneRestarted(first, self.number))
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str, *, repeatedly: bool = False) -> None:
         self._book.clear()
         for sock in self._udp:  # the worker wanted several datagrams at once; nobody else does
             accept_merged(sock, False)
-        self._on_event(DataPlaneDied(reason, self.number))
+        self._on_event(DataPlaneDied(reason, self.number, repeatedly))
 
     def _keep_counting(self) -> None:
         """Let the next worker's counters go on from those of the dead one."""
