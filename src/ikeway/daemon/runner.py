@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ikeway.address import Address
 from ikeway.daemon import clock
 from ikeway.daemon.loop import Driver
+from ikeway.daemon.overflow import device_overflow, socket_overflow
 from ikeway.daemon.sockets import IKE_PORT, NON_ESP_MARKER, IkeSockets, Listen
 from ikeway.daemon.status import WorkerStatus
 from ikeway.dataplane.choice import DataPlaneKind, choose
@@ -41,6 +42,7 @@ from ikeway.dataplane.userspace.plane import UserspaceDataPlane
 from ikeway.dataplane.userspace.sharded import ShardedDataPlane
 from ikeway.dataplane.userspace.steering import open_raw, spi_mask
 from ikeway.errors import HostError
+from ikeway.esp.drops import Drop
 from ikeway.host.tun import TunDevice, open_tun
 from ikeway.ike import events as ike
 from ikeway.ike.child import ChildSa
@@ -220,11 +222,17 @@ class Runner:
         await self.dataplane.set_mtu(mtu)
 
     async def counters(self) -> dict[tuple[int, bool], Counters]:
-        """The counters of all SAs; nothing while there is no data plane."""
+        """The counters of all SAs, and of what belongs to none; nothing while there is no data plane."""
         try:
-            return await self.dataplane.counters()
+            found = await self.dataplane.counters()
         except HostError:
             return {}
+        if not self.in_kernel:
+            sockets = [sock for each in self.sockets.nat_sockets for sock in (each.socket, *each.members)]
+            sockets += [sock for several in self._esp for sock in several]
+            _count(found, True, Drop.RECEIVE_QUEUE, socket_overflow(sockets))
+            _count(found, False, Drop.DEVICE_QUEUE, device_overflow(self.interfaces))
+        return found
 
     def totals(self) -> dict[str, int]:
         """What became of datagrams that belong to no SA, by name."""
@@ -369,6 +377,11 @@ class Runner:
             for (spi, inbound), counters in (await self.counters()).items():
                 if inbound and counters.last_used and spi in self._inbound:
                     self._inbound[spi].sa.traffic_seen(counters.last_used)
+
+
+def _count(counters: dict[tuple[int, bool], Counters], inbound: bool, reason: Drop, count: int) -> None:
+    if count:
+        counters.setdefault((0, inbound), Counters()).dropped[reason] = count
 
 
 def _duplicate(tun: TunDevice) -> TunDevice:

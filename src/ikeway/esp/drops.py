@@ -21,12 +21,14 @@ class Drop(enum.StrEnum):
     KEEPALIVE = "keepalive"  # one octet 0xFF (RFC 3948 section 2.3); sent to be dropped
     IKE_QUEUE_FULL = "ike-queue-full"  # the daemon does not keep up
     TUN_WRITE = "tun-write"  # the device did not take the packet
+    RECEIVE_QUEUE = "receive-queue"  # the socket's queue was full: the data plane does not keep up
     # To the network
     NO_POLICY = "no-policy"  # no SA's selectors cover it
     SEQUENCE_END = "sequence-end"  # the SA has no sequence number left
     TOO_BIG = "too-big"  # does not fit the path; the sender was told
     SEND_BUFFER = "send-buffer"  # the socket stayed full
     SEND_FAILED = "send-failed"  # the host refused to send
+    DEVICE_QUEUE = "device-queue"  # the TUN device's queue was full: the data plane does not keep up
     # In both directions
     MALFORMED = "malformed"  # the inner packet is no IP packet, or its lengths lie
     SELECTORS = "selectors"  # the inner packet is outside of what was negotiated (RFC 4301 section 5.2)
