@@ -1,5 +1,5 @@
 #!/bin/sh
-# The first process of a guest: the host's files, read-only, with a layer of memory above them; then the job, then off.
+# The first process of User Mode Linux: the host's files, read-only, with a layer of memory above them; then the job, then off.
 # The kernel's command line names the job's folder, which is the only one that is written to outside.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C.UTF-8
 off() { exec python3 -c 'import ctypes; ctypes.CDLL(None).sync(); ctypes.CDLL(None).reboot(0x4321fedc)'; }
@@ -10,12 +10,8 @@ for word in $(cat /proc/cmdline); do
   case $word in job=*) JOB=${word#job=} ;; modules=*) MODULES=${word#modules=} ;; esac
 done
 
-if [ -e /lower ]; then # qemu: the small file system it began with has mounted the host's there
-  LOWER=/lower LAYER=/layer
-else
-  LOWER=/ LAYER=/mnt
-  insmod "$MODULES/$(uname -r)/kernel/fs/overlayfs/overlay.ko" || say "no overlay"
-fi
+LOWER=/ LAYER=/mnt
+insmod "$MODULES/$(uname -r)/kernel/fs/overlayfs/overlay.ko" || say "no overlay"
 mount -t tmpfs -o size=80% tmpfs $LAYER && mkdir $LAYER/upper $LAYER/work $LAYER/root
 mount -t overlay overlay -o lowerdir=$LOWER,upperdir=$LAYER/upper,workdir=$LAYER/work $LAYER/root || { say "no root"; off; }
 R=$LAYER/root
@@ -28,11 +24,7 @@ mount -t tmpfs shm $R/dev/shm
 [ -e $R/dev/net/tun ] || mknod $R/dev/net/tun c 10 200
 mount -t tmpfs run $R/run && mkdir -p $R/run/netns $R/run/lock
 mkdir -p $R/$JOB $R/lib/modules
-if [ -e /lower ]; then
-  mount -t 9p -o trans=virtio,version=9p2000.L,cache=none job $R/$JOB
-else
-  mount -t hostfs none $R/$JOB -o $JOB
-fi
+mount -t hostfs none $R/$JOB -o $JOB
 mount --bind $LOWER/$MODULES $R/lib/modules
 mkdir -p $R/.old
 cd $R && pivot_root . .old && cd / || say "no pivot_root"

@@ -231,6 +231,31 @@ def roads(guest: Guest, kind: str) -> None:
             guest.part(one, other, spi, ipv6=ipv6)
 
 
+@SUITE.case("kernel")
+def roads_quickly(guest: Guest, kind: str) -> None:
+    """The same with less to carry, for guests that are slow."""
+    with guest.planes(kind) as (one, other):
+        for encapsulation, ipv6 in ((Encapsulation.ESP, False), (Encapsulation.UDP, True)):
+            spi = guest.join(one, other, encapsulation=encapsulation, ipv6=ipv6)
+            answers(one, other, other.inner, other.inner_ipv6)
+            transfer(one.namespace, other.namespace, other.inner, megabytes=2)
+            assert _carried(one, other, spi) > 2_000_000
+            guest.part(one, other, spi, ipv6=ipv6)
+
+
+@SUITE.case()
+def policies_are_the_interface_s(guest: Guest) -> None:
+    """With xfrm interfaces, what is not routed into ours is none of our policies' business; without, this says so."""
+    with guest.planes() as (one, other):
+        guest.join(one, other)
+        shown = one.namespace.run(["ip", "-d", "link", "show", one.interface])
+        assert guest.interface == ("xfrm if_id" in shown), shown
+        policies = one.namespace.run(["ip", "xfrm", "policy"])
+        ours = [each for each in policies.split("src ") if "tmpl" in each]
+        assert ours and all(("if_id" in each) == guest.interface for each in ours), policies
+        answers(one, other)
+
+
 def _carried(one: Side, other: Side, spi: int) -> int:
     """Octets that the second side has received on the SA, which are those that the first has sent."""
     sent = one.do(one.plane.counters())[spi, False]
