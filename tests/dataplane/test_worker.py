@@ -373,6 +373,24 @@ async def test_limits_go_on_in_another_worker() -> None:
         assert await r.dropped(0x2001, False, "expired") == 1
 
 
+async def test_a_limit_in_the_middle_of_a_batch_is_told() -> None:
+    """Of a flow that was seen before; what comes in one batch goes over the limit."""
+    async with rig() as r:
+        receiver = await r.outbound(limits=EspLimits(hard_packets=6))
+        for _ in range(2):
+            await r.send(inner())
+            opened(receiver, await r.at_peer())
+        assert r.plane.pid
+        os.kill(r.plane.pid, signal.SIGSTOP)
+        for _ in range(10):
+            await r.send(inner())
+        os.kill(r.plane.pid, signal.SIGCONT)
+        await r.until(lambda: bool(r.events))
+        assert r.events == [HardExpired(0x2001, False)]
+        counted = await r.counters(0x2001, False)
+        assert (counted.packets, counted.dropped) == (6, {"expired": 6})
+
+
 async def test_counters_without_an_sa_go_on_too() -> None:
     async with rig() as r:
         await r.to_worker(b"\0\0\1\2" + bytes(40))

@@ -203,6 +203,7 @@ class NativeOutgoing(Outgoing):
         reason = Drop.SEND_FAILED if seal.refused == FAILED else sa.refusal() or Drop.EXPIRED
         sa.usage.drop(reason, self._core.ikw_left(byref(seal)))
         seal.next, seal.refused = seal.count, 0
+        self._touched(outlet.sending)  # the daemon wants to hear of the limit
 
     def _see_to_misses(self, edges: list[int], flags: int, now: float) -> None:
         """Find the SAs of runs that the core does not know, send their packets, and let it know."""
