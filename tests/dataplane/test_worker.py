@@ -448,7 +448,9 @@ async def test_a_worker_that_dies_again_and_again_is_given_up() -> None:
         assert r.plane.pid
         os.kill(r.plane.pid, signal.SIGKILL)
         await r.until(lambda: len(r.events) == 5)
-        assert r.events[-1] == DataPlaneDied("it was killed by SIGKILL; it died 5 times within a minute", repeatedly=True)
+        assert r.events[-1] == DataPlaneDied(
+            "it was killed by SIGKILL; it died 5 times within a minute", repeatedly=True
+        )
         with pytest.raises(HostError):
             await r.plane.add_inbound(r.sa(0x1001))
         assert r.plane.pid is None
