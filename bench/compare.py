@@ -106,8 +106,8 @@ def rekey_line(result: rekeys.Rekeys) -> Line:
     """A rekeying of the child SA at full rate."""
     dropped = ", ".join(f"{reason} {count}" for reason, count in result.dropped.items()) or "nothing"
     detail = (
-        f"{result.sent - result.received} of {result.sent:,} datagrams lost in {result.count} rekeyings; "
-        f"beside a flow of {result.mbit_per_s:,.0f} Mbit/s and {result.beside} rekeyings dropped: {dropped}"
+        f"{result.sent - result.received} of {result.sent:,} datagrams lost at {result.megabits:g} Mbit/s in {result.count} "
+        f"rekeyings; beside a flow of {result.mbit_per_s:,.0f} Mbit/s and {result.beside} rekeyings dropped: {dropped}"
     )
     return Line("rekeying at full rate: lost", float(result.lost), "packets", "none", result.lost == 0, detail)
 

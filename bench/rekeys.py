@@ -1,8 +1,9 @@
 """What a rekeying of the child SA costs at full rate: packets lost, and dropped by which reason.
 
-A client and a gateway (`ikeway up`, `ikeway gateway run`), with IKE between them. First datagrams at a rate, counted at
-both ends, while keys are renewed again and again; then the same beside a TCP flow that takes all it gets, judged by what
-the data planes drop: where a queue is full, TCP slows down, and only other reasons are the rekeying's.
+A client and a gateway (`ikeway up`, `ikeway gateway run`), with IKE between them. First datagrams at a rate that this
+machine carries for so long without loss, counted at both ends, while keys are renewed again and again; then the same
+beside a TCP flow that takes all it gets, judged by what the data planes drop: where a queue is full, TCP slows down, and
+only other reasons are the rekeying's.
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ from ikeway.daemon.status import Status
 from ikeway.esp.drops import Drop
 
 PAUSE = 0.3  # seconds between two rekeyings
-QUEUES = {Drop.SEND_BUFFER, Drop.TUN_WRITE}  # what is full is not the rekeying's fault
+QUEUES = {Drop.SEND_BUFFER, Drop.TUN_WRITE, Drop.RECEIVE_QUEUE, Drop.DEVICE_QUEUE}  # full without any rekeying too
 NOTHING = {Drop.KEEPALIVE, Drop.DUMMY}
 
 
 @dataclass(frozen=True)
 class Rekeys:
-    """`sent` and `received` datagrams while keys were renewed `count` times; then, beside a TCP flow of `mbit_per_s`,
-    what both data planes dropped for reasons other than a full queue while keys were renewed `beside` times."""
+    """`sent` and `received` datagrams, at `megabits` a second, while keys were renewed `count` times; then, beside a TCP
+    flow of `mbit_per_s`, what both data planes dropped for reasons other than a full queue while keys were renewed
+    `beside` times."""
 
+    megabits: float
     count: int
     sent: int
     received: int
@@ -68,15 +71,27 @@ def measure(seconds: float) -> Rekeys:
 
 def _measure(tunnel: Tunnel, seconds: float) -> Rekeys:
     way = Way("ikeway", (tunnel.network.client, tunnel.network.lan), ("", LAN_HOST[4]))
+    megabits = _without_loss(way, seconds)
     with _renewing(tunnel) as renewed:
-        sent, received, _ = stream(way, UDP_OCTETS, UDP_MEGABITS * 1e6 / 8 / UDP_OCTETS, seconds)
+        sent, received, _ = stream(way, UDP_OCTETS, megabits * 1e6 / 8 / UDP_OCTETS, seconds)
         count = renewed[0]
     before = _drops(tunnel)
     with _renewing(tunnel) as renewed:
         rate = next(figure.value for figure in tcp(way, seconds) if figure.unit == "Mbit/s")
         beside = renewed[0]
     dropped = _drops(tunnel) - before
-    return Rekeys(count, sent, received, beside, rate, dict(dropped))
+    return Rekeys(megabits, count, sent, received, beside, rate, dict(dropped))
+
+
+def _without_loss(way: Way, seconds: float) -> float:
+    """The highest of some rates, in Mbit/s, at which nothing is lost while keys stay as they are."""
+    megabits = float(UDP_MEGABITS)
+    while megabits > 1:
+        sent, received, _ = stream(way, UDP_OCTETS, megabits * 1e6 / 8 / UDP_OCTETS, seconds)
+        if sent == received:
+            break
+        megabits /= 2
+    return megabits
 
 
 @contextmanager
