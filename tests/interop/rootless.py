@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.interop.agreement import agreement
+from tests.interop.agreement import Agreement, agreement
 from tests.interop.lab import Lab
 from tests.interop.network import LAN_HOST, Network
 from tests.interop.ours import _profile, write_private
@@ -51,14 +51,18 @@ class Runner:
         environment = self.environment if user else self.environment | {"IKEWAY_RUNTIME_DIR": f"{self.folder}/root"}
         return self.network.client.popen(as_user(*command) if user else command, environment=environment, **given)
 
-    def run(self, *words: str, options: tuple[str, ...] = ("-q",), user: bool = True) -> tuple[int, str]:
-        process = self.start(*words, options=options, user=user)
+    def run(
+        self, *words: str, options: tuple[str, ...] = ("-q",), user: bool = True, files: dict[str, Path] | None = None
+    ) -> tuple[int, str]:
+        process = self.start(*words, options=options, user=user, files=files)
         said, _ = process.communicate(timeout=60)
         return process.returncode, said
 
 
-def make_runner(network: Network, lab: Lab, folder: Path, **network_options: object) -> Runner:
-    agreed = agreement("psk")
+def make_runner(
+    network: Network, lab: Lab, folder: Path, agreed: Agreement | None = None, **network_options: object
+) -> Runner:
+    agreed = agreed or agreement("psk")
     gateway = lab.gateway("charon", agreed)
     assert isinstance(gateway, StrongswanGateway)
     table = dict(_profile(agreed.client, agreed, folder))

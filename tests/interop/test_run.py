@@ -7,18 +7,21 @@ import pty
 import re
 import select
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.interop.agreement import agreement
 from tests.interop.lab import Lab
-from tests.interop.network import Network
+from tests.interop.network import LAN_HOST, LAN_NETWORK, POOL, Network, Way
 from tests.interop.rootless import HOST, Runner, Wire, make_runner, processes
 from tests.interop.waiting import wait_until
 from tests.unprivileged import NOBODY, as_user
@@ -43,6 +46,25 @@ def test_the_command_is_as_without_us(runner: Runner, tmp_path: Path) -> None:
     assert said.splitlines() == wanted
     assert errors == "err\n"
     assert process.returncode == 7
+
+
+def test_the_end_of_its_output_is_seen_when_it_ends(runner: Runner) -> None:
+    """Although the goodbye to the gateway comes after it."""
+    charon = runner.gateway.charon._process
+    script = "echo one; read word; echo two"
+    process = runner.start("sh", "-c", script, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == "one\n"
+    charon.send_signal(signal.SIGSTOP)
+    try:
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        assert process.stdout.read() == "two\n"
+        assert process.poll() is None  # it waits for the gateway's answer
+    finally:
+        charon.send_signal(signal.SIGCONT)
+    assert process.wait(30) == 0
 
 
 def test_only_the_tunnel_is_there(runner: Runner) -> None:
@@ -119,20 +141,37 @@ def terminal(runner: Runner) -> Iterator[Terminal]:
     made.close()
 
 
+# Not a shell's loop: stopped between vfork(2) and exec(2) of its child, a shell would be waited for without end.
+JOB = """
+import signal, sys, time
+signal.signal(signal.SIGCONT, lambda *_: print("resu" + "med", flush=True))
+print("rea" + "dy", flush=True)
+try:
+    while True:
+        time.sleep(0.1)
+except KeyboardInterrupt:
+    print("inter" + "rupted", flush=True)
+    sys.exit(3)
+"""
+
+
 def test_job_control(runner: Runner, terminal: Terminal) -> None:
     """Ctrl-Z stops the command and its job; `fg` lets both go on; Ctrl-C ends the command. The tunnel lives through it."""
-    trap = "trap 'echo interrupted; exit 3' INT; echo rea''dy; while :; do sleep 0.1; done"
-    terminal.type(shlex.join(runner.words("sh", "-c", trap, options=("-q",))) + "\n")
+    job = runner.folder / "job.py"
+    job.write_text(JOB)
+    terminal.type(shlex.join(runner.words(sys.executable, str(job), options=())) + "\n")
     terminal.wait_for("ready")
     terminal.type("\x1a")
     terminal.wait_for(r"Stopped[\s\S]*PROMPT> ")
-    time.sleep(3)  # longer than the gateway's patience would be, were the engine stopped
+    (before,) = runner.gateway.sas()
+    time.sleep(3)  # longer than this engine's patience with the gateway, which asks it every second
     terminal.type("fg\n")
-    terminal.wait_for("fg")
+    terminal.wait_for("resumed")
     terminal.type("\x03")
-    terminal.wait_for("interrupted[\\s\\S]*PROMPT> ")
+    terminal.wait_for(r"interrupted[\s\S]*PROMPT> ")
     terminal.type("echo code $?\n")
     terminal.wait_for(r"code 3\b")
+    assert before.installed
 
 
 def test_a_shell_inside_has_job_control(runner: Runner, terminal: Terminal) -> None:
@@ -162,6 +201,77 @@ def test_ctrl_c_at_the_log_in(runner: Runner, terminal: Terminal) -> None:
     terminal.wait_for("PROMPT> ")
     terminal.type("echo code $?\n")
     terminal.wait_for(r"code 130\b")
+
+
+def test_ipv6_inside_and_outside(network: Network, lab: Lab) -> None:
+    """Without IPv4 at all."""
+    agreed = agreement(way=Way.WAN6, both={"networks": {"net": (LAN_NETWORK[6],)}}, pool={6: POOL[6]})
+    with tempfile.TemporaryDirectory() as folder:
+        runner = make_runner(network, lab, Path(folder), agreed, request=["ipv6"], dns_servers=[LAN_HOST[6]])
+        try:
+            script = f"ping -c 2 -i 0.2 {LAN_HOST[6]}; ip -6 route; ip -4 route; cat /etc/resolv.conf"
+            code, said = runner.run("sh", "-c", script)
+        finally:
+            runner.gateway.stop()
+    assert code == 0, said
+    assert " 0% packet loss" in said
+    assert f"{LAN_NETWORK[6]} dev ikeway0" in said
+    assert f"nameserver {LAN_HOST[6]}" in said
+
+
+def test_the_names_of_resolved(runner: Runner, tmp_path: Path) -> None:
+    """resolv.conf is a link into resolved's folder, nsswitch.conf and a socket lead to it: none of it is there inside."""
+    etc, run = runner.folder / "etc", runner.folder / "host-run"
+    shutil.copytree("/etc", etc, symlinks=True, ignore_dangling_symlinks=True)
+    (run / "systemd/resolve").mkdir(parents=True)
+    (run / "systemd/resolve/stub-resolv.conf").write_text("nameserver 127.0.0.53\n")
+    (etc / "resolv.conf").unlink()
+    (etc / "resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    (etc / "nsswitch.conf").write_text("passwd: files\nhosts: files resolve [!UNAVAIL=return] myhostname dns # x\n")
+    with socket.socket(socket.AF_UNIX) as resolved:
+        resolved.bind(str(run / "systemd/resolve/io.systemd.Resolve"))
+        script = "cat /etc/nsswitch.conf; ls -A /run/systemd/resolve; cat /etc/resolv.conf"
+        code, said = runner.run("sh", "-c", script, files={"/etc": etc, "/run": run})
+    assert code == 0, said
+    lines = said.splitlines()
+    assert lines[:3] == ["passwd: files", "hosts: files myhostname dns", "stub-resolv.conf"]
+    assert not any(line.startswith("nameserver") for line in lines)
+    assert (run / "systemd/resolve/stub-resolv.conf").read_text() == "nameserver 127.0.0.53\n"
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def inner_pids(process: subprocess.Popen[str]) -> tuple[int, int]:
+    """The engine and its data plane."""
+    (engine,) = [each for each in children(process.pid) if children(each)]
+    return engine, children(engine)[0]
+
+
+def test_the_engine_is_killed(runner: Runner) -> None:
+    process = runner.start("sh", "-c", "echo ready; exec sleep 1005")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    os.kill(inner_pids(process)[0], signal.SIGKILL)
+    said, _ = process.communicate(timeout=30)
+    assert "the connection has ended, and the command is ended with it" in said
+    assert process.returncode == 128 + signal.SIGKILL
+    assert not processes("sleep 1005")
+    runner.gateway.kill()  # it was told nothing, and would keep asking
+
+
+def test_the_data_plane_is_killed(runner: Runner) -> None:
+    """The command does not notice more than lost packets."""
+    process = runner.start("ping", "-i", "0.1", "-O", HOST, options=("-v",))
+    lines: list[str] = []
+    read_until(process, lines, "icmp_seq=3")
+    os.kill(inner_pids(process)[1], signal.SIGKILL)
+    lines.clear()
+    for _ in range(5):
+        read_until(process, lines, "64 bytes from")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
 
 
 def test_kill_minus_nine(runner: Runner) -> None:

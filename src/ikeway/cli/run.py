@@ -146,6 +146,8 @@ def _engine(control: socket.socket, settings: _Settings) -> NoReturn:
         # The keeper stops for the shell; who carries IKE and ESP must not, and inherits this.
         for number in (signal.SIGQUIT, signal.SIGTSTP):
             signal.signal(number, signal.SIG_IGN)
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)  # the command's: whoever reads it is to see the end of it when the command ends
         set_up_log(settings.log_format, settings.verbose, settings.log_file, quiet=True)
         code = 0 if asyncio.run(_connect(control, settings)) else INTERRUPTED
     except IkewayError as error:

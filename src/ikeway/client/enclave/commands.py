@@ -18,7 +18,7 @@ from ikeway.host.namespaces import die_with_parent
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # exit codes, as shells have them
 
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
 _GRACE = 1.0  # seconds between the polite and the final signal
 _LONGEST = 5.0
 _STAT_PARENT = 1  # field 4 of /proc/PID/stat, counted after the command name
@@ -27,6 +27,11 @@ _STAT_PARENT = 1  # field 4 of /proc/PID/stat, counted after the command name
 def become_subreaper() -> None:
     """Orphans among our descendants become our children (prctl(2))."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def keep_out_of_core_dumps() -> None:
+    """The memory of `ikeway run` has the profile's secrets: no core dump of it, and nobody attaches to it."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def start(

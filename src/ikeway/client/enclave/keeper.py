@@ -93,6 +93,7 @@ class Keeper:
                 Failed.of(0, HostError(f"the enclave cannot be furnished: {error.strerror} ({error.filename2})"))
             )
         else:
+            commands.keep_out_of_core_dumps()
             self._send(Entered(self._furniture.has_resolv_conf))
 
     def _serve(self) -> None:
@@ -162,6 +163,7 @@ class Keeper:
         self._running.add(pid)
         if self._front is not None and not request.words:
             self._main = pid
+            _let_go_of_standard_streams()
         return pid
 
     # -- signals and children
@@ -260,6 +262,14 @@ def _make_socket(request: MakeSocket) -> socket.socket:
         made.close()
         raise
     return made
+
+
+def _let_go_of_standard_streams() -> None:
+    """They are the command's: whoever reads its output is to see the end of it when the command ends."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1):
+        os.dup2(nothing, fd)
+    os.close(nothing)
 
 
 def main(arguments: list[str]) -> int:
