@@ -133,7 +133,8 @@ def _loaded(switch: str) -> tuple[Core | None, str]:
     library.ikw_load.restype = ctypes.c_char_p
     for name in _OPENSSL:
         if library.ikw_load(name.encode()) is None:
-            return _declared(library), f"{file.name} with {name}"
+            own = library.ikw_vaes() and switch.lower() != "openssl"
+            return _declared(library), f"{file.name} with {name}" + (", AES-GCM with VAES" if own else "")
     return None, f"no OpenSSL 3 was found ({_OPENSSL[0]}; Debian: libssl3)"
 
 

@@ -72,6 +72,9 @@ static const struct {
 
 IKW_EXPORT uint32_t ikw_layout(void) { return IKW_LAYOUT; }
 
+/* Whether the CPU has what gcm.c takes. */
+IKW_EXPORT int ikw_vaes(void) { return gcm_supported(); }
+
 /* Take libcrypto by its file name. 0: it is there; else a text that says what is wrong. */
 IKW_EXPORT const char *ikw_load(const char *file) {
     void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL);

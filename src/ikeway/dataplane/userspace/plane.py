@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from ikeway import native
 from ikeway.address import Address
 from ikeway.dataplane.interface import Counters, DataPlaneDied, DataPlaneEvent, DataPlaneRestarted
 from ikeway.dataplane.userspace.book import Book, Installed
@@ -109,6 +110,8 @@ class UserspaceDataPlane:
     async def start(self, on_event: Callable[[PlaneEvent], None]) -> None:
         """Start the worker. Events are delivered on the running event loop."""
         self._on_event = on_event
+        core = native.status()
+        log.debug("ESP in userspace goes %s: %s", "by the native core" if core.used else "in Python", core.detail)
         self._process = await self._launch()
 
     async def restart(self, tun: TunDevice | None = None) -> None:
