@@ -21,6 +21,7 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126  # exit codes, as shells have them
 _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
 _GRACE = 1.0  # seconds between the polite and the final signal
 _LONGEST = 5.0
+_EMPTY_LOOKS = 3  # in which nobody was found, until there is nobody
 _STAT_PARENT = 1  # field 4 of /proc/PID/stat, counted after the command name
 
 
@@ -81,14 +82,17 @@ def find_user(name: str) -> pwd.struct_passwd:
 def end_descendants(spared: Iterable[int]) -> None:
     """End all that descends from us, but not `spared` and their descendants: politely, then for good. They are reaped."""
     spared = set(spared)
-    deadline, said = time.monotonic() + _GRACE, False
-    while (found := _descendants(spared)) and time.monotonic() < deadline + _LONGEST:
+    deadline, said, empty = time.monotonic() + _GRACE, False, 0
+    while empty < _EMPTY_LOOKS and time.monotonic() < deadline + _LONGEST:
+        found = _descendants(spared)
+        # A process whose parent ends while we look has no way to us in what was read; the next look finds it.
+        empty = 0 if found else empty + 1
         final = time.monotonic() > deadline
         for pid in found if final or not said else ():
             for number in [signal.SIGKILL] if final else [signal.SIGHUP, signal.SIGTERM, signal.SIGCONT]:
                 with contextlib.suppress(OSError):
                     os.kill(pid, number)
-        said = True
+        said = said or bool(found)
         time.sleep(0.01)
         _reap(found)
 
