@@ -210,7 +210,9 @@ def _gateway(own: Party, agreed: Agreement, folder: Path, users: Path) -> Table:
         "limits": {"cookie_threshold": 0 if agreed.always_cookie else 32},
         "ike": _ike(own),
         "esp": _esp(own),
-        "pools": {} if not agreed.pool else {"lab": {f"ipv{version}": network for version, network in agreed.pool.items()}},
+        "pools": {}
+        if not agreed.pool
+        else {"lab": {f"ipv{version}": network for version, network in agreed.pool.items()}},
         "connections": {"lab": connection},
     }
 
