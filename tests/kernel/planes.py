@@ -259,8 +259,8 @@ def policies_are_the_interface_s(guest: Guest) -> None:
 
 def _carried(one: Side, other: Side, spi: int) -> int:
     """Octets that the second side has received on the SA, which are those that the first has sent."""
+    received = other.do(other.plane.counters())[spi, True]  # first: a last acknowledgement may still be under way
     sent = one.do(one.plane.counters())[spi, False]
-    received = other.do(other.plane.counters())[spi, True]
     assert 0 < received.octets <= sent.octets
     ago = time.clock_gettime(time.CLOCK_BOOTTIME) - received.last_used
     assert received.last_used and -1 < ago < 60, (ago, received)
