@@ -75,13 +75,30 @@ def missing_for_peer() -> str:
     return f"strongSwan is not (all) here; Debian: apt-get install {' '.join(packages)}" if packages else ""
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups after us
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the host run one after the other, a folder in one worker; first, as they take longest."""
-    for item in items:
-        if item.get_closest_marker("peer") or item.get_closest_marker("root"):
-            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    """What takes longest comes first: guests with a kernel of their own, then all that needs the host."""
+
+    def place(item: pytest.Item) -> int:
+        if item.path.parent.name == "kernel":
+            return 0
+        return 1 if item.get_closest_marker("peer") or item.get_closest_marker("root") else 2
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Tests go to the cores one by one; those of one guest (tests/kernel) stay together, as it is booted once for all."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneBoot(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            name, _, parameters = nodeid.partition("[")
+            if "/kernel/" not in name:
+                return nodeid
+            return name if "xfrm_interfaces" in name else f"{name}[{parameters.partition('-')[0]}"
+
+    return OneBoot(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -76,11 +76,15 @@ def make_runner(
     return Runner(network, folder, gateway)
 
 
-def processes(words: str) -> list[int]:
+def processes(words: str, home: Path | None = None) -> list[int]:
+    """Those with these words in their command line, and, as other tests run beside, with this home."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if words.encode() in path.read_bytes().replace(b"\0", b" "):
+            if words.encode() not in path.read_bytes().replace(b"\0", b" "):
+                continue
+            environment = (path.parent / "environ").read_bytes().split(b"\0")
+            if home is None or f"HOME={home}".encode() in environment:
                 found.append(int(path.parent.name))
         except OSError:
             continue

@@ -16,7 +16,7 @@ from typing import Union
 from ikeway.host.namespaces import Namespace
 from tests.interop.agreement import Agreement, Party
 from tests.interop.vici import Answer, Section, Vici, ViciError
-from tests.interop.waiting import wait_for_text
+from tests.interop.waiting import wait_for_text, wait_until
 
 CHARON = "/usr/lib/ipsec/charon"
 PLUGINS = (
@@ -173,7 +173,7 @@ class Charon:
             self.vici("unload-shared", {"id": name})
         with Vici(self._socket) as control:
             for name in control.command("get-pools"):
-                control.command("unload-pool", {"name": name})
+                wait_until(lambda name=name: _unload_pool(control, name), f"pool {name} keeps its leases")
         self.vici("clear-creds")
         self._mark = self._log.stat().st_size
 
@@ -348,6 +348,15 @@ def _lines(settings: Settings, depth: int = 1) -> Iterator[str]:
             yield f"{indent}{key} {{"
             yield from _lines(value, depth + 1)
             yield f"{indent}}}"
+
+
+def _unload_pool(control: Vici, name: str) -> bool:
+    """False while a lease of an SA that is ending holds it."""
+    try:
+        control.command("unload-pool", {"name": name})
+    except ViciError:
+        return False
+    return True
 
 
 def _list(value: object) -> list[str]:

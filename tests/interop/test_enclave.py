@@ -37,7 +37,7 @@ def test_the_example(named_runner: Runner, network: Network) -> None:
     assert "the server says: HTTP/1.0 200 OK" in said
     assert "ikeway0          UNKNOWN        10.92.0.1/32" in said
     assert "the command ended with 0" in said
-    assert not processes("enclave.keeper")
+    assert not processes("enclave.keeper", named_runner.folder)
 
 
 COMMANDS = """
@@ -81,7 +81,7 @@ def test_commands_and_connections(runner: Runner) -> None:
     assert "cannot connect to 10.91.0.10 port 81: Connection refused" in said
     assert "name resolution" in said
     assert not processes("sleep 1004")
-    assert not processes("enclave.keeper")
+    assert not processes("enclave.keeper", runner.folder)
 
 
 # -- hosts that do not allow it

@@ -90,7 +90,7 @@ def proxy(named_runner: Runner, web: None) -> Iterator[Callable[..., Proxy]]:
     for each in made:
         each.process.terminate()
         assert each.process.wait(30) == 0, each.log()
-        assert not processes("enclave.keeper"), "a keeper is left"
+        assert not processes("enclave.keeper", named_runner.folder), "a keeper is left"
 
 
 @pytest.mark.parametrize(

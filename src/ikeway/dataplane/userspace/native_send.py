@@ -37,14 +37,14 @@ def finish(core: Core, job: SendJob, path: Path, code: int, now: float) -> tuple
     """Go on after a send that ended with this errno. (How many frames failed, why), as `Path.send`."""
     failed, reason, retried = 0, None, -1
     while code:
-        if code in CANNOT_SEGMENT and job.run > 1:
-            path.merge_from = now + UNMERGED_SECONDS
-        elif retried != job.next and code not in CANNOT_SEGMENT:  # an earlier packet's error, or a full buffer
+        if retried != job.next:  # first of all it may be an earlier packet's error (an ICMP message), or a full buffer
             retried = job.next
             if code == errno.EAGAIN:
                 poll = select.poll()
                 poll.register(job.fd, select.POLLOUT)
                 poll.poll(SEND_PATIENCE_MS)
+        elif code in CANNOT_SEGMENT and job.run > 1:
+            path.merge_from = now + UNMERGED_SECONDS
         else:
             failed += job.run
             reason = Drop.SEND_BUFFER if code in FULL else Drop.SEND_FAILED

@@ -155,8 +155,6 @@ class Path:
                 self.outer.sock.sendmsg(frames, ancillary, socket.MSG_DONTWAIT, self._destination)
             except OSError as error:
                 code = error.errno or errno.EIO
-                if code in CANNOT_SEGMENT:
-                    break
                 if code == errno.EAGAIN:
                     poll = select.poll()
                     poll.register(self.outer.sock, select.POLLOUT)
