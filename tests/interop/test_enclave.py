@@ -14,7 +14,12 @@ from tests.interop.rootless import HOST, Runner, Wire, processes
 pytestmark = pytest.mark.peer
 
 ROOT = Path(__file__).parents[2]
-WEB = "import http.server as h; h.HTTPServer((%r, 80), h.SimpleHTTPRequestHandler).serve_forever()"
+WEB = """
+import http.server as h
+server = h.HTTPServer((%r, 80), h.SimpleHTTPRequestHandler)
+print("listening", flush=True)
+server.serve_forever()
+"""
 
 
 def python(runner: Runner, *words: str) -> tuple[int, str]:
@@ -24,14 +29,17 @@ def python(runner: Runner, *words: str) -> tuple[int, str]:
 
 
 def test_the_example(named_runner: Runner, network: Network) -> None:
-    web = network.lan.popen([sys.executable, "-c", WEB % HOST], stderr=subprocess.DEVNULL)
+    words = [sys.executable, "-c", WEB % HOST]
+    web = network.lan.popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
+        assert web.stdout is not None
+        assert web.stdout.readline() == "listening\n"
         with Wire(network, "wan") as wire:
             code, said = python(named_runner, str(ROOT / "examples/without_root.py"), str(named_runner.profile), "db1")
             assert wire.leaks() == []
     finally:
         web.kill()
-        web.wait()
+        web.communicate()
     assert code == 0, said
     assert "addresses: 10.92.0.1" in said
     assert "the server says: HTTP/1.0 200 OK" in said
