@@ -43,7 +43,8 @@ def test_hostile_octets_under_sanitizers(sources: list[str], tmp_path: Path) -> 
         "from ikeway import native\n"
         f"native.built = lambda: pathlib.Path({str(library)!r})\n"
         "assert native.status().used, native.status().detail\n"
-        f"arguments = ['-q', '-x', '-p', 'no:cacheprovider', '-n', '0', '--ignore', {__file__!r}, '-k', {WHICH!r}, {str(folder)!r}]\n"
+        f"arguments = ['-q', '-x', '-p', 'no:cacheprovider', '-n', '0', '--ignore', {__file__!r}]\n"
+        f"arguments += ['-k', {WHICH!r}, {str(folder)!r}]\n"
         "sys.exit(pytest.main(arguments))\n"
     )
     result = subprocess.run(
