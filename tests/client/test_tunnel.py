@@ -108,9 +108,7 @@ def test_logging_in_anew_beside_the_old_session(stage):
     client.call("rekey", what="login")
     client.wait_for("reauthenticated")
     output, _ = pinging.communicate(timeout=20)
-    # The gateway sends on the new SA at once, when its answer is still on the way: what overtakes that finds no SA.
-    received = re.search(r"(\d+) received", output)
-    assert received and int(received[1]) >= 98, output
+    assert " 0% packet loss" in output, output
     wait_until(lambda: len(gateway.call("status")["sessions"]) == 1, "the old one is gone", logs=stage.logs)
     after = client.call("status")["sessions"][0]
     assert after["id"] != before["id"]

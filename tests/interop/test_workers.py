@@ -204,8 +204,8 @@ def test_rekeying_stays_on_the_worker_and_loses_nothing(fleet: Fleet, what: str,
         wait_until(renewed, f"no {what} rekeying", logs=fleet.logs)
         assert fleet.worker_of(number) == worker
     for number, pulse in enumerate(pulses):
+        pulse.wait_for(6)
         counted = pulse.stop()
-        assert counted.sent > 5
         assert counted.lost == 0, f"client {number}: {counted}\n{fleet.logs()}"
     wait_until(lambda: [worker.sas for worker in workers(fleet.gateway)] == [4, 4], "SAs are left", logs=fleet.logs)
 
@@ -286,8 +286,8 @@ def test_the_death_of_one_worker_is_nothing_to_the_other(fleet: Fleet, number: i
     for each in running:
         each.result()
     for each, pulse in zip(others, pulses, strict=True):
+        pulse.wait_for(51)
         counted = pulse.stop()
-        assert counted.sent > 50
         assert counted.lost == 0, f"client {each}: {counted}\n{fleet.logs()}"
     after = workers(fleet.gateway)
     assert after[number].restarts == before[number].restarts + 1

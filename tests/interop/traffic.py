@@ -160,6 +160,13 @@ class Pulse:
         for thread in self._threads:
             thread.start()
 
+    def wait_for(self, count: int) -> None:
+        """Until so many are sent, however slow the machine is."""
+        deadline = time.monotonic() + 30
+        while len(self._sent) < count:
+            assert time.monotonic() < deadline, f"{len(self._sent)} of {count} datagrams sent"
+            time.sleep(self._interval)
+
     def stop(self) -> PingResult:
         """Stop, wait for the last echoes, and count."""
         self._ending.set()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from ikeway.errors import PeerUnreachable
-from ikeway.ike import events
+from ikeway.ike import events, succession
 from ikeway.ike.child import ChildSa, ChildState
 from ikeway.ike.driver import Task
 from ikeway.ike.settings import ChildSettings
@@ -48,7 +48,7 @@ def start_child(sa: IkeSa, child: ChildSa) -> None:
 
 def adopt_child(sa: IkeSa, child: ChildSa, old: IkeSa) -> None:
     """Move a child SA's clocks to the IKE SA that took over."""
-    for name in ("child-rekey", "child-life", "child-linger"):
+    for name in CHILD_TIMERS:
         at = old.timers.get((name, child))
         if at is not None:
             old.timers.cancel((name, child))
@@ -80,7 +80,7 @@ def linger(sa: IkeSa, child: ChildSa) -> None:
     """Keep a replaced child SA's inbound half for packets on their way; nothing else of it is left."""
     child.state = ChildState.DELETED
     child.remove_outbound()
-    for name in ("child-rekey", "child-life"):
+    for name in ("child-rekey", "child-life", succession.TIMER):
         sa.timers.cancel((name, child))
     sa.timers.set(("child-linger", child), sa.now + sa.shared.settings.linger_seconds)
 
@@ -204,4 +204,6 @@ _CHILD_ACTIONS: dict[str, Callable[[IkeSa, ChildSa], None]] = {
     "child-rekey": _child_rekey,
     "child-life": _child_end,
     "child-linger": _child_linger,
+    succession.TIMER: succession.take_over,
 }
+CHILD_TIMERS = tuple(_CHILD_ACTIONS)

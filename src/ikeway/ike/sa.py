@@ -19,7 +19,7 @@ from ikeway.address import Address
 from ikeway.auth.identity import Identity
 from ikeway.crypto import IkeKeys, Prf, new_prf
 from ikeway.errors import IkewayError, NegotiationFailed, PeerUnreachable, ProtocolViolation
-from ikeway.ike import events, lifetimes
+from ikeway.ike import events, lifetimes, succession
 from ikeway.ike.channel import Accepted, Channel
 from ikeway.ike.child import ChildSa, ChildState
 from ikeway.ike.conversation import Asking, Payloads, Request, suspend
@@ -369,6 +369,8 @@ class IkeSa:
         if self.state is IkeState.CLOSED:
             return
         self.state = IkeState.CLOSED
+        if self.established:
+            succession.make_way(self)
         self.shared.ended(self)
         self.driver.cancel_all()
         self.channel.cancel_requests()
@@ -395,7 +397,7 @@ class IkeSa:
         self.children.remove(child)
         child.remove_outbound()
         child.remove_inbound()
-        for name in ("child-rekey", "child-life", "child-linger"):
+        for name in lifetimes.CHILD_TIMERS:
             self.timers.cancel((name, child))
         replaced = child.successor is not None or child.state is ChildState.DELETED
         child.state = ChildState.DELETED

@@ -25,7 +25,7 @@ from ikeway.errors import (
     ProtocolViolation,
     Side,
 )
-from ikeway.ike import authentication, events, negotiation
+from ikeway.ike import authentication, events, negotiation, succession
 from ikeway.ike.driver import Answer, Task, notify_for
 from ikeway.ike.exchanges import auth_eap, create_child, delete, informational, init, mobike
 from ikeway.ike.negotiation import ChildOffer, Grant, Nonces
@@ -397,7 +397,7 @@ async def _finish(
     if request.notify(NotifyType.INITIAL_CONTACT) is not None:
         informational.initial_contact(sa)
     if grant is not None:
-        create_child.install_both(sa, grant.child)
+        succession.install(sa, grant.child)
     return Answer((*payloads, *configuration, *child, *extra))
 
 
