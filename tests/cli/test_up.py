@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from ikeway.cli.up import start_client
+from ikeway.cli.attended import start_client
 from ikeway.client.client import Client
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ikeway.host.linux import netlink
 from ikeway.host.linux import xfrm_messages as x
+from ikeway.host.linux import xfrm_structures as s
 
 hosts4 = st.ip_addresses(v=4).map(str)
 hosts6 = st.ip_addresses(v=6).filter(lambda host: not host.ipv4_mapped).map(str)
@@ -23,7 +24,7 @@ def networks(version):
 def selectors():
     return st.sampled_from((4, 6)).flatmap(
         lambda version: st.builds(
-            x.Selector,
+            s.Selector,
             source=networks(version),
             destination=networks(version),
             protocol=st.integers(0, 255),
@@ -37,39 +38,39 @@ def selectors():
 
 algorithms = st.one_of(
     st.tuples(
-        st.builds(x.Algorithm, name=st.just("rfc4106(gcm(aes))"), key=st.binary(min_size=20, max_size=36),
+        st.builds(s.Algorithm, name=st.just("rfc4106(gcm(aes))"), key=st.binary(min_size=20, max_size=36),
                   icv_bits=st.sampled_from((64, 96, 128)), is_aead=st.just(True))
     ),
     st.tuples(
-        st.builds(x.Algorithm, name=st.just("cbc(aes)"), key=st.binary(min_size=16, max_size=32)),
-        st.builds(x.Algorithm, name=st.just("hmac(sha256)"), key=st.binary(min_size=32, max_size=32), icv_bits=st.just(128)),
+        st.builds(s.Algorithm, name=st.just("cbc(aes)"), key=st.binary(min_size=16, max_size=32)),
+        st.builds(s.Algorithm, name=st.just("hmac(sha256)"), key=st.binary(min_size=32, max_size=32), icv_bits=st.just(128)),
     ),
 )  # fmt: skip
 
 
 @st.composite
 def replays(draw):
-    window = draw(st.integers(32, x.LARGEST_REPLAY_WINDOW))
+    window = draw(st.integers(32, s.LARGEST_REPLAY_WINDOW))
     octets = (window + 31) // 32 * 4
     bitmap = draw(st.binary(min_size=octets, max_size=octets))
-    return x.Replay(sent=draw(large), received=draw(large), window=window, bitmap=bitmap)
+    return s.Replay(sent=draw(large), received=draw(large), window=window, bitmap=bitmap)
 
 
 @st.composite
 def states(draw):
     host = draw(st.sampled_from((hosts4, hosts6)))
-    return x.State(
+    return s.State(
         source=draw(host),
         destination=draw(host),
         spi=draw(numbers),
         reqid=draw(numbers),
-        mode=draw(st.sampled_from((x.MODE_TUNNEL, x.MODE_TRANSPORT))),
-        flags=draw(st.sampled_from((0, x.FLAG_ESN, x.FLAG_AF_UNSPEC))),
+        mode=draw(st.sampled_from((s.MODE_TUNNEL, s.MODE_TRANSPORT))),
+        flags=draw(st.sampled_from((0, s.FLAG_ESN, s.FLAG_AF_UNSPEC))),
         selector=draw(st.none() | selectors()),
         algorithms=draw(algorithms),
-        udp=draw(st.none() | st.builds(x.UdpPorts, source=ports, destination=ports)),
+        udp=draw(st.none() | st.builds(s.UdpPorts, source=ports, destination=ports)),
         replay=draw(st.none() | replays()),
-        limits=draw(st.builds(x.Limits, soft_octets=large, hard_octets=large, soft_packets=large, hard_packets=large)),
+        limits=draw(st.builds(s.Limits, soft_octets=large, hard_octets=large, soft_packets=large, hard_packets=large)),
         interface_id=draw(numbers),
         output_mark=draw(numbers),
         offload=draw(st.integers(0, 1 << 30)),
@@ -77,7 +78,7 @@ def states(draw):
 
 
 templates = st.one_of(
-    st.builds(x.Template, source=hosts, destination=hosts, reqid=numbers, mode=st.just(x.MODE_TUNNEL), spi=numbers)
+    st.builds(s.Template, source=hosts, destination=hosts, reqid=numbers, mode=st.just(s.MODE_TUNNEL), spi=numbers)
     for hosts in (hosts4, hosts6)
 )
 
@@ -90,8 +91,8 @@ def test_state_comes_back(state):
 
 
 @given(
-    st.builds(x.Policy, direction=st.sampled_from((x.IN, x.OUT, x.FORWARD)), selector=selectors(), template=templates,
-              priority=numbers, action=st.sampled_from((x.ALLOW, x.BLOCK)), interface_id=numbers, index=numbers)
+    st.builds(s.Policy, direction=st.sampled_from((s.IN, s.OUT, s.FORWARD)), selector=selectors(), template=templates,
+              priority=numbers, action=st.sampled_from((s.ALLOW, s.BLOCK)), interface_id=numbers, index=numbers)
 )  # fmt: skip
 def test_policy_comes_back(policy):
     fixed, attributes = x.encode_policy(policy)
@@ -103,32 +104,32 @@ def test_policy_comes_back(policy):
 def test_expiry_names_the_state(state, hard):
     fixed, _ = x.encode_state(state)
     found = x.decode_notification(x.EXPIRE, fixed + bytes([hard]) + bytes(7))
-    assert isinstance(found, x.Expired)
+    assert isinstance(found, s.Expired)
     assert (found.hard, found.state.spi, found.state.destination) == (hard, state.spi, state.destination)
 
 
 @given(states())
 def test_removal_tells_what_the_state_was(state):
     fixed, attributes = x.encode_state(state)
-    id = x.encode_state_id(x.StateId(destination=state.destination, spi=state.spi))
+    id = x.encode_state_id(s.StateId(destination=state.destination, spi=state.spi))
     octets = id + netlink.encode_attributes({6: fixed}) + netlink.encode_attributes(attributes)
-    assert x.decode_notification(x.DELETE_STATE, octets) == x.Deleted(state=state)
+    assert x.decode_notification(x.DELETE_STATE, octets) == s.Deleted(state=state)
 
 
 @given(states(), numbers, hosts4, ports)
 def test_mapping_names_the_new_address(state, reqid, host, port):
-    id = x.StateId(destination="10.0.0.1", spi=state.spi)
+    id = s.StateId(destination="10.0.0.1", spi=state.spi)
     octets = x.encode_state_id(id) + reqid.to_bytes(4, "little") + bytes(16) + x.pack_address(host) + bytes(2)
     found = x.decode_notification(x.MAPPING, octets + port.to_bytes(2, "big"))
-    assert found == x.Mapped(id=id, reqid=reqid, source=host, port=port)
+    assert found == s.Mapped(id=id, reqid=reqid, source=host, port=port)
 
 
 @given(selectors(), templates)
 def test_acquisition_names_the_policy(selector, template):
-    policy = x.Policy(direction=x.OUT, selector=selector, template=template)
+    policy = s.Policy(direction=s.OUT, selector=selector, template=template)
     fixed, attributes = x.encode_policy(policy)
     octets = bytes(24 + 16) + fixed[:56] + fixed + bytes(16) + netlink.encode_attributes(attributes)
-    assert x.decode_notification(x.ACQUIRE, octets) == x.Acquired(template=template, selector=selector)
+    assert x.decode_notification(x.ACQUIRE, octets) == s.Acquired(template=template, selector=selector)
 
 
 # What iproute2 6.1 sends, without the netlink header, as `strace -e sendmsg -xx` shows it.
@@ -155,27 +156,27 @@ POLICY = bytes.fromhex(
     "ffffffffffffffffffffffff08001f002a000000"
 )
 
-STATE_OF_IP = x.State(
+STATE_OF_IP = s.State(
     source="10.0.0.1",
     destination="10.0.0.2",
     spi=0x1001,
     reqid=7,
-    mode=x.MODE_TUNNEL,
-    flags=x.FLAG_AF_UNSPEC,
-    algorithms=(x.Algorithm(name="rfc4106(gcm(aes))", key=b"\x11" * 20, icv_bits=128, is_aead=True),),
-    udp=x.UdpPorts(source=4500, destination=4501),
+    mode=s.MODE_TUNNEL,
+    flags=s.FLAG_AF_UNSPEC,
+    algorithms=(s.Algorithm(name="rfc4106(gcm(aes))", key=b"\x11" * 20, icv_bits=128, is_aead=True),),
+    udp=s.UdpPorts(source=4500, destination=4501),
     interface_id=0x2A,
 )
-POLICY_OF_IP = x.Policy(
-    direction=x.OUT,
-    selector=x.Selector(
+POLICY_OF_IP = s.Policy(
+    direction=s.OUT,
+    selector=s.Selector(
         source=ip_network("10.1.0.0/16"),
         destination=ip_network("10.2.0.1/32"),
         protocol=6,
         destination_port=80,
         destination_port_mask=0xFFFF,
     ),
-    template=x.Template(source="10.0.0.1", destination="10.0.0.2", reqid=7, mode=x.MODE_TUNNEL, spi=0x1001),
+    template=s.Template(source="10.0.0.1", destination="10.0.0.2", reqid=7, mode=s.MODE_TUNNEL, spi=0x1001),
     priority=100,
     interface_id=0x2A,
 )

@@ -63,6 +63,8 @@ class Steps:
         """A step of the client."""
         if progress.step == "lost":
             self.connecting = True
+        elif progress.step == "up":
+            self.connecting = False
         self._show(progress.step, progress.text)
 
     def observe(self, runner: Runner) -> None:

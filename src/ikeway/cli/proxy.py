@@ -122,31 +122,16 @@ def _place(text: str | None) -> tuple[str, int] | None:
 
 async def _run(profile: Profile, prompt: Prompt | None, offer: _Offer, steps: Steps, trace: Trace, show: Show) -> bool:
     """Connect, serve, and stay until it ends. False when it was interrupted before."""
-    from ikeway.cli.run import serve_control
-    from ikeway.cli.up import describe, start_client
-    from ikeway.client.client import Client
-    from ikeway.client.control import ClientControl
+    from ikeway.cli.attended import attended, describe, start_client
     from ikeway.client.enclave.enclave import Enclave
 
     enclave = await Enclave.start()
     servers: list[ProxyServer] = []
-    control = ClientControl()
-    client = Client(
-        profile,
-        prompt=prompt,
-        tell=steps.tell,
-        observers=[trace.observe, steps.observe, control.observe],
-        drop_privileges=True,
-        enclave=enclave,
-    )
-    control.attach(client)
     try:
         servers += await _listen(offer, enclave, show)  # while there is a right to low ports
-        server = await serve_control(profile.name, control)
-        try:
+        async with attended(profile, steps, trace, prompt, enclave=enclave) as client:
             if not await start_client(client):
                 return False
-            steps.connecting = False
             show("up", describe(client))
             ends = [asyncio.ensure_future(each) for each in (client.wait(), enclave.ended.wait())]
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -154,9 +139,6 @@ async def _run(profile: Profile, prompt: Prompt | None, offer: _Offer, steps: St
                 each.cancel()
             if ends[0] in done:
                 ends[0].result()
-        finally:
-            await client.close()
-            await server.close()
     finally:
         for each_server in servers:
             await each_server.close()

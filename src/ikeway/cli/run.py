@@ -21,18 +21,15 @@ from ikeway.cli.options import KeyLogFile, LogFile, LogFormat, LogFormatOption, 
 if TYPE_CHECKING:
     from ikeway.cli.progress import Steps
     from ikeway.client.client import Client
-    from ikeway.client.control import ClientControl
     from ikeway.client.enclave.enclave import Enclave
     from ikeway.client.enclave.forward import Forward
     from ikeway.client.profile import Profile
     from ikeway.config.secrets import Prompt
-    from ikeway.daemon.control import ControlServer
     from ikeway.daemon.trace import Trace, TraceSettings
 
 app = typer.Typer()
 
 _NOT_FOUND = 127
-_MOST_OF_A_PROFILE = 64  # that run at the same time
 
 
 @app.command()
@@ -184,26 +181,13 @@ async def _connect(control: socket.socket, settings: _Settings) -> bool:
 
 
 async def _stay(enclave: Enclave, settings: _Settings, steps: Steps, trace: Trace) -> bool:
-    from ikeway.cli.up import describe, start_client
-    from ikeway.client.client import Client
-    from ikeway.client.control import ClientControl
+    from ikeway.cli.attended import attended, describe, start_client
 
-    control = ClientControl()
-    server = await serve_control(settings.profile.name, control)
     prompt = _Prompt(settings.prompt)
-    client = Client(
-        settings.profile,
-        prompt=prompt if settings.prompt is not None else None,
-        tell=steps.tell,
-        observers=[trace.observe, steps.observe, control.observe],
-        drop_privileges=True,
-        enclave=enclave,
-    )
-    control.attach(client)
-    try:
+    asking = prompt if settings.prompt is not None else None
+    async with attended(settings.profile, steps, trace, asking, enclave=enclave) as client:
         if not await start_client(client):
             return False
-        steps.connecting = False
         if not client.configuration or not client.configuration.dns_servers:
             steps.show("warning", "the gateway told of no name server: names will not be found inside")
         steps.show("up", describe(client))
@@ -215,9 +199,6 @@ async def _stay(enclave: Enclave, settings: _Settings, steps: Steps, trace: Trac
             steps.silence()
             logging.getLogger("ikeway").setLevel(logging.CRITICAL)
         await _until_one_ends(client, enclave)
-    finally:
-        await client.close()
-        await server.close()
     return True
 
 
@@ -233,23 +214,6 @@ async def _until_one_ends(client: Client, enclave: Enclave) -> None:
         for each in ends:
             each.cancel()
         await asyncio.gather(*ends, return_exceptions=True)
-
-
-async def serve_control(name: str, control: ClientControl) -> ControlServer:
-    """A control socket named after the profile; a number is added when another one of it runs."""
-    from ikeway.daemon.control import ControlServer, socket_path
-    from ikeway.errors import HostError
-
-    for number in range(1, _MOST_OF_A_PROFILE + 1):
-        server = ControlServer(socket_path("client", name if number == 1 else f"{name}-{number}"), control.commands)
-        try:
-            await server.start()
-        except HostError:
-            if number == _MOST_OF_A_PROFILE or not server.path.exists():
-                raise
-        else:
-            return server
-    raise AssertionError("the last try returns or raises")
 
 
 class _Prompt:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +16,6 @@ from ikeway.dataplane.userspace.launch import Launched, launch
 
 if TYPE_CHECKING:
     from ikeway.cli.progress import Show, Steps
-    from ikeway.client.client import Client
     from ikeway.client.profile import Profile
     from ikeway.config.secrets import Prompt
     from ikeway.daemon.trace import Trace, TraceSettings
@@ -124,65 +122,11 @@ async def _run(
     launched: Launched | None = None,
 ) -> bool:
     """Connect, and stay until it ends. False when it was interrupted before it was up."""
-    from ikeway.client.client import Client
-    from ikeway.client.control import ClientControl
-    from ikeway.daemon.control import ControlServer, socket_path
+    from ikeway.cli.attended import attended, describe, start_client
 
-    control = ClientControl()
-    server = ControlServer(socket_path("client", profile.name), control.commands)
-    await server.start()
-    try:
-        client = Client(
-            profile,
-            prompt=prompt,
-            tell=steps.tell,
-            observers=[trace.observe, steps.observe, control.observe],
-            drop_privileges=True,
-            launched=launched,
-        )
-        control.attach(client)
+    async with attended(profile, steps, trace, prompt, launched=launched) as client:
         if not await start_client(client):
             return False
-        steps.connecting = False
         ready(describe(client))
         await client.wait()
-    finally:
-        await server.close()
     return True
-
-
-async def start_client(client: Client) -> bool:
-    """Start, and end it when a signal says so. False when that was before it was up."""
-    starting = asyncio.create_task(client.start())
-    interrupted = False
-    closing: list[asyncio.Task[None]] = []
-
-    def stop() -> None:
-        nonlocal interrupted
-        interrupted = not starting.done()
-        if interrupted:
-            starting.cancel()
-        elif not closing:
-            closing.append(asyncio.create_task(client.close()))
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-    try:
-        await starting
-    except asyncio.CancelledError:
-        if not interrupted:
-            raise
-        return False
-    if interrupted:  # it came up all the same: something below has swallowed the cancellation
-        await client.close()
-    return not interrupted
-
-
-def describe(client: Client) -> str:
-    """What is up, in one line."""
-    configuration = client.configuration
-    addresses = ", ".join(str(each.ip) for each in configuration.addresses) if configuration is not None else ""
-    routes = ", ".join(map(str, configuration.routes)) if configuration is not None else ""
-    return (
-        f"{client.profile.name} is up: {addresses or 'no address'} on {client.interface}, for {routes or 'no networks'}"
-    )

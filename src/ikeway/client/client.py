@@ -33,6 +33,7 @@ from ikeway.client.attachment import Attachment
 from ikeway.client.enclave.network import EnclaveNetwork
 from ikeway.client.link import Link
 from ikeway.client.profile import Profile
+from ikeway.client.roaming import Roaming
 from ikeway.client.secrets import ClientSecrets
 from ikeway.client.tunnel import inside
 from ikeway.config.secrets import Prompt
@@ -45,9 +46,7 @@ from ikeway.dataplane.interface import DataPlaneDied
 from ikeway.eap.questions import PasswordQuestion
 from ikeway.errors import AuthenticationFailed, Closed, ConfigError, HostError, IkewayError, PeerUnreachable
 from ikeway.host import (
-    ChangeKind,
     HostNetwork,
-    NetworkChanged,
     TunnelConfiguration,
     check_rights,
     open_host_network,
@@ -64,8 +63,6 @@ log = logging.getLogger("ikeway.client")
 
 _STOP_SECONDS = 10.0  # for undoing what was done to the host
 _FIRST_PAUSE = 1.0  # before connecting again; doubled each time
-_NO_NETWORK_SECONDS = 5.0  # without a way to the gateway's address, until its other addresses are tried
-_LOOK_SECONDS = 0.25  # how often a way is looked for meanwhile
 _HOPELESS_SECONDS = 600.0  # a second worker that is given up within this time ends the client
 _REFUSALS = 3  # log-ins refused in a row that make us give up reconnecting: more may lock the account
 
@@ -416,62 +413,15 @@ class Client:
     async def _watch(self) -> None:
         """Follow changes of the network."""
         assert self._attachment is not None
+        roaming = Roaming(self._attachment, self.runner, self._report)
         async for change in self._attachment.watch():
             self._wake.set()
             try:
                 await self._attachment.refresh()
             except HostError as error:
                 log.warning("The host could not be set up anew after a change of the network: %s", error)
-            link = self.link
-            if link is not None and link.sa.is_alive:
-                await self._on_network_changed(link, change)
-
-    async def _on_network_changed(self, link: Link, change: NetworkChanged) -> None:
-        assert self._attachment is not None
-        sa = link.sa
-        local = self._attachment.local_address(sa.remote)
-        if local is None and sa.mobike and (path := self._other_path(sa)) is not None:
-            self._report("network", f"no way to {sa.remote.host} any more; the gateway is also at {path.remote.host}")
-            self.runner.driver.command(lambda now: sa.move(path.local, path.remote, now))
-        elif local is None:
-            await self._wait_for_network(link, change)
-        elif local != sa.local.host:
-            self._report("network", f"this host's address is {local} now, it was {sa.local.host}")
-            if sa.mobike:
-                moved = sa.local._replace(host=local)
-                self.runner.driver.command(lambda now: sa.move(moved, None, now))
-            else:
-                link.drop(Closed(f"this host's address changed to {local}, and the gateway has no MOBIKE"))
-        elif ChangeKind.RESUMED in change.kinds:
-            self._report("resumed", f"back after {change.slept:.0f} s of sleep: asking whether the gateway is there")
-            self.runner.driver.command(sa.check_liveness)
-
-    def _other_path(self, sa: IkeSa) -> reach.Path | None:
-        """A way to one of the gateway's other addresses, which it told of itself (RFC 4555 section 3.6)."""
-        assert self._attachment is not None
-        for host in sa.peer_addresses:
-            remote = sa.remote._replace(host=host)
-            local = self._attachment.local_address(remote)
-            if local is not None:
-                return reach.Path(sa.local._replace(host=local), remote)
-        return None
-
-    async def _wait_for_network(self, link: Link, change: NetworkChanged) -> None:
-        """There is no way to the gateway's address. A short gap is ridden out; then its other addresses are tried.
-
-        The way is looked for again and again: its news may have come in one burst with the loss of the old one.
-        """
-        assert self._attachment is not None
-        self._report("network", f"no way to {link.sa.remote.host} at the moment")
-        for _ in range(round(_NO_NETWORK_SECONDS / _LOOK_SECONDS)):
-            await asyncio.sleep(_LOOK_SECONDS)
-            if link.ended.is_set():
-                return
-            if self._attachment.local_address(link.sa.remote) is not None:
-                await self._on_network_changed(link, change)
-                return
-        if any(self._attachment.local_address(each) for each in self._gateways):
-            link.drop(Closed(f"there is no way to {link.sa.remote.host} any more"))
+            if (link := self.link) is not None and link.sa.is_alive:
+                await roaming.follow(link, change, self._gateways)
 
     # -- the host
 

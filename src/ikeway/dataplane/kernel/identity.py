@@ -16,7 +16,7 @@ from ikeway.errors import HostError
 from ikeway.host.journal import Changes, standing_changes
 from ikeway.host.linux import xfrm
 from ikeway.host.linux.xfrm_changes import StatesOwned
-from ikeway.host.linux.xfrm_messages import Policy, State
+from ikeway.host.linux.xfrm_structures import Policy, State
 
 _BASE, _RANGES, _SIZE = 0x40000000, 1 << 10, 1 << 20
 _MARK = 0x696B0000

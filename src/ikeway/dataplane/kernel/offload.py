@@ -10,7 +10,7 @@ from ipaddress import ip_address
 
 from ikeway.host.linux.netlink import Netlink
 from ikeway.host.linux.routes import path_to
-from ikeway.host.linux.xfrm_messages import State
+from ikeway.host.linux.xfrm_structures import State
 
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_GSTRINGS, _ETHTOOL_GSSET_INFO, _ETHTOOL_GFEATURES = 0x1B, 0x37, 0x3A

@@ -46,15 +46,7 @@ from ikeway.esp.parameters import Encapsulation, EspSa
 from ikeway.host.journal import Changes
 from ikeway.host.linux import xfrm
 from ikeway.host.linux.netlink import Netlink
-from ikeway.host.linux.xfrm_messages import (
-    Acquired,
-    Expired,
-    Mapped,
-    Notification,
-    Policy,
-    State,
-    StateId,
-)
+from ikeway.host.linux.xfrm_structures import Acquired, Expired, Mapped, Notification, Policy, State, StateId
 
 log = logging.getLogger("ikeway.dataplane")
 

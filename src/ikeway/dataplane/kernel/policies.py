@@ -18,16 +18,7 @@ from ikeway.errors import HostError
 from ikeway.esp.parameters import EspSa, Mode
 from ikeway.host.linux import xfrm
 from ikeway.host.linux.netlink import Netlink
-from ikeway.host.linux.xfrm_messages import (
-    FORWARD,
-    IN,
-    MODE_TRANSPORT,
-    MODE_TUNNEL,
-    OUT,
-    Policy,
-    Selector,
-    Template,
-)
+from ikeway.host.linux.xfrm_structures import FORWARD, IN, MODE_TRANSPORT, MODE_TUNNEL, OUT, Policy, Selector, Template
 
 _PRIORITY = 0x60000  # lower numbers come first
 

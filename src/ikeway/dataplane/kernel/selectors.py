@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, summarize_address_range
 
 from ikeway.errors import HostError
-from ikeway.host.linux.xfrm_messages import Network, Selector
+from ikeway.host.linux.xfrm_structures import Network, Selector
 from ikeway.wire.payloads import TrafficSelector
 
 MOST = 1024  # selectors of one direction of a child SA

@@ -7,7 +7,7 @@ import dataclasses
 from ikeway.errors import HostError
 from ikeway.esp.parameters import Encapsulation, EspLimits, EspSa, EspTransforms, Mode
 from ikeway.esp.sequence import LAST_SHORT, MARGIN
-from ikeway.host.linux.xfrm_messages import (
+from ikeway.host.linux.xfrm_structures import (
     FLAG_AF_UNSPEC,
     FLAG_ESN,
     LARGEST_REPLAY_WINDOW,

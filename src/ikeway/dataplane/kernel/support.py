@@ -9,13 +9,7 @@ from dataclasses import dataclass
 from ikeway.host.linux import xfrm
 from ikeway.host.linux.links import add_xfrm_link, delete_link
 from ikeway.host.linux.netlink import Netlink
-from ikeway.host.linux.xfrm_messages import (
-    FLAG_AF_UNSPEC,
-    MODE_TUNNEL,
-    Algorithm,
-    State,
-    StateId,
-)
+from ikeway.host.linux.xfrm_structures import FLAG_AF_UNSPEC, MODE_TUNNEL, Algorithm, State, StateId
 
 # Documentation addresses (RFC 5737, RFC 3849): no packet ever comes from there.
 _NOWHERE = {4: ("192.0.2.1", "192.0.2.2"), 6: ("2001:db8::1", "2001:db8::2")}

@@ -31,16 +31,9 @@ from ikeway.host.linux.xfrm_messages import (
     GROUP_EXPIRE,
     GROUP_MAPPING,
     GROUP_STATES,
-    IN,
     NEW_POLICY,
     NEW_STATE,
-    OUT,
     UPDATE_POLICY,
-    Deleted,
-    Notification,
-    Policy,
-    State,
-    StateId,
     decode_notification,
     decode_policy,
     decode_state,
@@ -50,6 +43,7 @@ from ikeway.host.linux.xfrm_messages import (
     encode_state,
     encode_state_id,
 )
+from ikeway.host.linux.xfrm_structures import IN, OUT, Deleted, Notification, Policy, State, StateId
 
 GROUPS = (GROUP_ACQUIRE, GROUP_EXPIRE, GROUP_MAPPING)
 _GONE = (errno.ESRCH, errno.ENOENT)
