@@ -76,8 +76,7 @@ def isolate() -> None:
     """Go on in namespaces of our own, as root of them, with an empty /run that also holds temporary files (`HostError`).
 
     Returns in a grandchild. This process stays behind, passes signals on, and exits with the grandchild's exit code;
-    the child between them is the new PID namespace's init. SIGINT kills the grandchild, as other signals do. Call it
-    while there is one thread.
+    the child between them is the new PID namespace's init. Call it while there is one thread.
     """
     rootless = os.geteuid() != 0
     uid, gid = os.geteuid(), os.getegid()
@@ -102,8 +101,6 @@ def isolate() -> None:
     if worker:
         _be_init(worker)
     die_with_parent()
-    # Ended at once, and the kernel clears up. A KeyboardInterrupt that falls into a finalizer would be lost.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     with Netlink() as nl:
         set_link(nl, "lo", up=True)
 
