@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import sys
 from collections import defaultdict
 from collections.abc import Generator
@@ -21,6 +22,10 @@ hypothesis.settings.register_profile("ikeway", deadline=None)
 hypothesis.settings.load_profile("ikeway")
 
 IN_CI = bool(os.environ.get("CI"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that has put us into the background (`make test &` in a script) ignores it for us and all whom we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PEER_PROGRAMS = {
     "/usr/lib/ipsec/charon": "strongswan-charon",
