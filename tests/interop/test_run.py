@@ -36,6 +36,15 @@ def test_ping_as_a_user(runner: Runner) -> None:
     assert "lab is up" in said
 
 
+def test_a_wish_for_the_kernel_s_esp_is_answered(network: Network, lab: Lab) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        made = make_runner(network, lab, Path(folder), data_plane="kernel")
+        code, said = made.run("ping", "-c", "1", "-W", "5", HOST, options=())
+        made.gateway.stop()
+    assert code == 0, said
+    assert "ESP is carried in userspace" in said
+
+
 def test_the_command_is_as_without_us(runner: Runner, tmp_path: Path) -> None:
     """User, working directory, variables, arguments, exit code; standard error is its own, and quiet is quiet."""
     script = "id -u; id -g; pwd; echo $HOME; grep CapEff /proc/self/status; cat; echo err >&2; exit 7"

@@ -171,6 +171,8 @@ class Client:
 
     async def start(self) -> None:
         """Connect, and make the host use the tunnel. Raises the error of the first try; nothing is left then."""
+        if self._enclave is not None and self.profile.host.data_plane == "kernel":
+            self._report("warning", "ESP is carried in userspace: the kernel's is for a tunnel of this host itself")
         try:
             self._attachment = Attachment(self.profile, self.runner, await self._network())
             await self.runner.start()

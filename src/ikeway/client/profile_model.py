@@ -216,7 +216,7 @@ class NetworkSection(Section):
         default="auto",
         description=(
             "Who carries ESP: the `kernel`, `userspace`, or with `auto` the kernel where it can, which `ikeway doctor` "
-            "tells."
+            "tells. `ikeway run` and `proxy` carry it in userspace in any case."
         ),
     )
 
