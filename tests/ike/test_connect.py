@@ -296,17 +296,6 @@ def test_single_pair_required():
     assert failed.error.notify == NotifyType.SINGLE_PAIR_REQUIRED
 
 
-def test_transport_mode():
-    here = child(local_selectors=(), remote_selectors=(), mode=Mode.TRANSPORT)
-    here = dataclasses.replace(here, remote_selectors=(selector("198.51.100.1"),))
-    there = dataclasses.replace(here, remote_selectors=())
-    pair = Pair(connection(children=(here,)), connection_b(children=(there,)))
-    pair.connect()
-    pair.agree()
-    (esp,) = pair.a.inbound.values()
-    assert esp.mode is Mode.TRANSPORT
-
-
 def test_no_common_proposal():
     pair = Pair(connection(ike_proposals=parse_proposals("aes256gcm16-prfsha384-x25519")))
     pair.connect()

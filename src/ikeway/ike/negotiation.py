@@ -27,6 +27,7 @@ from ikeway.ike.questions import ReserveSpi
 from ikeway.ike.sa import IkeSa
 from ikeway.ike.selectors import Selectors
 from ikeway.ike.settings import ChildSettings
+from ikeway.ike.transport import as_seen_here, outer_selectors
 from ikeway.wire.message import Message
 from ikeway.wire.payloads import (
     KeyExchange,
@@ -103,7 +104,7 @@ def make_offer(
         with_numbers(proposals, spi_in.to_bytes(4, "big")),
         spi_in,
         old.local_selectors if old is not None else initiator_local(sa, settings),
-        old.remote_selectors if old is not None else settings.remote_selectors or EVERYWHERE,
+        old.remote_selectors if old is not None else initiator_remote(sa, settings),
         exchange,
     )
 
@@ -112,9 +113,19 @@ def initiator_local(sa: IkeSa, settings: ChildSettings) -> Selectors:
     """What we propose for our own side: as configured, else the virtual address to come, else the outer one."""
     if settings.local_selectors:
         return settings.local_selectors
+    if settings.mode is Mode.TRANSPORT:
+        return outer_selectors(sa)[0]
     if assigned := assigned_selectors(sa):
         return assigned
     return EVERYWHERE if sa.connection.request_configuration else (selectors.selector(sa.local.host),)
+
+
+def initiator_remote(sa: IkeSa, settings: ChildSettings) -> Selectors:
+    """What we propose for the peer's side: as configured, else its outer address in transport mode (where libreswan does
+    not narrow a wider offer), else whatever it grants."""
+    if settings.remote_selectors:
+        return settings.remote_selectors
+    return outer_selectors(sa)[1] if settings.mode is Mode.TRANSPORT else EVERYWHERE
 
 
 def assigned_selectors(sa: IkeSa) -> Selectors:
@@ -142,6 +153,8 @@ def conclude(sa: IkeSa, offer: ChildOffer, reply: Message, nonces: Nonces, old: 
     chosen = security.proposals[0]
     suite = verify_selected(chosen, offer.proposals)
     local, remote = ts_initiator.selectors, ts_responder.selectors
+    if offer.settings.mode is Mode.TRANSPORT:
+        local, remote = as_seen_here(sa, local, remote)
     if not selectors.is_subset(local, offer.local_selectors) or not selectors.is_subset(remote, offer.remote_selectors):
         raise ProtocolViolation(
             "the peer widened the traffic selectors",
@@ -176,7 +189,8 @@ def conclude(sa: IkeSa, offer: ChildOffer, reply: Message, nonces: Nonces, old: 
 
 def _own_part(sa: IkeSa, offer: ChildOffer, local: Selectors) -> Selectors:
     """We asked for an address and offered everything: what is ours of what came back is that address, and no more."""
-    assigned = () if offer.settings.local_selectors else assigned_selectors(sa)
+    is_outer = bool(offer.settings.local_selectors) or offer.settings.mode is Mode.TRANSPORT
+    assigned = () if is_outer else assigned_selectors(sa)
     if not assigned:
         return local
     own = selectors.narrow(local, assigned)
@@ -222,9 +236,10 @@ async def grant(
     if len(sa.children) >= MAX_CHILDREN * (1 if old is None else 2):
         raise NegotiationFailed(f"there are {len(sa.children)} child SAs", notify=NotifyType.NO_ADDITIONAL_SAS)
     wants_transport = message.notify(NotifyType.USE_TRANSPORT_MODE) is not None
-    settings, local, remote = _choose_settings(
-        sa, (ts_responder.selectors, ts_initiator.selectors), wants_transport, old
-    )
+    offered = ts_responder.selectors, ts_initiator.selectors
+    if wants_transport:
+        offered = as_seen_here(sa, *offered)
+    settings, local, remote = _choose_settings(sa, offered, wants_transport, old)
     selection = _choose_suite(settings, security.proposals, in_auth=in_auth)
     suite = selection.suite
     spi_out = _usable_spi(sa, suite, selection.spi)
@@ -313,12 +328,10 @@ def _most(sa: IkeSa, settings: ChildSettings, old: ChildSa | None) -> tuple[Sele
     configured. What is not configured is the address that was assigned to that side, or its outer one."""
     if old is not None:
         return old.local_selectors, old.remote_selectors
-    assigned = assigned_selectors(sa)
+    assigned = assigned_selectors(sa) if settings.mode is Mode.TUNNEL else ()
     ours, theirs = (assigned, ()) if sa.connection.request_configuration else ((), assigned)
-    return (
-        settings.local_selectors or ours or (selectors.selector(sa.local.host),),
-        settings.remote_selectors or theirs or (selectors.selector(sa.remote.host),),
-    )
+    outer = outer_selectors(sa)
+    return settings.local_selectors or ours or outer[0], settings.remote_selectors or theirs or outer[1]
 
 
 def _is_single(found: Selectors) -> bool:
