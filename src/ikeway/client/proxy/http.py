@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -69,7 +68,9 @@ class HttpProxy:
                 async with asyncio.timeout(patience):
                     request = await _next(near, client)
             except h11.RemoteProtocolError as error:
-                await _refuse(near, client, _Refused(error.error_status_hint, f"This is no HTTP request: {error}."))
+                await self._refuse(
+                    near, client, _Refused(error.error_status_hint, f"This is no HTTP request: {error}.")
+                )
                 raise BadRequest(str(error)) from error
             if not isinstance(request, h11.Request):
                 return
@@ -77,7 +78,7 @@ class HttpProxy:
                 if await self._answer(near, client, request):
                     return
             except _Refused as refused:
-                await _refuse(near, client, refused)
+                await self._refuse(near, client, refused)
                 if near.their_state is not h11.DONE:
                     return  # a body that nobody wants
             if near.our_state is not h11.DONE or near.their_state is not h11.DONE:
@@ -87,6 +88,8 @@ class HttpProxy:
 
     async def _answer(self, near: h11.Connection, client: Stream, request: h11.Request) -> bool:
         """True when the connection was used up."""
+        if _size(request) > self._limits.request_octets:  # h11 bounds only what is not complete yet
+            raise _Refused(431, "The head of the request is too long.")
         await self._check_login(request)
         if request.method == b"CONNECT":
             await self._tunnel(near, client, request)
@@ -131,7 +134,7 @@ class HttpProxy:
         """One request and its response, both ways at the same time: a server may answer before it was told all."""
         there = h11.Connection(h11.CLIENT, max_incomplete_event_size=self._limits.request_octets)
         headers = [(b"Host", place.authority), *_end_to_end(request, b"host"), (b"Via", b"1.1 ikeway")]
-        headers += [(b"Transfer-Encoding", b"chunked")] if _is_chunked(request.headers) else []
+        headers += [(b"Transfer-Encoding", b"chunked")] if _is_chunked(request) else []
         try:
             head = h11.Request(method=request.method, target=place.path, headers=[*headers, (b"Connection", b"close")])
             far.writer.write(there.send(head) or b"")
@@ -158,7 +161,7 @@ class HttpProxy:
         try:
             while isinstance(event := await self._event(near, client), h11.Data | h11.EndOfMessage):
                 far.writer.write(there.send(_without_trailers(event)))
-                await far.writer.drain()
+                await self._flush(far)
                 if isinstance(event, h11.EndOfMessage):
                     return
         except BaseException:
@@ -184,13 +187,37 @@ class HttpProxy:
                 case _:
                     raise h11.RemoteProtocolError("it closed the connection")
             client.writer.write(octets)
-            await client.writer.drain()
+            await self._flush(client)
             if isinstance(event, h11.EndOfMessage):
                 return
+
+    async def _refuse(self, near: h11.Connection, client: Stream, refused: _Refused) -> None:
+        """Answer with an error, when that can still be said."""
+        if near.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
+        body = f"{refused.words}\n".encode()
+        headers = [
+            (b"Content-Type", b"text/plain; charset=utf-8"),
+            (b"Content-Length", b"%d" % len(body)),
+            *refused.headers,
+        ]
+        if near.their_state is not h11.DONE:
+            headers.append((b"Connection", b"close"))
+        with contextlib.suppress(h11.LocalProtocolError):
+            octets = near.send(h11.Response(status_code=refused.status, headers=headers)) or b""
+            octets += near.send(h11.Data(data=body)) or b""
+            octets += near.send(h11.EndOfMessage()) or b""
+            client.writer.write(octets)
+        await self._flush(client)
 
     async def _event(self, connection: h11.Connection, stream: Stream) -> object:
         async with asyncio.timeout(self._limits.idle):
             return await _next(connection, stream)
+
+    async def _flush(self, stream: Stream) -> None:
+        """Wait until there is room again; not for ever, as keep-alives tell nothing of a peer that does not read."""
+        async with asyncio.timeout(self._limits.idle):
+            await stream.writer.drain()
 
 
 async def _next(connection: h11.Connection, stream: Stream) -> object:
@@ -200,26 +227,6 @@ async def _next(connection: h11.Connection, stream: Stream) -> object:
         if event is not h11.NEED_DATA:
             return event
         connection.receive_data(await stream.reader.read(PIECE))
-
-
-async def _refuse(near: h11.Connection, client: Stream, refused: _Refused) -> None:
-    """Answer with an error, when that can still be said."""
-    if near.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-        return
-    body = f"{refused.words}\n".encode()
-    headers = [
-        (b"Content-Type", b"text/plain; charset=utf-8"),
-        (b"Content-Length", b"%d" % len(body)),
-        *refused.headers,
-    ]
-    if near.their_state is not h11.DONE:
-        headers.append((b"Connection", b"close"))
-    with contextlib.suppress(h11.LocalProtocolError):
-        octets = near.send(h11.Response(status_code=refused.status, headers=headers)) or b""
-        octets += near.send(h11.Data(data=body)) or b""
-        octets += near.send(h11.EndOfMessage()) or b""
-        client.writer.write(octets)
-    await client.writer.drain()
 
 
 def _place(request: h11.Request) -> _Place:
@@ -248,16 +255,23 @@ def _authority(octets: bytes, port: int | None) -> _Place:
 
 
 def _end_to_end(head: h11.Request | h11.Response | h11.InformationalResponse, *without: bytes) -> Headers:
-    """The headers that are for the other end (RFC 9110 section 7.6.1)."""
+    """The headers that are for the other end (RFC 9110 section 7.6.1). A length beside chunks goes: who believes it sees
+    the end of the message elsewhere (RFC 9112 section 6.3)."""
     named = {
         word.strip().lower() for name, value in head.headers if name == b"connection" for word in value.split(b",")
     }
-    dropped = _HOP_BY_HOP | named | set(without)
+    lengths = {b"content-length"}
+    dropped = _HOP_BY_HOP | (named - lengths) | set(without) | (lengths if _is_chunked(head) else set())
     return [(name, value) for name, value in head.headers.raw_items() if name.lower() not in dropped]
 
 
-def _is_chunked(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    return any(name == b"transfer-encoding" for name, _ in headers)
+def _is_chunked(head: h11.Request | h11.Response | h11.InformationalResponse) -> bool:
+    return any(name == b"transfer-encoding" for name, _ in head.headers)
+
+
+def _size(request: h11.Request) -> int:
+    """Octets of a head, about."""
+    return len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
 
 
 def _without_trailers(event: h11.Data | h11.EndOfMessage) -> h11.Data | h11.EndOfMessage:

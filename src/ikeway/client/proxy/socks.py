@@ -112,10 +112,25 @@ class SocksProxy:
             port = association.start()
             client.writer.write(wire.encode_reply(Reply.SUCCEEDED, Target(host, port)))
             await client.writer.drain()
-            while await client.reader.read(1024):
-                pass  # nothing is to be said on it any more
+            await self._while_used(client, association)
         finally:
             association.close()
+
+    async def _while_used(self, client: Stream, association: _Association) -> None:
+        """Until the connection ends, or nothing was carried for too long."""
+        end = asyncio.create_task(_end_of(client))
+        try:
+            while (left := association.used + self._limits.idle - time.monotonic()) > 0 and not end.done():
+                await asyncio.wait([end], timeout=left)
+        finally:
+            end.cancel()
+            await asyncio.gather(end, return_exceptions=True)
+
+
+async def _end_of(client: Stream) -> None:
+    """Nothing is to be said on a connection any more; wait for its end."""
+    while await client.reader.read(1024):
+        pass
 
 
 async def _refusal(client: Stream, reply: Reply) -> BadRequest:
@@ -153,6 +168,11 @@ class _Association:
             raise
         self._near = DatagramPort(near, self._from_client)
         return self._near.port
+
+    @property
+    def used(self) -> float:
+        """When something was carried last."""
+        return max((port.used for port in (self._near, *self._far.values()) if port is not None), default=0.0)
 
     def close(self) -> None:
         """Close all sockets."""
