@@ -112,6 +112,26 @@ async def test_goes_on_after_a_failing_undo_and_keeps_the_journal(tmp_path: Path
     assert len(LOG) == 6
 
 
+async def test_nothing_is_changed_that_cannot_be_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk: no change without its line, no line by halves, and what stands is undone all the same."""
+    changes = Changes(tmp_path)
+    await changes.make(Noted("a"))
+    await changes.make(Noted("b"))
+    (journal,) = tmp_path.iterdir()
+    written, write = journal.read_bytes(), os.write
+    monkeypatch.setattr(os, "write", lambda fd, octets: write(fd, octets[:5]))
+    with pytest.raises(HostError, match="journal cannot be written") as refused:
+        await changes.make(Noted("c"))
+    assert refused.value.remedy
+    with pytest.raises(HostError, match="journal cannot be written"):
+        await Changes(tmp_path).make(Noted("d"))
+    assert list(tmp_path.glob("*.journal")) == [journal]
+    assert journal.read_bytes() == written
+    await changes.close()
+    assert LOG == ["+a", "+b", "-b", "-a"]
+    assert list(tmp_path.glob("*.journal")) == []
+
+
 async def test_exceptions_and_cancellation_undo(tmp_path: Path) -> None:
     async def hold() -> None:
         async with Changes(tmp_path) as changes:

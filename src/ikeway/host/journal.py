@@ -166,7 +166,10 @@ class Changes:
 
     def _open(self) -> _Journal:
         if self._journal is None:
-            self._journal = _Journal.create(self._directory or journal_directory())
+            try:
+                self._journal = _Journal.create(self._directory or journal_directory())
+            except OSError as error:
+                raise _unwritable(runtime_directory(), error) from error
         return self._journal
 
 
@@ -246,16 +249,26 @@ class _Journal:
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         journal = cls(path, fd)
         scope = Scope.current()
-        journal._write({"version": _VERSION, "owner": dataclasses.asdict(owner), "scope": dataclasses.asdict(scope)})
+        head = {"version": _VERSION, "owner": dataclasses.asdict(owner), "scope": dataclasses.asdict(scope)}
+        try:
+            journal._write(head)
+        except OSError:
+            journal.close(remove=True)
+            raise
         return journal
 
     def made(self, number: int, change: Change) -> None:
-        """Write down that `change` is about to be made."""
-        self._write({"made": number, "kind": type(change).__name__, **dataclasses.asdict(change)})
+        """Write down that `change` is about to be made (`HostError`)."""
+        try:
+            self._write({"made": number, "kind": type(change).__name__, **dataclasses.asdict(change)})
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
     def undone(self, number: int) -> None:
-        """Write down that a change was undone, or was never made."""
-        self._write({"undone": number})
+        """Write down that a change was undone, or was never made. On a full disk it is undone once more by whoever finds
+        the journal, which does less harm than to leave the other changes as they are."""
+        with contextlib.suppress(OSError):
+            self._write({"undone": number})
 
     def close(self, *, remove: bool) -> None:
         """Close the file, and remove it when nothing in it is left to do."""
@@ -264,7 +277,19 @@ class _Journal:
             self.path.unlink(missing_ok=True)
 
     def _write(self, line: dict[str, Any]) -> None:
-        os.write(self._fd, json.dumps(line).encode() + b"\n")
+        octets = json.dumps(line).encode() + b"\n"
+        size = os.fstat(self._fd).st_size
+        if os.write(self._fd, octets) < len(octets):
+            os.ftruncate(self._fd, size)  # half a line would hide those after it
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _unwritable(path: Path, error: OSError) -> HostError:
+    return HostError(
+        f"the undo journal cannot be written in {path}: {error.strerror}",
+        expected="room for what gives the host back as it was; without it nothing is changed",
+        remedy="make room there (df), or set IKEWAY_RUNTIME_DIR to another folder",
+    )
 
 
 def is_existing(error: BaseException | None) -> bool:
