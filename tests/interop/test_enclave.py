@@ -74,10 +74,11 @@ async def main():
                 await inside.open_connection("10.91.0.10", port)
             except ikeway.errors.PeerUnreachable as error:
                 print(error.reason)
-        try:
-            await inside.connect("no-name.test", 80)
-        except ikeway.errors.PeerUnreachable as error:
-            print(error.reason)
+        for name in ("no-name.test", "no..name", "fe80::1%lo"):
+            try:
+                await inside.connect(name, 80)
+            except ikeway.errors.PeerUnreachable as error:
+                print(error.reason)
 
 asyncio.run(main())
 """
@@ -88,6 +89,8 @@ def test_commands_and_connections(runner: Runner) -> None:
     assert code == 0, said
     assert "cannot connect to 10.91.0.10 port 81: Connection refused" in said
     assert "name resolution" in said
+    assert "codec" not in said
+    assert "this is no host name" in said
     assert not processes("sleep 1004")
     assert not processes("enclave.keeper", runner.folder)
 
@@ -131,6 +134,21 @@ def test_run_where_namespaces_are_forbidden(runner: Runner, network: Network) ->
     said, _ = process.communicate(timeout=60)
     assert "this host does not let this user have network and mount namespaces" in said
     assert "sysctl -w user.max_net_namespaces=10000" in said
+    assert "code 6" in said
+    assert "IKE_SA_INIT" not in said
+
+
+def test_run_on_a_full_disk(runner: Runner) -> None:
+    """Said before the log-in, with the place that is full."""
+    full = runner.folder / "full"
+    fill = f"mkdir {full}; mount -t tmpfs -o size=4k none {full}; mkdir -m 700 {full}/run; yes > {full}/all"
+    script = (
+        f"({fill}) 2>/dev/null; IKEWAY_RUNTIME_DIR={full}/run {' '.join(runner.words('echo', 'never'))}; echo code $?"
+    )
+    process = runner.popen("unshare", "-rm", "sh", "-c", script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said, _ = process.communicate(timeout=60)
+    assert f"a private /etc/resolv.conf cannot be made in {full}/run: No space left on device" in said
+    assert "make room there" in said
     assert "code 6" in said
     assert "IKE_SA_INIT" not in said
 

@@ -151,7 +151,10 @@ class Enclave:
         return _adopt(fd)
 
     async def resolve(self, host: str) -> list[str]:
-        """The addresses of a name as what is inside finds them (`PeerUnreachable`). An address is itself."""
+        """The addresses of a name as what is inside finds them (`PeerUnreachable`). An address is itself, but not one with
+        a zone: that would be the number of an interface of the host."""
+        if "%" in host:
+            raise PeerUnreachable("this is no host name", got=repr(host[:60]))
         try:
             return [str(ip_address(host))]
         except ValueError:

@@ -89,9 +89,9 @@ class Keeper:
         except HostError as error:
             self._send(Failed.of(0, error))
         except OSError as error:
-            self._send(
-                Failed.of(0, HostError(f"the enclave cannot be furnished: {error.strerror} ({error.filename2})"))
-            )
+            place = error.filename2 or error.filename
+            where = f" ({place})" if place else ""
+            self._send(Failed.of(0, HostError(f"the enclave cannot be furnished: {error.strerror}{where}")))
         else:
             commands.keep_out_of_core_dumps()
             self._send(Entered(self._furniture.has_resolv_conf))

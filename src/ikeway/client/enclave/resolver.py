@@ -59,7 +59,8 @@ def _work(questions: socket.socket) -> None:
 
 def _look_up(host: str) -> tuple[list[tuple[int, str]], str]:
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        # As octets: Python's own idea of what may be a name (IDNA) is not the C library's.
+        found = socket.getaddrinfo(host.encode(), None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     except socket.gaierror as error:
         return [], str(error.strerror)
     except (OSError, UnicodeError) as error:

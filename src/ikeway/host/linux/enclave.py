@@ -11,6 +11,7 @@ separate, and would ask outside. So these files are private ones here, and the f
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from ikeway.errors import HostError
 from ikeway.host.interface import IpAddress, IpInterface, IpNetwork
 from ikeway.host.linux import sysctl
 from ikeway.host.linux.links import add_address, delete_address, set_link, silence_ipv6
@@ -131,14 +133,20 @@ def _private_file(path: Path, contents: bytes) -> int:
     none to replace. The file has no name outside: it was unlinked."""
     if not path.exists():
         return -1
-    fd, name = tempfile.mkstemp(prefix="enclave-", dir=runtime_directory())
+    folder = runtime_directory()
+    fd, name = tempfile.mkstemp(prefix="enclave-", dir=folder)
     try:
-        os.write(fd, contents)
+        if os.write(fd, contents) < len(contents):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fchmod(fd, 0o444)
         mount(name, str(path.resolve()), flags=_MS_BIND)
-    except BaseException:
+    except OSError as error:
         os.close(fd)
-        raise
+        remedy = "make room there (df), or set IKEWAY_RUNTIME_DIR to another folder"
+        raise HostError(
+            f"a private {path} cannot be made in {folder}: {error.strerror}",
+            remedy=remedy if error.errno in (errno.ENOSPC, errno.EDQUOT) else "",
+        ) from error
     finally:
         Path(name).unlink()
     return fd
