@@ -7,9 +7,11 @@ import dataclasses
 import pytest
 from tests.ike.pair import Pair, child, connection, connection_b
 
+from ikeway.ike import negotiation
+from ikeway.ike.negotiation import ChildOffer, Grant
 from ikeway.ike.questions import AssignAddresses
 from ikeway.ike.selectors import selector
-from ikeway.wire.payloads import ConfigurationAttribute
+from ikeway.wire.payloads import ConfigurationAttribute, TrafficSelectorsInitiator, TrafficSelectorsResponder
 from ikeway.wire.registry import ConfigurationAttributeType
 
 ADDRESS = ConfigurationAttributeType.INTERNAL_IP4_ADDRESS
@@ -53,6 +55,38 @@ def test_either_side_makes_another_child_sa(by):
     assert len(pair.a.sa.live_children) == len(pair.b.sa.live_children) == 2
     assert {one.local_selectors for one in pair.a.sa.live_children} == {(INSIDE,)}
     assert {one.remote_selectors for one in pair.b.sa.live_children} == {(INSIDE,)}
+
+
+@pytest.mark.parametrize("by", ["a", "b"])
+def test_one_address_of_zeros_is_the_one_that_is_assigned(by, monkeypatch):
+    """As OpenIKED's clients have it with `from dynamic`, in what they offer and in their answers to our rekeyings."""
+    zeros = selector("0.0.0.0")
+    offered, granted = ChildOffer.payloads, Grant
+
+    def as_openiked(payloads, kind):
+        return tuple(kind((zeros,)) if isinstance(one, kind) and one.selectors != (LAN,) else one for one in payloads)
+
+    monkeypatch.setattr(ChildOffer, "payloads", lambda offer: as_openiked(offered(offer), TrafficSelectorsInitiator))
+    monkeypatch.setattr(
+        negotiation,
+        "Grant",
+        lambda one, payloads: granted(one, as_openiked(payloads, TrafficSelectorsResponder)),
+    )
+    pair = client_and_gateway()
+    for _ in range(3):
+        (theirs,) = pair.b.sa.live_children
+        assert (theirs.local_selectors, theirs.remote_selectors) == ((LAN,), (INSIDE,))
+        host = getattr(pair, by)
+        host.sa.rekey_child(host.sa.live_children[0], pair.now)
+        pair.run(10)
+        assert host.sa.live_children != [theirs]
+    assert not pair.a.errors and not pair.b.errors
+
+
+def test_zeros_are_nobody_where_no_address_is_assigned():
+    pair = Pair(connection(children=(child(local_selectors=(selector("0.0.0.0"),)),)))
+    pair.connect()
+    assert not pair.b.sa.live_children
 
 
 @pytest.mark.parametrize("rekeyed", [False, True])

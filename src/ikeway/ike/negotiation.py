@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ikeway.crypto import PrivateKeyExchange, derive_child_keys, respond_key_exchange
 from ikeway.errors import InvalidPublicValue, NegotiationFailed, ProtocolViolation
@@ -139,6 +139,19 @@ def assigned_selectors(sa: IkeSa) -> Selectors:
     return tuple(found)
 
 
+def _with_assigned(sa: IkeSa, remote: Selectors) -> Selectors:
+    """The peer's side. OpenIKED's clients say 0.0.0.0, as one address, for the one that they are given (`from dynamic`)."""
+    if sa.connection.request_configuration:
+        return remote
+    assigned = {one.type: one.start_address for one in assigned_selectors(sa)}
+    return tuple(
+        replace(ts, start_address=assigned[ts.type], end_address=assigned[ts.type])
+        if ts.type in assigned and not any(ts.end_address)
+        else ts
+        for ts in remote
+    )
+
+
 # --- initiator: what came back ----------------------------------------------------------------------------------------
 
 
@@ -152,7 +165,7 @@ def conclude(sa: IkeSa, offer: ChildOffer, reply: Message, nonces: Nonces, old: 
         raise ProtocolViolation("a response without exactly one proposal and both traffic selectors")
     chosen = security.proposals[0]
     suite = verify_selected(chosen, offer.proposals)
-    local, remote = ts_initiator.selectors, ts_responder.selectors
+    local, remote = ts_initiator.selectors, _with_assigned(sa, ts_responder.selectors)
     if offer.settings.mode is Mode.TRANSPORT:
         local, remote = as_seen_here(sa, local, remote)
     if not selectors.is_subset(local, offer.local_selectors) or not selectors.is_subset(remote, offer.remote_selectors):
@@ -236,7 +249,7 @@ async def grant(
     if len(sa.children) >= MAX_CHILDREN * (1 if old is None else 2):
         raise NegotiationFailed(f"there are {len(sa.children)} child SAs", notify=NotifyType.NO_ADDITIONAL_SAS)
     wants_transport = message.notify(NotifyType.USE_TRANSPORT_MODE) is not None
-    offered = ts_responder.selectors, ts_initiator.selectors
+    offered = ts_responder.selectors, _with_assigned(sa, ts_initiator.selectors)
     if wants_transport:
         offered = as_seen_here(sa, *offered)
     settings, local, remote = _choose_settings(sa, offered, wants_transport, old)
