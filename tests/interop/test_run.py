@@ -410,6 +410,19 @@ def test_names_are_asked_inside_only(named_runner: Runner, network: Network) -> 
     assert lines[2:] == ["search corp.test", f"nameserver {HOST}", "hosts: files dns"]
 
 
+def test_two_of_a_profile_beside_one_another(runner: Runner) -> None:
+    """Neither tells the gateway that it is the only one, which would end the other, again and again."""
+    both = [runner.start("ping", "-i", "0.2", "-O", HOST, options=("-v",)) for _ in range(2)]
+    heard: list[list[str]] = [[], []]
+    for process, lines in zip(both, heard, strict=True):
+        read_until(process, lines, "icmp_seq=30 ")  # longer than it takes to miss the gateway
+    for process, lines in zip(both, heard, strict=True):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        assert "no answer yet" not in "".join(lines)
+        assert "disconnected" not in "".join(lines)
+
+
 def test_nothing_leaves_when_the_gateway_dies(runner: Runner, lab: Lab, network: Network) -> None:
     """And the same command goes on when it is back, with the same namespace."""
     with Wire(network, "wan") as wire:

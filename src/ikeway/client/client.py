@@ -122,6 +122,8 @@ class Client:
         )
         self._enclave = enclave
         self._connection = profile.connection()
+        if enclave is not None:  # another one of the same profile may run, and they would push each other out for ever
+            self._connection = dataclasses.replace(self._connection, initial_contact=False)
         self._secrets = ClientSecrets(profile, prompt)
         self._tell = tell
         self._observers = tuple(observers)

@@ -172,6 +172,7 @@ class _Builder:
             send_idr=file.gateway.send_identity,
             children=children,
             request_configuration=tuple(_requests(file.network)),
+            initial_contact=file.ike.initial_contact,
             **connection_options(file.ike),
         )
 

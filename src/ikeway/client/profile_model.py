@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, PlainValidator
 
 from ikeway.config import fields
 from ikeway.config.fields import FilePath, IdentityText, IpAddress, IpNetwork, Kind, Listed, PatternText, Section
-from ikeway.config.protocol import ChildSection, ClientEspSection, IkeSection
+from ikeway.config.protocol import ChildSection, ClientEspSection, ClientIkeSection
 from ikeway.config.secrets import Secret
 from ikeway.config.trust import GatewayChecksSection
 from ikeway.dataplane.choice import DataPlaneKind
@@ -239,7 +239,7 @@ class ProfileFile(Section):
     gateway: GatewaySection
     login: LoginSection = LoginSection()
     network: NetworkSection = NetworkSection()
-    ike: IkeSection = IkeSection()
+    ike: ClientIkeSection = ClientIkeSection()
     esp: ClientEspSection = ClientEspSection()
     children: dict[str, ChildSection] = Field(
         default={}, description="Several child SAs, each with a name: `[children.NAME]`. By default there is one."

@@ -106,9 +106,6 @@ class IkeSection(Section):
     always_send_certificate: bool = Field(
         default=True, description="Send our certificate even when the peer did not ask for it."
     )
-    initial_contact: bool = Field(
-        default=True, description="Tell the peer to forget older SAs with us (INITIAL_CONTACT)."
-    )
 
     def check(self, complain: Complain) -> None:
         """Complain of values that do not go together."""
@@ -125,6 +122,18 @@ class IkeSection(Section):
     def warnings(self) -> list[str]:
         """Why the proposals are weak, where they are."""
         return warnings_of(self.proposals)
+
+
+class ClientIkeSection(IkeSection):
+    """The IKE SA: the control channel."""
+
+    initial_contact: bool = Field(
+        default=True,
+        description=(
+            "Tell the gateway to forget older SAs with us (INITIAL_CONTACT). `ikeway run` and `proxy` do not: several "
+            "of them may run at the same time."
+        ),
+    )
 
 
 class EspSection(Section):
@@ -232,7 +241,6 @@ class ConnectionOptions(TypedDict):
     vendor_ids: tuple[bytes, ...]
     send_certificate_requests: bool
     always_send_certificate: bool
-    initial_contact: bool
 
 
 def connection_options(ike: IkeSection) -> ConnectionOptions:
@@ -253,7 +261,6 @@ def connection_options(ike: IkeSection) -> ConnectionOptions:
         "vendor_ids": ike.vendor_ids,
         "send_certificate_requests": ike.send_certificate_requests,
         "always_send_certificate": ike.always_send_certificate,
-        "initial_contact": ike.initial_contact,
     }
 
 
