@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from ikeway.errors import ConfigError, IkewayError
 from ikeway.esp.parameters import Encapsulation
 from ikeway.wire.registry import EncryptionAlgorithm
 from tests.cli.test_commands import run
+from tests.interop.waiting import wait_until
 from tests.unprivileged import as_user
 
 BENCH = [sys.executable, "-m", "ikeway", "bench", "--rounds", "1"]
@@ -37,6 +40,12 @@ def test_a_mistake_is_told_before_anything_begins() -> None:
     code, _, told = run("bench", "-m", "speed")
     assert code == 2
     assert "tcp, tcp4, udp, small, idle, loaded, handshakes" in told
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_begins(tmp_path: Path) -> None:
+    code, _, told = run("bench", "-m", "handshakes", "--json", str(tmp_path / "nowhere" / "figures.json"))
+    assert code == 6
+    assert "nowhere/figures.json cannot be written: No such file or directory" in told
 
 
 def test_a_handshake_in_memory_gives_both_sides_the_same_sas() -> None:
@@ -108,3 +117,28 @@ def test_it_takes_no_root() -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "TCP, one flow" in done.stdout
+
+
+@pytest.mark.root
+def test_ctrl_c_ends_it_without_a_word() -> None:
+    """As a terminal sends it: to the whole process group, in the midst of a measurement. The figures of before stay."""
+    with subprocess.Popen(
+        [*BENCH, "--seconds", "20", "-s", "aes128gcm16", "-m", "tcp"],
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # whoever runs the tests ignores it
+    ) as bench:
+        wait_until(lambda: "tcp-source" in processes_of(bench.pid), "it never measures")
+        os.killpg(bench.pid, signal.SIGINT)
+        assert bench.wait(20) == 130
+        assert bench.stderr is not None
+        assert "Traceback" not in bench.stderr.read()
+    assert not processes_of(bench.pid)
+
+
+def processes_of(group: int) -> str:
+    """The command lines of a process group."""
+    return subprocess.run(["pgrep", "-a", "-g", str(group)], capture_output=True, text=True, check=False).stdout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -54,10 +54,22 @@ def bench(
 
     plan = Plan.of(suites or ["aes128gcm16", "chacha20poly1305"], measures, seconds, rounds)
     check_device()
-    output = json_file.absolute().open("w") if json_file is not None else None
+    output = _open(json_file) if json_file is not None else None
     isolate()
     samples = run(plan)
     show(samples)
     if output is not None:
         with output:
+            if output.seekable():
+                output.truncate(0)
             write(plan, samples, output)
+
+
+def _open(file: Path) -> TextIO:
+    """Before anything is measured, as it may be refused (`HostError`); what is in it stays until there is more."""
+    from ikeway.errors import HostError
+
+    try:
+        return file.absolute().open("a")
+    except OSError as error:
+        raise HostError(f"the file {file} cannot be written: {error.strerror}", remedy="name another file") from None

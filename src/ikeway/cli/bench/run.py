@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 from collections.abc import Sequence
@@ -68,9 +69,17 @@ class Samples:
 
 def run(plan: Plan) -> Samples:
     """Measure. To be called in namespaces of our own, from the only thread."""
+    _end_at_once_on_ctrl_c()
     samples = Samples()
     asyncio.run(_measure(plan, samples))
     return samples
+
+
+def _end_at_once_on_ctrl_c() -> None:
+    """The kernel ends and clears up all that is in the namespaces. The signal comes three times, from the terminal and
+    from those who pass it on: in the midst of tidying up, which would show. Where it is ignored it stays so."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def _measure(plan: Plan, samples: Samples) -> None:
