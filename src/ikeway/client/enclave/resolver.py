@@ -84,16 +84,18 @@ class Resolver:
         if not host or len(host) > _LONGEST_NAME or not host.isascii() or "\0" in host:
             raise PeerUnreachable("this is no host name", got=repr(host[:60]))
         if len(self._waiting) >= _MOST_WAITING:
-            raise PeerUnreachable("too many names are being looked up", remedy="try again in a moment")
+            raise _too_many()
         number = next(self._numbers)
         answer: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         try:
             async with asyncio.timeout(_SECONDS):
-                await asyncio.get_running_loop().sock_sendall(self._connection, json.dumps([number, host]).encode())
+                self._connection.send(json.dumps([number, host]).encode())  # asyncio's knows of one sender at a time
                 return await answer
         except TimeoutError:
             raise PeerUnreachable(f"no name server answered for {host}") from None
+        except BlockingIOError:
+            raise _too_many() from None
         except OSError as error:
             raise HostError(f"names cannot be looked up: {error.strerror}") from error
         finally:
@@ -126,3 +128,7 @@ class Resolver:
             asked.set_exception(PeerUnreachable(reason or "the name has no address"))
         else:
             asked.set_result([(socket.AddressFamily(family), host) for family, host in found])
+
+
+def _too_many() -> PeerUnreachable:
+    return PeerUnreachable("too many names are being looked up", remedy="try again in a moment")
