@@ -24,8 +24,9 @@ hypothesis.settings.load_profile("ikeway")
 IN_CI = bool(os.environ.get("CI"))
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell that has put us into the background (`make test &` in a script) ignores it for us and all whom we start.
+    # A shell that has put us into the background (`make test &` in a script) ignores both for us and all whom we start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 PEER_PROGRAMS = {
     "/usr/lib/ipsec/charon": "strongswan-charon",
