@@ -414,11 +414,17 @@ def test_two_of_a_profile_beside_one_another(runner: Runner) -> None:
     """Neither tells the gateway that it is the only one, which would end the other, again and again."""
     both = [runner.start("ping", "-i", "0.2", "-O", HOST, options=("-v",)) for _ in range(2)]
     heard: list[list[str]] = [[], []]
-    for process, lines in zip(both, heard, strict=True):
-        read_until(process, lines, "icmp_seq=30 ")  # longer than it takes to miss the gateway
-    for process, lines in zip(both, heard, strict=True):
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+    try:
+        for process, lines in zip(both, heard, strict=True):
+            read_until(process, lines, "icmp_seq=30 ")  # longer than it takes to miss the gateway
+        asked = runner.popen(sys.executable, "-m", "ikeway", "status", stdout=subprocess.PIPE)
+        status, _ = asked.communicate(timeout=30)
+    finally:
+        for process in both:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+    assert sorted(re.findall(r"client (\S+) is up", status)) == ["lab", "lab-2"]
+    for lines in heard:
         assert "no answer yet" not in "".join(lines)
         assert "disconnected" not in "".join(lines)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import signal
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -39,7 +40,7 @@ async def attended(
     server = await _serve_control(profile.name, control, most=1 if enclave is None else _MOST_OF_A_PROFILE)
     try:
         client = Client(
-            profile,
+            dataclasses.replace(profile, name=server.name),  # what `ikeway status` shows and `ikeway down` takes
             prompt=prompt,
             tell=steps.tell,
             observers=[trace.observe, steps.observe, control.observe],

@@ -99,6 +99,11 @@ class ControlServer:
         self._lock: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def name(self) -> str:
+        """What `running` calls it."""
+        return self.path.stem.partition(".")[2]
+
     async def start(self) -> None:
         """Listen. Raises `HostError` when another one runs, or the folder is not safe."""
         if len(os.fsencode(self.path)) > _PATH_LIMIT:
