@@ -52,7 +52,7 @@ async def bus_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     (tmp_path / "bus.conf").write_text(CONFIG.format(path=path))
     daemon = subprocess.Popen([program, f"--config-file={tmp_path / 'bus.conf'}", "--nofork"])
     try:
-        while not path.exists():
+        while not _listens(path):  # its file is there a little earlier
             assert daemon.poll() is None
             await asyncio.sleep(0.01)
         address = f"unix:path={path}"
@@ -61,6 +61,11 @@ async def bus_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     finally:
         daemon.kill()
         daemon.wait()
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as one:
+        return one.connect_ex(str(path)) == 0
 
 
 @pytest.fixture
