@@ -17,10 +17,6 @@ class Suite:
         self.modules = modules
         self.cases: dict[str, Case] = {}
 
-    def without_cases(self) -> Suite:
-        """Another one that wants the same of the kernel."""
-        return Suite(*self.modules)
-
     def case(self, *arguments: object) -> Callable[[Case], Case]:
         """Register a function; with arguments, its call with these, under a name of its own."""
 
