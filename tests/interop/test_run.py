@@ -154,8 +154,8 @@ def terminal(runner: Runner) -> Iterator[Terminal]:
 JOB = """
 import signal, sys, time
 signal.signal(signal.SIGCONT, lambda *_: print("resu" + "med", flush=True))
-print("rea" + "dy", flush=True)
-try:
+try:  # around all: it may be stopped, and go on with the signal's handler, while it still says that it is ready
+    print("rea" + "dy", flush=True)
     while True:
         time.sleep(0.1)
 except KeyboardInterrupt:

@@ -80,6 +80,7 @@ def terminal_prompt() -> Callable[[str], str] | None:
     Who presses Ctrl-C instead of answering gets the terminal back as it was.
     """
     import atexit
+    import contextlib
     import getpass
     import sys
     import termios
@@ -87,7 +88,12 @@ def terminal_prompt() -> Callable[[str], str] | None:
     if not sys.stdin.isatty():
         return None
     before = termios.tcgetattr(sys.stdin)
-    atexit.register(lambda: termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before))
+
+    def restore() -> None:
+        with contextlib.suppress(termios.error):  # in the background there is no terminal any more
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+    atexit.register(restore)
 
     def ask(words: str) -> str:
         try:
