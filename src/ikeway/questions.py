@@ -8,6 +8,8 @@ questions as subclasses.
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 Answer = TypeVar("Answer")
@@ -18,6 +20,11 @@ class Question(Generic[Answer]):
     """Something to be answered with an `Answer`, or refused with an `IkewayError`. Compared by identity."""
 
     __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CurrentTime(Question[datetime]):
+    """The wall-clock time, with its time zone: for what is valid from and until (certificates, one-time codes)."""
 
 
 class Ask(Protocol):

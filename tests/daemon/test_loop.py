@@ -1,6 +1,7 @@
 import asyncio
 import gc
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 
@@ -8,7 +9,7 @@ from ikeway.daemon import clock
 from ikeway.daemon.loop import Driver
 from ikeway.errors import AuthenticationFailed, HostError, IkewayError
 from ikeway.ike import events as ike
-from ikeway.questions import Question
+from ikeway.questions import CurrentTime, Question
 from tests.daemon.fakes import ELSEWHERE, HERE, THERE, FakeDataPlane, FakeEngine, FakeEsp, FakeSa, FakeTransport, Sent
 
 
@@ -182,6 +183,16 @@ async def test_refusal_defect_and_nobody_to_ask_all_come_back_as_errors(stage):
     assert first is refusal
     assert isinstance(second, IkewayError)
     assert "nobody here answers Password" in str(third)
+
+
+async def test_every_driver_knows_the_time(stage):
+    engine, driver, _, _ = stage
+    before = datetime.now(UTC)
+    engine.bring([ike.Asked(None, CurrentTime())])
+    driver.receive(b"", HERE, THERE)
+    await asyncio.sleep(0.01)
+    [(_, answer)] = engine.answers
+    assert before <= answer <= datetime.now(UTC)
 
 
 async def test_question_of_a_closed_sa_is_dropped(stage):

@@ -19,7 +19,7 @@ from ikeway.eap.errors import (
 from ikeway.eap.mschapv2 import MsChapV2Authenticator, MsChapV2Peer, decode_failure, encode_packet
 from ikeway.eap.mschapv2_crypto import nt_password_hash
 from ikeway.eap.packet import EapCode, EapPacket, EapType, MethodType
-from ikeway.eap.questions import NtHash, PasswordQuestion, SecretQuestion
+from ikeway.eap.questions import MustChange, NtHash, PasswordQuestion, SecretQuestion
 from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.errors import HostError, IkewayError, Side
 from tests.eap.conversations import Asker, finish, log_in
@@ -65,6 +65,21 @@ def test_a_store_may_keep_only_the_hash() -> None:
     assert "secret" not in repr(NtHash(nt_password_hash("secret")))
     with pytest.raises(ValueError):
         NtHash(b"short")
+
+
+def test_a_password_that_must_be_changed_lets_nobody_in() -> None:
+    peer, authenticator, *_ = sides(MustChange("secret"), "secret")
+    with pytest.raises(PasswordExpired):
+        log_in(peer, authenticator)
+    assert isinstance(authenticator.error, PasswordExpired)
+    assert authenticator.msk is None
+
+
+def test_only_who_knows_the_password_hears_that_it_must_be_changed() -> None:
+    peer, authenticator, *_ = sides(MustChange("secret"), "other")
+    with pytest.raises(WrongPassword):
+        log_in(peer, authenticator)
+    assert isinstance(authenticator.error, WrongPassword)
 
 
 def test_the_identity_may_come_from_ike() -> None:

@@ -10,7 +10,7 @@ import pytest
 from ikeway.address import Address
 from ikeway.auth.identity import Identity
 from ikeway.auth.questions import PskQuestion
-from ikeway.eap.questions import NtHash, SecretQuestion
+from ikeway.eap.questions import AboutUser, Granted, NewPassword, NtHash, PasswordCheck, Refused, SecretQuestion
 from ikeway.errors import AuthenticationFailed, NegotiationFailed
 from ikeway.gateway.answers import GatewayAnswers
 from ikeway.gateway.config import load_gateway_config
@@ -204,16 +204,19 @@ async def test_an_eap_login_asks_only_for_users_of_its_connection(answers: Gatew
     asked: list[bytes] = []
 
     async def ask(question: Question[object]) -> object:
-        assert isinstance(question, SecretQuestion)
+        assert isinstance(question, AboutUser)
         asked.append(question.identity)
-        return "secret"
+        return "secret" if isinstance(question, SecretQuestion) else Granted()
 
     patterns = next(each for each in answers._config.candidates if each.name == "sales").patterns
     scoped = scoped_to(patterns)(ask)
     assert await scoped(SecretQuestion(b"x@sales.example.com", "m")) == "secret"
     assert await scoped(SecretQuestion(b"alice", "m")) is None
     assert await scoped(SecretQuestion(b"\xff", "m")) is None
-    assert asked == [b"x@sales.example.com"]
+    assert isinstance(await scoped(PasswordCheck(b"x@sales.example.com", b"secret", "m")), Granted)
+    assert isinstance(await scoped(PasswordCheck(b"alice", b"secret", "m")), Refused)
+    assert isinstance(await scoped(NewPassword(b"alice", "secret", "m")), Refused)
+    assert asked == [b"x@sales.example.com"] * 2
     assert user_matches(patterns, b"y@sales.example.com")
 
 

@@ -20,6 +20,7 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 from ikeway.address import Address
@@ -27,7 +28,7 @@ from ikeway.daemon import clock
 from ikeway.dataplane.interface import DataPlane
 from ikeway.errors import HostError, IkewayError
 from ikeway.ike import events as ike
-from ikeway.questions import Question
+from ikeway.questions import CurrentTime, Question
 
 log = logging.getLogger("ikeway.daemon")
 
@@ -38,6 +39,10 @@ Handler = Callable[[Any], Awaitable[Any]]
 _DATAPLANE_SECONDS = 10.0  # a worker that takes longer for one SA is as good as dead
 _DEFECT_SECONDS = 1.0  # between two of ours in the log
 _FOR_DATAPLANE = (ike.InboundAdded, ike.OutboundAdded, ike.InboundRemoved, ike.OutboundRemoved, ike.PathChanged)
+
+
+async def _tell_time(question: CurrentTime) -> datetime:
+    return datetime.now(UTC)
 
 
 class Datagram(Protocol):
@@ -141,7 +146,7 @@ class Driver:
         self.now = now
         # An SA that the data plane refused; the event says which. To be closed by whoever owns the connection.
         self.on_refused_sa: Callable[[ike.Event, HostError], None] | None = None
-        self._handlers: dict[type[Question[Any]], Handler] = {}
+        self._handlers: dict[type[Question[Any]], Handler] = {CurrentTime: _tell_time}
         self._listeners: list[Callable[[ike.Event], None]] = []
         self._timer = clock.BoottimeTimer(self._tick)
         self._steps: deque[_Step] = deque()

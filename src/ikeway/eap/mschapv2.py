@@ -35,7 +35,7 @@ from ikeway.eap.mschapv2_crypto import (
     nt_response,
 )
 from ikeway.eap.packet import EapType, MethodType
-from ikeway.eap.questions import NtHash, PasswordQuestion, SecretQuestion
+from ikeway.eap.questions import MustChange, NtHash, PasswordQuestion, SecretQuestion
 from ikeway.errors import IkewayError, Side
 from ikeway.questions import Ask
 
@@ -267,6 +267,7 @@ class _Trial:
     response: Response
     secret: bytes = field(repr=False)
     good: bool
+    expired: bool
 
 
 class MsChapV2Authenticator(EapAuthenticatorMethod):
@@ -298,6 +299,10 @@ class MsChapV2Authenticator(EapAuthenticatorMethod):
                 raise self.doubt
             trial = await self._judge(octets, challenge, ask)
         self.doubt = None
+        if trial.expired:
+            text = f"E={ERROR_EXPIRED} R=0 C={self._random(_CHALLENGE_OCTETS).hex().upper()} V=3 M=Password expired"
+            yield encode_packet(FAILURE, identifier, text.encode())
+            raise _expired(trial.response.name)
         response, user = trial.response, bare_user_name(trial.response.name)
         proof = authenticator_response(trial.secret, response.proof, response.peer_challenge, challenge, user)
         octets = yield encode_packet(SUCCESS, identifier, b"S=" + proof.hex().upper().encode() + b" M=Welcome")
@@ -315,13 +320,15 @@ class MsChapV2Authenticator(EapAuthenticatorMethod):
         """Check a response. An unknown user costs the same work as a known one."""
         response = decode_response(octets)
         answer = await ask(SecretQuestion(response.name, self.name))
+        if expired := isinstance(answer, MustChange):
+            answer = answer.secret
         if isinstance(answer, NtHash):
             secret = answer.value
         else:
             secret = self._random(16) if answer is None else nt_password_hash(answer)
         expected = nt_response(challenge, response.peer_challenge, bare_user_name(response.name), secret)
         good = hmac.compare_digest(expected, response.proof) and answer is not None
-        return _Trial(response, secret, good)
+        return _Trial(response, secret, good, expired)
 
 
 def _wrong_password(name: bytes) -> WrongPassword:
@@ -331,4 +338,12 @@ def _wrong_password(name: bytes) -> WrongPassword:
         got="a proof made with another one",
         side=Side.PEER,
         remedy="check user name and password on the client; set a new password here if it is forgotten",
+    )
+
+
+def _expired(name: bytes) -> PasswordExpired:
+    return PasswordExpired(
+        f"the password of {name.decode('utf-8', 'backslashreplace')!r} is right, and has to be changed first",
+        side=Side.LOCAL,
+        remedy="set a new password here",
     )

@@ -9,7 +9,7 @@ from ikeway.address import Address
 from ikeway.auth.identity import Identity
 from ikeway.auth.questions import PskQuestion
 from ikeway.config.fields import IpAddress
-from ikeway.eap.questions import NtHash, SecretQuestion
+from ikeway.eap.questions import MustChange, NtHash, SecretQuestion
 from ikeway.errors import AuthenticationFailed, NegotiationFailed, Side
 from ikeway.gateway.config import ClientSettings, GatewayConfig
 from ikeway.gateway.placement import Placement
@@ -68,7 +68,7 @@ class GatewayAnswers:
                 )
         return connection
 
-    async def secret(self, question: SecretQuestion) -> str | NtHash | None:
+    async def secret(self, question: SecretQuestion) -> str | NtHash | MustChange | None:
         """The password of an EAP user; None when there is no such user, who must not learn that."""
         try:
             name = question.identity.decode()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ikeway.auth.identity import Identity, IdentityPattern
-from ikeway.eap.questions import SecretQuestion
+from ikeway.eap.questions import AboutUser
 from ikeway.errors import AuthenticationFailed, IkewayError, Side
 from ikeway.ike.questions import SelectConnection
 from ikeway.ike.settings import Connection
@@ -74,8 +74,8 @@ def scoped_to(patterns: Sequence[IdentityPattern]) -> Callable[[Ask], Ask]:
 
     def scope(ask: Ask) -> Ask:
         def scoped(question: Question[Answer]) -> Awaitable[Answer]:
-            if isinstance(question, SecretQuestion) and not user_matches(patterns, question.identity):
-                return _nobody()  # type: ignore[return-value] # None is one of the answers of this question
+            if isinstance(question, AboutUser) and not user_matches(patterns, question.identity):
+                return _answered(question.for_nobody())
             return ask(question)
 
         return scoped
@@ -121,8 +121,8 @@ def _name_for(candidate: Candidate, wanted: Identity | None) -> Identity | None:
     return next((name for name in candidate.names if wanted.matches(name)), None)
 
 
-async def _nobody() -> None:
-    return None
+async def _answered(answer: Answer) -> Answer:
+    return answer
 
 
 def _refused(reason: str, *, expected: str, got: str, remedy: str) -> AuthenticationFailed:
