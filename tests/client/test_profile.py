@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity
 from ikeway.client.profile import Profile, load_profile
 from ikeway.config import credentials, paths
-from ikeway.eap.mschapv2 import MsChapV2Peer
+from ikeway.config.eap import PEERS
 from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.esp.parameters import Mode
 from ikeway.ike.selectors import format_selector
@@ -127,7 +128,7 @@ def test_eap_only_is_refused_for_a_login_that_does_not_prove_the_gateway(pki: Pa
 
 
 def test_eap_only_with_a_mutual_method(pki: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MsChapV2Peer, "mutual", True)
+    monkeypatch.setitem(PEERS, "eap-mschapv2", dataclasses.replace(PEERS["eap-mschapv2"], mutual=True))
     text = '[gateway]\naddress = "vpn.example.com"\nauthentication = "eap-only"\n[login]\nusername = "alice"\n'
     assert profile(pki, text).connection().remote_expectation == EapOnlyExpected()
 
@@ -301,6 +302,7 @@ def test_weak_choices_are_warned_of(pki: Path) -> None:
         ('[gateway]\naddress = "x.example"\nca = "ca.pem"\n[login]\nmethod = "certificate"\n', 5, "there is none"),
         ('[gateway]\naddress = "x.example"\nca = "none.pem"\n[login]\nusername = "a"\n', 3, "cannot be read"),
         ('[gateway]\naddress = "x.example"\nca = "ca.pem"\n[login]\npsk = "x"\n', 3, "not used"),
+        (EAP + 'method = ["psk", "eap-mschapv2"]\n', 6, "only EAP methods can be alternatives"),
         (EAP + 'certificate = "alice.pem"\nmethod = "eap-mschapv2"\n', 6, "not used"),
         (EAP + 'psk = "x"\nmethod = "eap-mschapv2"\n', 6, "not used"),
         (EAP + 'key = "alice.key"\npkcs12 = "alice.p12"\n', 5, "not used"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity
-from ikeway.eap.mschapv2 import MsChapV2Peer
+from ikeway.config.eap import PEERS
 from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.gateway.config import GatewayConfig, load_gateway_config
 from ikeway.ike.selectors import format_selector
@@ -115,7 +116,7 @@ def test_eap_only_needs_a_mutual_method_and_no_certificate(folder: Path, monkeyp
     (mistake,) = mistakes(folder, text)
     assert "proves the gateway too, and eap-mschapv2 does not" in mistake.reason
     assert mistake.line == len(text.splitlines())
-    monkeypatch.setattr(MsChapV2Peer, "mutual", True)
+    monkeypatch.setitem(PEERS, "eap-mschapv2", dataclasses.replace(PEERS["eap-mschapv2"], mutual=True))
     connection = config(folder, text).candidates[0].connections[0]
     assert connection.local_credential == PskCredential()
     assert isinstance(connection.remote_expectation, EapExpected)
@@ -232,6 +233,7 @@ def test_transport_mode_needs_no_addresses(folder: Path) -> None:
         (BASE + EAP + '[network]\nnat = "eth 0"\n', 11, "name of an interface"),
         (BASE + EAP + '[ike]\nrekey = "2h"\nlifetime = "1h"\n', 12, "not above"),
         (BASE + EAP + 'esp = { rekey = "2h", lifetime = "1h" }\n', 10, "not above"),
+        (BASE + EAP.replace('"eap-mschapv2"', '["eap-mschapv2", "psk"]'), 8, "only EAP methods can be alternatives"),
         (BASE + EAP + 'gateway_authentication = "psk"\n' + '[connections.x]\nlogin = "psk"\n', 11, "no address"),
         (BASE.replace('users = "users.toml"\n', "") + EAP, 7, "no users"),
         (BASE.replace("vpn.key", "alice.key") + EAP, 3, "does not belong"),

@@ -9,9 +9,10 @@ from typing import Literal
 
 from ikeway.address import Address
 from ikeway.auth.identity import Identity, IdentityPattern
+from ikeway.client.login import LoginBuilder, username_of
 from ikeway.client.profile_model import NetworkSection, ProfileFile
-from ikeway.config.credentials import load_credential, load_trust, system_authorities
-from ikeway.config.eap import ALONE_REFUSED, may_stand_alone, peer_factory
+from ikeway.config.credentials import load_trust, system_authorities
+from ikeway.config.eap import ALONE_REFUSED, PEERS, may_stand_alone
 from ikeway.config.fields import IpAddress, IpInterface, IpNetwork
 from ikeway.config.paths import find_profile
 from ikeway.config.protocol import ChildSection, ClientEspSection, connection_options
@@ -26,7 +27,6 @@ from ikeway.ike.settings import (
     Connection,
     EapCredential,
     EapOnlyExpected,
-    LocalCredential,
     PeerExpectation,
     PskCredential,
     PskExpected,
@@ -137,7 +137,7 @@ def load_profile(name_or_path: str | Path, prompt: Prompt | None = None) -> Prof
         ),
         session=SessionSettings(reconnect=file.session.reconnect, retry_limit=file.session.retry_limit),
         warnings=tuple(_warnings(file)),
-        username=_username(file),
+        username=username_of(file.login),
         password=file.login.password,
         psk=file.login.psk,
         _connection=connection,
@@ -159,7 +159,9 @@ class _Builder:
         file.ike.check(lambda at, reason, remedy: self._problems.add(("ike", *at), reason, remedy=remedy))
         file.esp.check(lambda at, reason, remedy: self._problems.add(("esp", *at), reason, remedy=remedy))
         self._check_network(file.network)
-        credential, expectation, children = self._credential(), self._expectation(), self._children()
+        login = LoginBuilder(file.login, self._problems, self._prompt)
+        credential = login.credential(psk_is_used=self._gateway_method() == "psk")
+        expectation, children = self._expectation(), self._children()
         pattern = self._remote_identity()
         if credential is None or expectation is None or pattern is None:
             return None
@@ -176,65 +178,9 @@ class _Builder:
             **connection_options(file.ike),
         )
 
-    def _credential(self) -> LocalCredential | None:
-        login = self._file.login
-        method = login.effective_method
-        self._complain_of_unused(method)
-        if method == "psk":
-            return PskCredential()
-        if method == "eap-mschapv2":
-            username = _username(self._file)
-            if not username:
-                self._problems.add(
-                    ("login",),
-                    "there is no user name to log in with",
-                    expected="`username` in [login], or an `identity`",
-                    remedy='add for example username = "alice"',
-                )
-                return None
-            return EapCredential(peer_factory(username))
-        if login.certificate is None and login.pkcs12 is None:
-            self._problems.add(
-                ("login", "method"),
-                "the login is by certificate, and there is none",
-                expected="`certificate` and `key`, or `pkcs12`",
-                remedy='add for example pkcs12 = "alice.p12"',
-            )
-            return None
-        return load_credential(
-            self._problems,
-            ("login",),
-            certificate=login.certificate,
-            key=login.key,
-            pkcs12=login.pkcs12,
-            password=login.key_password,
-            prompt=self._prompt,
-        )
-
-    def _complain_of_unused(self, method: str) -> None:
-        """A key that the method does not use is a mistake: its author expects something of it."""
-        login = self._file.login
-        by_method = {
-            "psk": ("psk",) if self._gateway_method() != "psk" else (),
-            "eap-mschapv2": ("password", "username"),
-            "certificate": ("certificate", "key", "pkcs12", "key_password"),
-        }
-        for other, names in by_method.items():
-            for name in names:
-                if other != method and getattr(login, name) is not None:
-                    self._problems.add(
-                        ("login", name),
-                        f"`{name}` is not used: the login is by {method}",
-                        remedy=f'remove it, or write method = "{other}"',
-                    )
-        if login.pkcs12 is not None and (login.certificate is not None or login.key is not None):
-            self._problems.add(
-                ("login", "pkcs12"), "there are both `pkcs12` and `certificate` or `key`", remedy="remove one of them"
-            )
-
     def _gateway_method(self) -> str:
         given = self._file.gateway.authentication
-        return given or ("psk" if self._file.login.effective_method == "psk" else "certificate")
+        return given or ("psk" if self._file.login.methods == ("psk",) else "certificate")
 
     def _expectation(self) -> PeerExpectation | None:
         gateway = self._file.gateway
@@ -250,11 +196,11 @@ class _Builder:
         if method == "psk":
             return PskExpected()
         if method == "eap-only":
-            login = self._file.login.effective_method
-            if not may_stand_alone(login):
+            logins = self._file.login.methods
+            if not may_stand_alone(logins):
                 self._problems.add(
                     ("gateway", "authentication"),
-                    ALONE_REFUSED.format(login=login),
+                    ALONE_REFUSED.format(login=" or ".join(logins)),
                     remedy='write authentication = "certificate", and name the `ca` that made the gateway\'s one',
                 )
             return EapOnlyExpected()
@@ -355,13 +301,6 @@ def _routes(network: NetworkSection) -> tuple[IpNetwork, ...] | None:
     return tuple(route for route in network.routes if not isinstance(route, str))
 
 
-def _username(file: ProfileFile) -> str:
-    login = file.login
-    if login.effective_method != "eap-mschapv2":
-        return ""
-    return login.username or (str(login.identity) if login.identity is not None else "")
-
-
 def _requests(network: NetworkSection) -> list[ConfigurationAttribute]:
     """The CFG_REQUEST (RFC 7296 section 3.15.1)."""
     wishes, wants_dns = network.request, network.dns != "off"
@@ -387,6 +326,7 @@ def _requests(network: NetworkSection) -> list[ConfigurationAttribute]:
 
 def _warnings(file: ProfileFile) -> list[str]:
     found = file.ike.warnings() + file.esp.warnings() + file.gateway.checks.warnings()
+    found += [PEERS[method].warning for method in file.login.methods if method in PEERS and PEERS[method].warning]
     for child in file.children.values():
         found += child.warnings() if "proposals" in child.model_fields_set else []
     if file.network.kill_switch and not file.session.reconnect:

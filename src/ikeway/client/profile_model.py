@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PlainValidator
 
 from ikeway.config import fields
+from ikeway.config.eap import EapLogin
 from ikeway.config.fields import FilePath, IdentityText, IpAddress, IpNetwork, Kind, Listed, PatternText, Section
 from ikeway.config.protocol import ChildSection, ClientEspSection, ClientIkeSection
 from ikeway.config.secrets import Secret
@@ -48,6 +49,7 @@ Port = Annotated[int, fields.between(1, 65535), Kind("a port from 1 to 65535")]
 Mtu = Annotated[int, fields.between(0, 65535), Kind("0, or octets from 576 to 65535")]
 Wish = Annotated[str | IpAddress, PlainValidator(_parse_wish), Kind(WISH_TEXT)]
 Route = Annotated[str | IpNetwork, PlainValidator(_parse_route), Kind('"granted", or a network such as "10.1.0.0/16"')]
+LoginMethod = Literal["certificate", "psk", EapLogin]
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,15}$"), Kind("up to 15 letters, digits, . _ -")]
 
 
@@ -101,11 +103,11 @@ class GatewaySection(Section):
 class LoginSection(Section):
     """Who you are, and how you prove it."""
 
-    method: Literal["eap-mschapv2", "certificate", "psk"] | None = Field(
-        default=None,
+    method: Listed[LoginMethod] = Field(
+        default=(),
         description=(
             "By default `certificate` when there is a `certificate` or `pkcs12`, `psk` when there is a `psk`, else "
-            "`eap-mschapv2` (user name and password)."
+            "`eap-mschapv2` (user name and password). Several EAP methods: those that the gateway may choose from."
         ),
         json_schema_extra={"shown": "see text"},
     )
@@ -141,13 +143,13 @@ class LoginSection(Section):
     )
 
     @property
-    def effective_method(self) -> Literal["eap-mschapv2", "certificate", "psk"]:
-        """The method, where it is not written as what is there suggests."""
-        if self.method is not None:
+    def methods(self) -> tuple[str, ...]:
+        """The method, or the EAP methods to choose from; where none is written, what is there suggests."""
+        if self.method:
             return self.method
         if self.certificate is not None or self.pkcs12 is not None:
-            return "certificate"
-        return "psk" if self.psk is not None else "eap-mschapv2"
+            return ("certificate",)
+        return ("psk",) if self.psk is not None else ("eap-mschapv2",)
 
 
 class NetworkSection(Section):

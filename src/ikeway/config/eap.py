@@ -1,29 +1,101 @@
-"""EAP sessions as configurations name them."""
+"""EAP methods as configurations name them: what each wants of the configuration, and how its sessions are made.
+
+Another method is its name in `EapLogin`, a row in `PEERS` and one in `AUTHENTICATORS`, and the keys of the
+configuration that are its own. Methods are imported when a row is used: a start is imports.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
 
-from ikeway.eap.mschapv2 import MsChapV2Authenticator, MsChapV2Peer
 from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.questions import Ask
 
+if TYPE_CHECKING:
+    from ikeway.eap.method import AuthenticatorMethodFactory, PeerMethodFactory
 
-def may_stand_alone(login: str) -> bool:
-    """True for a log-in by an EAP method that proves the gateway as well, as RFC 5998 asks. None of today's does."""
-    return login == "eap-mschapv2" and MsChapV2Peer.mutual
-
-
+EapLogin = Literal["eap-mschapv2"]
+EAP_LOGINS: tuple[str, ...] = get_args(EapLogin)
 ALONE_REFUSED = "`eap-only` needs a log-in by an EAP method that proves the gateway too, and {login} does not"
 
 
-def peer_factory(username: str) -> Callable[[Ask], EapPeer]:
-    """Makes the user's side of EAP-MSCHAPv2 for one log-in."""
-    identity = username.encode()
-    return lambda ask: EapPeer(ask, identity, [lambda: MsChapV2Peer(identity)])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerInputs:
+    """What a profile gives to the user's side of a method."""
+
+    username: bytes
 
 
-def authenticator_factory(server_name: str, scope: Callable[[Ask], Ask]) -> Callable[[Ask], EapAuthenticator]:
-    """Makes the gateway's side of EAP-MSCHAPv2 for one log-in; `scope` limits which users it may ask for."""
-    name = server_name.encode()
-    return lambda ask: EapAuthenticator(scope(ask), [lambda: MsChapV2Authenticator(name)])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthenticatorInputs:
+    """What a gateway's configuration gives to its side of a method."""
+
+    server_name: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerKind:
+    """A method on the user's side. `uses`: the keys of [login], beside `identity`, that mean something to it; of each
+    group in `needs` one has to be there. `mutual`: it may stand alone (RFC 5998)."""
+
+    make: Callable[[PeerInputs], PeerMethodFactory]
+    uses: frozenset[str]
+    needs: tuple[tuple[str, ...], ...] = ()
+    mutual: bool = False
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthenticatorKind:
+    """A method on the gateway's side. `uses` and `needs` as with `PeerKind`, of [connections.NAME]; `users`: it looks
+    users up in the users file."""
+
+    make: Callable[[AuthenticatorInputs], AuthenticatorMethodFactory]
+    uses: frozenset[str] = frozenset()
+    needs: tuple[tuple[str, ...], ...] = ()
+    mutual: bool = False
+    users: bool = True
+    warning: str = ""
+
+
+def _mschapv2_peer(inputs: PeerInputs) -> PeerMethodFactory:
+    from ikeway.eap.mschapv2 import MsChapV2Peer
+
+    return lambda: MsChapV2Peer(inputs.username)
+
+
+def _mschapv2_authenticator(inputs: AuthenticatorInputs) -> AuthenticatorMethodFactory:
+    from ikeway.eap.mschapv2 import MsChapV2Authenticator
+
+    return lambda: MsChapV2Authenticator(inputs.server_name)
+
+
+PEERS: Mapping[str, PeerKind] = {
+    "eap-mschapv2": PeerKind(make=_mschapv2_peer, uses=frozenset({"username", "password"})),
+}
+AUTHENTICATORS: Mapping[str, AuthenticatorKind] = {
+    "eap-mschapv2": AuthenticatorKind(make=_mschapv2_authenticator),
+}
+
+
+def may_stand_alone(logins: Sequence[str]) -> bool:
+    """True for log-ins by EAP methods of which one proves the gateway as well, as RFC 5998 asks: only such are then
+    taken."""
+    return any(PEERS[login].mutual for login in logins if login in PEERS)
+
+
+def peer_factory(logins: Sequence[str], inputs: PeerInputs) -> Callable[[Ask], EapPeer]:
+    """Makes the user's side of one log-in; the server proposes one of these methods."""
+    methods = [PEERS[login].make(inputs) for login in logins]
+    return lambda ask: EapPeer(ask, inputs.username, methods)
+
+
+def authenticator_factory(
+    logins: Sequence[str], inputs: AuthenticatorInputs, scope: Callable[[Ask], Ask]
+) -> Callable[[Ask], EapAuthenticator]:
+    """Makes the gateway's side of one log-in; methods are proposed in this order. `scope` limits which users it may
+    ask for."""
+    methods = [AUTHENTICATORS[login].make(inputs) for login in logins]
+    return lambda ask: EapAuthenticator(scope(ask), methods)

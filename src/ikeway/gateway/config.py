@@ -13,7 +13,13 @@ from ikeway.auth.binding import carried_identities
 from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity, IdentityPattern
 from ikeway.config.credentials import expiry_warnings, load_credential, load_trust
-from ikeway.config.eap import ALONE_REFUSED, authenticator_factory, may_stand_alone
+from ikeway.config.eap import (
+    ALONE_REFUSED,
+    AUTHENTICATORS,
+    AuthenticatorInputs,
+    authenticator_factory,
+    may_stand_alone,
+)
 from ikeway.config.fields import IpAddress, IpInterface, IpNetwork
 from ikeway.config.protocol import EspSection, connection_options
 from ikeway.config.reading import Location, Problems, read_document, validate
@@ -39,6 +45,7 @@ from ikeway.ike.settings import (
 from ikeway.wire.payloads import TrafficSelector
 
 _INTERFACE_NAME = 15
+_CERTIFICATE = frozenset({"ca", "crls", "checks"})
 _MOST_BY_DEFAULT = 16  # workers: each takes some 40 MB
 
 EVERYWHERE = (parse_selector("0.0.0.0/0"), parse_selector("::/0"))
@@ -217,12 +224,11 @@ class _Builder:
         )
         patterns = part.identities or (IdentityPattern.ANY,)
         return Candidate(
-            login=part.login,
+            login=part.kind,
             patterns=patterns,
             names=names,
             connections=tuple(
-                replace(connection, remote_identity=None if part.login == "eap-mschapv2" else pattern)
-                for pattern in patterns
+                replace(connection, remote_identity=None if part.kind == "eap" else pattern) for pattern in patterns
             ),
         )
 
@@ -230,11 +236,11 @@ class _Builder:
         method = part.gateway_authentication
         has_certificate = self._file.gateway.certificate is not None or self._file.gateway.pkcs12 is not None
         if method is None:
-            method = "psk" if part.login == "psk" and not has_certificate else "certificate"
+            method = "psk" if part.kind == "psk" and not has_certificate else "certificate"
         if method == "eap-only" and not may_stand_alone(part.login):
             self._problems.add(
                 (*at, "gateway_authentication"),
-                ALONE_REFUSED.format(login=part.login),
+                ALONE_REFUSED.format(login=part.words),
                 remedy='write gateway_authentication = "certificate" (`ikeway pki` makes one), or "psk"',
             )
         if method != "certificate":
@@ -242,18 +248,17 @@ class _Builder:
         if not has_certificate and not self._problems.was_removed("gateway", "certificate"):
             self._problems.add(
                 (*at, "login"),
-                f"clients that log in by {part.login} need the gateway to have a certificate",
+                f"clients that log in by {part.words} need the gateway to have a certificate",
                 expected="`certificate` and `key`, or `pkcs12`, in [gateway]",
                 remedy="add them (`ikeway pki` makes a certificate)",
             )
         return self._credential
 
     def _expectation(self, at: Location, name: str, part: ConnectionPart) -> PeerExpectation | None:
-        if part.login == "psk":
+        if part.kind == "psk":
             return PskExpected()
-        if part.login == "eap-mschapv2":
-            server = str(self._identity) if self._identity is not None else "ikeway"
-            return EapExpected(authenticator_factory(server, scoped_to(part.identities)))
+        if part.kind == "eap":
+            return self._eap(at, part)
         if not part.ca:
             self._problems.add(
                 at,
@@ -272,6 +277,22 @@ class _Builder:
             )
         return CertificateExpected(trust) if trust is not None else None
 
+    def _eap(self, at: Location, part: ConnectionPart) -> PeerExpectation | None:
+        strange = [method for method in part.login if method not in AUTHENTICATORS]
+        if strange:
+            self._problems.add(
+                (*at, "login"),
+                "only EAP methods can be alternatives to each other",
+                expected="one method, or several that begin with `eap-`",
+                got=", ".join(part.login),
+                remedy=f"make connections of their own for {', '.join(strange)}",
+            )
+            return None
+        self._warnings += [kind.warning for kind in map(AUTHENTICATORS.__getitem__, part.login) if kind.warning]
+        server = str(self._identity) if self._identity is not None else "ikeway"
+        inputs = AuthenticatorInputs(server_name=server.encode())
+        return EapExpected(authenticator_factory(part.login, inputs, scoped_to(part.identities)))
+
     def _child(self, at: Location, name: str, part: ConnectionPart) -> ChildSettings:
         own = part.esp
         esp: EspSection = self._file.esp.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
@@ -284,21 +305,7 @@ class _Builder:
         return replace(settings, single_pair=part.single_pair)
 
     def _check_connection(self, at: Location, part: ConnectionPart) -> None:
-        if part.login != "certificate":
-            for key in ("ca", "crls", "checks"):
-                if key in part.model_fields_set:
-                    self._problems.add(
-                        (*at, key),
-                        f"`{key}` is not used: clients log in by {part.login}",
-                        remedy='remove it, or write login = "certificate"',
-                    )
-            if self._file.gateway.users is None and not self._problems.was_removed("gateway", "users"):
-                self._problems.add(
-                    (*at, "login"),
-                    f"clients log in by {part.login}, and there are no users",
-                    expected="`users` in [gateway], the users file",
-                    remedy='add for example users = "users.toml" to [gateway]',
-                )
+        self._check_login(at, part)
         for name in part.pools:
             if name not in self._file.pools and not self._problems.was_removed("pools", name):
                 known = ", ".join(self._file.pools) or "none"
@@ -316,6 +323,40 @@ class _Builder:
                 "clients would get no address",
                 expected="`pools`, or `client_subnets` for branches with addresses of their own",
                 remedy="add one of them",
+            )
+
+    def _check_login(self, at: Location, part: ConnectionPart) -> None:
+        """A key that the log-in does not use is a mistake, and so is one that it needs and that is not there."""
+        kinds = [AUTHENTICATORS[method] for method in part.login if method in AUTHENTICATORS]
+        by_method = {"certificate": _CERTIFICATE, **{name: kind.uses for name, kind in AUTHENTICATORS.items()}}
+        complained = frozenset[str]().union(*(by_method.get(method, ()) for method in part.login))
+        for method, keys in by_method.items():
+            for key in sorted((keys - complained) & part.model_fields_set):
+                self._problems.add(
+                    (*at, key),
+                    f"`{key}` is not used: clients log in by {part.words}",
+                    remedy=f'remove it, or write login = "{method}"',
+                )
+            complained |= keys
+        for method in part.login:
+            for group in AUTHENTICATORS[method].needs if method in AUTHENTICATORS else ():
+                if part.model_fields_set.isdisjoint(group) and not any(
+                    self._problems.was_removed(*at, key) for key in group
+                ):
+                    wanted = " or ".join(f"`{key}`" for key in group)
+                    self._problems.add(
+                        (*at, "login"),
+                        f"clients log in by {method}, and something of it is missing",
+                        expected=wanted,
+                        remedy=f"add {wanted}",
+                    )
+        looks_up = part.kind == "psk" or any(kind.users for kind in kinds)
+        if looks_up and self._file.gateway.users is None and not self._problems.was_removed("gateway", "users"):
+            self._problems.add(
+                (*at, "login"),
+                f"clients log in by {part.words}, and there are no users",
+                expected="`users` in [gateway], the users file",
+                remedy='add for example users = "users.toml" to [gateway]',
             )
 
     def _check_pools(self) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainValidator
 
 from ikeway.config import fields
+from ikeway.config.eap import EapLogin
 from ikeway.config.fields import (
     FilePath,
     IdentityText,
@@ -26,6 +27,7 @@ from ikeway.config.secrets import Secret
 from ikeway.config.trust import ChecksSection
 from ikeway.dataplane.choice import DataPlaneKind
 from ikeway.dataplane.userspace.steering import MOST_WORKERS
+from ikeway.gateway.select import LoginKind
 
 RANGE_TEXT = 'a network such as "10.99.0.0/24", or a range such as "10.99.0.10-10.99.0.200"'
 
@@ -94,6 +96,7 @@ Port = Annotated[int, fields.between(0, 65535), Kind("a port from 1 to 65535; 0 
 Mtu = Annotated[int, fields.between(0, 65535), Kind("0, or octets from 576 to 65535")]
 Count = Annotated[int, fields.between(0, 10_000_000), Kind("a whole number")]
 Masquerade = Annotated[bool | str, PlainValidator(_parse_masquerade), Kind("true, false, or names of interfaces")]
+LoginMethod = Literal["certificate", "psk", EapLogin]
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,15}$"), Kind("up to 15 letters, digits, . _ -")]
 
 
@@ -206,7 +209,9 @@ class ConnectionEspPart(EspSection):
 class ConnectionPart(Section):
     """Clients of one kind: how they log in, and what they get."""
 
-    login: Literal["eap-mschapv2", "certificate", "psk"] = Field(description="How clients prove who they are.")
+    login: Annotated[Listed[LoginMethod], Field(min_length=1)] = Field(
+        description="How clients prove who they are. Of several EAP methods, those before are proposed first."
+    )
     identities: Listed[PatternText] = Field(
         default=(),
         description=(
@@ -254,6 +259,16 @@ class ConnectionPart(Section):
         description="What is different from [esp] for these clients.",
         json_schema_extra={"shown": "as [esp]"},
     )
+
+    @property
+    def kind(self) -> LoginKind:
+        """By what kind of AUTH payload clients log in."""
+        return "certificate" if self.login[0] == "certificate" else "psk" if self.login[0] == "psk" else "eap"
+
+    @property
+    def words(self) -> str:
+        """How clients log in, for people."""
+        return " or ".join(self.login)
 
 
 class GatewayIkePart(IkeSection):

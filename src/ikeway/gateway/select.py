@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from ikeway.auth.identity import Identity, IdentityPattern
 from ikeway.eap.questions import AboutUser
@@ -16,14 +16,16 @@ from ikeway.wire.registry import AuthenticationMethod, NotifyType
 
 Answer = TypeVar("Answer")
 
-_LOGIN_WORDS = {"eap-mschapv2": "EAP", "psk": "a pre-shared key", "certificate": "a certificate"}
+LoginKind = Literal["eap", "psk", "certificate"]
+_LOGIN_WORDS: dict[LoginKind, str] = {"eap": "EAP", "psk": "a pre-shared key", "certificate": "a certificate"}
+_EXAMPLES: dict[LoginKind, str] = {"eap": "eap-mschapv2", "psk": "psk", "certificate": "certificate"}
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A connection that a client may get: `connections` has one for each of `patterns`."""
 
-    login: str
+    login: LoginKind
     patterns: tuple[IdentityPattern, ...]
     names: tuple[Identity, ...]  # what the gateway can call itself; empty: what the client calls it
     connections: tuple[Connection, ...]
@@ -34,10 +36,10 @@ class Candidate:
         return self.connections[0].name
 
 
-def login_of(method: AuthenticationMethod | None) -> str:
+def login_of(method: AuthenticationMethod | None) -> LoginKind:
     """How a client logs in that sent an AUTH payload of this method, or none (RFC 7296 section 2.16)."""
     if method is None:
-        return "eap-mschapv2"
+        return "eap"
     return "psk" if method == AuthenticationMethod.SHARED_KEY_MIC else "certificate"
 
 
@@ -51,7 +53,7 @@ def select_connection(candidates: Sequence[Candidate], question: SelectConnectio
             f"{question.initiator_identity} wants to log in by {_LOGIN_WORDS[login]}, which no connection here takes",
             expected=offered,
             got=_LOGIN_WORDS[login],
-            remedy=f'set the client to {offered}, or add a connection with login = "{login}"',
+            remedy=f'set the client to {offered}, or add a connection with login = "{_EXAMPLES[login]}"',
         )
     by_name = [candidate for candidate in by_login if _name_for(candidate, question.responder_identity) is not None]
     if not by_name:
@@ -93,14 +95,14 @@ def user_matches(patterns: Sequence[IdentityPattern], user: bytes) -> bool:
 
 
 def _by_identity(
-    candidates: Sequence[Candidate], login: str, identities: Sequence[Identity]
+    candidates: Sequence[Candidate], login: LoginKind, identities: Sequence[Identity]
 ) -> tuple[Candidate, Connection]:
     """`identities`: IDi, and what the client's certificate carries beside it: many clients say their DN (Windows)."""
     for candidate in candidates:
         for pattern, connection in zip(candidate.patterns, candidate.connections, strict=True):
             if any(map(pattern.matches, identities)):
                 return candidate, connection
-    if login == "eap-mschapv2":
+    if login == "eap":
         # Clients that log in by EAP put into IDi what they like (Windows its address); the user name comes later.
         return candidates[0], candidates[0].connections[0]
     patterns = ", ".join(dict.fromkeys(str(pattern) for candidate in candidates for pattern in candidate.patterns))

@@ -1,0 +1,122 @@
+"""How the user's side of a profile logs in: `[login]` as a credential of the engine."""
+
+from __future__ import annotations
+
+from ikeway.client.profile_model import LoginSection
+from ikeway.config.credentials import load_credential
+from ikeway.config.eap import PEERS, PeerInputs, peer_factory
+from ikeway.config.reading import Location, Problems
+from ikeway.config.secrets import Prompt
+from ikeway.ike.settings import EapCredential, LocalCredential, PskCredential
+
+_CERTIFICATE = frozenset({"certificate", "key", "pkcs12", "key_password"})
+
+
+class LoginBuilder:
+    """Makes the credential of one log-in, and notes what does not go together.
+
+    `psk_is_used`: the gateway proves itself by the pre-shared key, whatever the user does.
+    """
+
+    def __init__(
+        self, login: LoginSection, problems: Problems, prompt: Prompt | None, at: Location = ("login",)
+    ) -> None:
+        self._login = login
+        self._problems = problems
+        self._prompt = prompt
+        self._at = at
+
+    def credential(self, *, psk_is_used: bool) -> LocalCredential | None:
+        """The credential; None after a problem was noted."""
+        methods = self._login.methods
+        self._complain_of_unused(methods, psk_is_used=psk_is_used)
+        if methods == ("psk",):
+            return PskCredential()
+        if methods != ("certificate",):
+            return self._eap(methods)
+        if self._login.certificate is None and self._login.pkcs12 is None:
+            self._problems.add(
+                (*self._at, "method"),
+                "the login is by certificate, and there is none",
+                expected="`certificate` and `key`, or `pkcs12`",
+                remedy='add for example pkcs12 = "alice.p12"',
+            )
+            return None
+        return load_credential(
+            self._problems,
+            self._at,
+            certificate=self._login.certificate,
+            key=self._login.key,
+            pkcs12=self._login.pkcs12,
+            password=self._login.key_password,
+            prompt=self._prompt,
+        )
+
+    def _eap(self, methods: tuple[str, ...]) -> EapCredential | None:
+        if any(method not in PEERS for method in methods):
+            self._problems.add(
+                (*self._at, "method"),
+                "only EAP methods can be alternatives to each other",
+                expected="one method, or several that begin with `eap-`",
+                got=", ".join(methods),
+                remedy="keep the one that the gateway wants",
+            )
+            return None
+        username = username_of(self._login)
+        if not username:
+            self._problems.add(
+                self._at,
+                "there is no user name to log in with",
+                expected="`username` in [login], or an `identity`",
+                remedy='add for example username = "alice"',
+            )
+            return None
+        return (
+            EapCredential(peer_factory(methods, PeerInputs(username=username.encode()))) if self._has(methods) else None
+        )
+
+    def _has(self, methods: tuple[str, ...]) -> bool:
+        """True when all is there that the methods cannot do without."""
+        complete = True
+        for method in methods:
+            for group in PEERS[method].needs:
+                if any(getattr(self._login, key) is not None for key in group):
+                    continue
+                complete = False
+                if not any(self._problems.was_removed(*self._at, key) for key in group):
+                    wanted = " or ".join(f"`{key}`" for key in group)
+                    self._problems.add(
+                        (*self._at, "method"),
+                        f"the login is by {method}, and something of it is missing",
+                        expected=wanted,
+                        remedy=f"add {wanted} to [{'.'.join(map(str, self._at))}]",
+                    )
+        return complete
+
+    def _complain_of_unused(self, methods: tuple[str, ...], *, psk_is_used: bool) -> None:
+        """A key that the method does not use is a mistake: its author expects something of it."""
+        login = self._login
+        by_method = {"psk": frozenset({"psk"}), "certificate": _CERTIFICATE}
+        by_method |= {name: kind.uses for name, kind in PEERS.items()}
+        used = frozenset[str]().union(*(by_method[method] for method in methods), {"psk"} if psk_is_used else ())
+        complained = set(used)
+        for other, names in by_method.items():
+            for name in sorted(names - complained):
+                complained.add(name)
+                if name in login.model_fields_set:
+                    self._problems.add(
+                        (*self._at, name),
+                        f"`{name}` is not used: the login is by {' or '.join(methods)}",
+                        remedy=f'remove it, or write method = "{other}"',
+                    )
+        if login.pkcs12 is not None and (login.certificate is not None or login.key is not None):
+            self._problems.add(
+                (*self._at, "pkcs12"), "there are both `pkcs12` and `certificate` or `key`", remedy="remove one of them"
+            )
+
+
+def username_of(login: LoginSection) -> str:
+    """The user name of a log-in by EAP; empty with other methods."""
+    if login.methods[0] not in PEERS:
+        return ""
+    return login.username or (str(login.identity) if login.identity is not None else "")
