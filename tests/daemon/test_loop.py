@@ -163,6 +163,20 @@ async def test_slow_question_blocks_nobody(stage):
     assert engine.answers == [(question, "secret of ann")]
 
 
+async def test_a_handler_may_know_which_sa_asks(stage):
+    engine, driver, _, _ = stage
+
+    async def tell(question, sa):
+        return f"{question.user} of {sa.connection_id}"
+
+    driver.answer_of_sa(Password, tell)
+    question = Password("ann")
+    engine.bring([ike.Asked(FakeSa(7), question)])
+    driver.receive(b"", HERE, THERE)
+    await asyncio.sleep(0.01)
+    assert engine.answers == [(question, "ann of 7")]
+
+
 async def test_refusal_defect_and_nobody_to_ask_all_come_back_as_errors(stage):
     engine, driver, _, _ = stage
     refusal = AuthenticationFailed("no such user")

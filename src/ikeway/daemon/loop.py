@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ikeway.address import Address
 from ikeway.daemon import clock
@@ -30,11 +30,14 @@ from ikeway.errors import HostError, IkewayError
 from ikeway.ike import events as ike
 from ikeway.questions import CurrentTime, Question
 
+if TYPE_CHECKING:
+    from ikeway.ike.sa import IkeSa
+
 log = logging.getLogger("ikeway.daemon")
 
 Answer = TypeVar("Answer")
 Result = TypeVar("Result")
-Handler = Callable[[Any], Awaitable[Any]]
+Handler = Callable[[Any, Any], Awaitable[Any]]
 
 _DATAPLANE_SECONDS = 10.0  # a worker that takes longer for one SA is as good as dead
 _DEFECT_SECONDS = 1.0  # between two of ours in the log
@@ -146,7 +149,8 @@ class Driver:
         self.now = now
         # An SA that the data plane refused; the event says which. To be closed by whoever owns the connection.
         self.on_refused_sa: Callable[[ike.Event, HostError], None] | None = None
-        self._handlers: dict[type[Question[Any]], Handler] = {CurrentTime: _tell_time}
+        self._handlers: dict[type[Question[Any]], Handler] = {}
+        self.answer_with(CurrentTime, _tell_time)
         self._listeners: list[Callable[[ike.Event], None]] = []
         self._timer = clock.BoottimeTimer(self._tick)
         self._steps: deque[_Step] = deque()
@@ -159,6 +163,12 @@ class Driver:
 
     def answer_with(self, question: type[Question[Answer]], handler: Callable[[Any], Awaitable[Answer]]) -> None:
         """Let `handler(question)` answer questions of this class; an `IkewayError` that it raises is the refusal."""
+        self._handlers[question] = lambda asked, sa: handler(asked)
+
+    def answer_of_sa(
+        self, question: type[Question[Answer]], handler: Callable[[Any, IkeSa], Awaitable[Answer]]
+    ) -> None:
+        """The same for a handler that has to know which IKE SA asks: `handler(question, sa)`."""
         self._handlers[question] = handler
 
     def listen(self, listener: Callable[[ike.Event], None]) -> Callable[[], None]:
@@ -310,7 +320,7 @@ class Driver:
         try:
             if handler is None:
                 raise IkewayError(f"nobody here answers {type(question).__name__}")
-            answer = await handler(question)
+            answer = await handler(question, sa)
         except IkewayError as error:
             answer = error
         except Exception as error:

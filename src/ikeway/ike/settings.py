@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from ikeway.auth.certificate import CertificateCredential, TrustStore
 from ikeway.auth.identity import Identity, IdentityPattern
-from ikeway.eap.session import EapAuthenticator, EapPeer
+from ikeway.eap.authenticator import Authenticator
+from ikeway.eap.session import EapPeer
 from ikeway.esp.parameters import EspLimits, Mode
 from ikeway.ike.proposals import DEFAULT_ESP_PROPOSALS, DEFAULT_IKE_PROPOSALS
 from ikeway.questions import Ask
@@ -55,7 +56,7 @@ class CertificateExpected:
 class EapExpected:
     """The peer must pass EAP (responder only). `new_authenticator` makes the session for one log-in."""
 
-    new_authenticator: Callable[[Ask], EapAuthenticator]
+    new_authenticator: Callable[[Ask], Authenticator]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity
-from ikeway.eap.session import EapAuthenticator, EapPeer
+from ikeway.eap.authenticator import Authenticator
+from ikeway.eap.session import EapPeer
 from ikeway.errors import (
     AuthenticationFailed,
     Closed,
@@ -366,9 +367,7 @@ async def given_up(sa: IkeSa, message: Message) -> Answer:
     return Answer((), lambda: sa.terminate(error))
 
 
-async def _finish(
-    sa: IkeSa, caller: _Caller, payloads: tuple[Payload, ...], session: EapAuthenticator | None
-) -> Answer:
+async def _finish(sa: IkeSa, caller: _Caller, payloads: tuple[Payload, ...], session: Authenticator | None) -> Answer:
     """Both are authenticated: addresses, the first child SA, and the answer that says so."""
     identity = _authenticated_identity(sa, session)
     request = caller.request
@@ -405,7 +404,7 @@ def _first_child(sa: IkeSa) -> ChildSettings:
     return sa.connection.children[0] if sa.connection.children else ChildSettings(name="none")
 
 
-def _authenticated_identity(sa: IkeSa, session: EapAuthenticator | None) -> Identity:
+def _authenticated_identity(sa: IkeSa, session: Authenticator | None) -> Identity:
     assert sa.remote_identity is not None
     if session is None or session.identity is None:
         return sa.remote_identity

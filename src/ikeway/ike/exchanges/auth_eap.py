@@ -13,7 +13,8 @@ The last AUTH of both is made with the method's MSK: it binds the log-in to this
 
 from __future__ import annotations
 
-from ikeway.eap.session import EapAuthenticator, EapPeer
+from ikeway.eap.authenticator import Authenticator
+from ikeway.eap.session import EapPeer
 from ikeway.errors import AuthenticationFailed, IkewayError, PeerError, ProtocolViolation, Side
 from ikeway.ike import authentication, events
 from ikeway.ike.conversation import reply as answer_and_wait
@@ -70,7 +71,7 @@ def told(error: PeerError) -> PeerError:
 
 
 async def authenticate(
-    sa: IkeSa, session: EapAuthenticator, request: Message, own: IdResponder, proof: tuple[Payload, ...]
+    sa: IkeSa, session: Authenticator, request: Message, own: IdResponder, proof: tuple[Payload, ...]
 ) -> tuple[Payload, ...]:
     """Run EAP to its end; returns the AUTH that concludes it. Raises when it fails.
 
@@ -87,7 +88,7 @@ async def authenticate(
 
 
 async def _run(
-    sa: IkeSa, session: EapAuthenticator, request: Message, own: IdResponder, proof: tuple[Payload, ...]
+    sa: IkeSa, session: Authenticator, request: Message, own: IdResponder, proof: tuple[Payload, ...]
 ) -> tuple[Payload, ...]:
     message = await answer_and_wait(IKE_AUTH, (*proof, Eap(await session.start())))
     for _ in range(sa.connection.eap_max_rounds):
@@ -120,7 +121,7 @@ class EapRefused(AuthenticationFailed):
 
 
 def _conclude(
-    sa: IkeSa, session: EapAuthenticator, request: Message, own: IdResponder, message: Message
+    sa: IkeSa, session: Authenticator, request: Message, own: IdResponder, message: Message
 ) -> tuple[Payload, ...]:
     identification = request.find(IdInitiator)
     assert identification is not None
