@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.interop.network import LAN_NETWORK, POOL, Way
 from tests.interop.pki import Credential, issue
@@ -20,12 +22,12 @@ MODERN_ESP = "aes256gcm16"
 class Party:
     """One side's half of the agreement."""
 
-    auth: str = "psk"  # psk, cert; for the client also eap-mschapv2
+    auth: str = "psk"  # psk, cert; for the client also an EAP method as both daemons call it, such as eap-mschapv2
     identity: str
     expects: str  # identity or pattern that the other side must prove
     secret: str = field(default=SECRET, repr=False)
     password: str = field(default=PASSWORD, repr=False)
-    credential: Credential | None = None
+    credential: Credential | None = None  # for cert, and for EAP methods with certificates of the client
     trusts: Credential | None = None  # its issuer is the trust anchor
     ike: str = MODERN_IKE
     esp: str = MODERN_ESP
@@ -40,6 +42,13 @@ class Party:
     patient: bool = True  # retransmit for a long time; else give up after about 4 seconds
     data_plane: str = "userspace"  # or "kernel", where it has IPsec
     mode: str = "tunnel"  # in transport mode there are neither networks nor pools
+    # What only one of the daemons can be told. Sections laid over the profile or the gateway's configuration of ours, in
+    # which [connections.lab] is the only connection; keys of the one user of ours; keys of strongswan.conf's section
+    # charon; keys of the round in charon's connection in which the client proves itself.
+    ours: Mapping[str, Any] = field(default_factory=dict)
+    user: Mapping[str, Any] | None = None  # None: the password
+    charon: Mapping[str, Any] = field(default_factory=dict)
+    charon_round: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +65,17 @@ class Agreement:
 def agreement(
     auth: str = "psk", *, client: dict | None = None, gateway: dict | None = None, both: dict | None = None, **rest
 ) -> Agreement:
-    """An agreement by kind of authentication: "psk", "rsa", "ecdsa", "ed25519", "eap-mschapv2"."""
+    """An agreement by kind of authentication: "psk", "rsa", "ecdsa", "ed25519", or an EAP method with passwords; for one
+    with certificates give the client a `credential` and the gateway whom it `trusts`."""
     ours: dict = {"identity": CLIENT_NAME, "expects": GATEWAY_NAME}
     theirs: dict = {"identity": GATEWAY_NAME, "expects": CLIENT_NAME}
     if auth in {"rsa", "ecdsa", "ed25519"}:
         mine, other = issue(auth, CLIENT_NAME), issue(auth, GATEWAY_NAME, server=True)
         ours |= {"auth": "cert", "credential": mine, "trusts": other}
         theirs |= {"auth": "cert", "credential": other, "trusts": mine}
-    elif auth == "eap-mschapv2":
+    elif auth.startswith("eap-"):
         other = issue("ecdsa", GATEWAY_NAME, server=True)
-        ours |= {"auth": "eap-mschapv2", "trusts": other}
+        ours |= {"auth": auth, "trusts": other}
         theirs |= {"auth": "cert", "credential": other, "expects": "*"}
     return Agreement(
         client=Party(**(ours | (both or {}) | (client or {}))),

@@ -169,13 +169,14 @@ def _profile(own: Party, agreed: Agreement, folder: Path) -> Table:
         gateway |= {"authentication": "certificate", "ca": str(own.trusts.write(folder, "gateway")[2])}
     if own.auth == "psk":
         login |= {"method": "psk", "psk": own.secret}
-    elif own.auth == "cert" and own.credential is not None:
+    elif own.credential is not None:
         certificate, key, _ = own.credential.write(folder, "client")
-        login |= {"method": "certificate", "certificate": str(certificate), "key": str(key)}
+        login |= {"method": {"cert": "certificate"}.get(own.auth, own.auth)}
+        login |= {"certificate": str(certificate), "key": str(key)}
     else:
         login |= {"method": own.auth, "username": own.identity, "password": own.password}
     children = {name: {"remote": list(networks)} for name, networks in own.networks.items() if networks}
-    return {
+    profile: Table = {
         "gateway": gateway,
         "login": login,
         "network": {
@@ -188,6 +189,7 @@ def _profile(own: Party, agreed: Agreement, folder: Path) -> Table:
         "children": children,
         "session": {"reconnect": False},
     }
+    return _laid_over(profile, own.ours)
 
 
 def _gateway(own: Party, agreed: Agreement, folder: Path, users: Path) -> Table:
@@ -204,7 +206,7 @@ def _gateway(own: Party, agreed: Agreement, folder: Path, users: Path) -> Table:
         gateway |= {"certificate": str(certificate), "key": str(key)}
     if own.trusts is not None:
         connection["ca"] = str(own.trusts.write(folder, "clients")[2])
-    return {
+    configuration: Table = {
         "gateway": gateway,
         "network": {"data_plane": own.data_plane},
         "limits": {"cookie_threshold": 0 if agreed.always_cookie else 32},
@@ -215,12 +217,26 @@ def _gateway(own: Party, agreed: Agreement, folder: Path, users: Path) -> Table:
         else {"lab": {f"ipv{version}": network for version, network in agreed.pool.items()}},
         "connections": {"lab": connection},
     }
+    return _laid_over(configuration, own.ours)
+
+
+def _laid_over(table: Table, above: Table) -> Table:
+    """`table` with the keys of `above`, section by section; a key that is None there is left out."""
+    both = dict(table)
+    for key, value in above.items():
+        below = both.get(key)
+        both[key] = (
+            _laid_over(below if isinstance(below, Mapping) else {}, value) if isinstance(value, Mapping) else value
+        )
+    return {key: value for key, value in both.items() if value is not None}
 
 
 def _users(own: Party, agreed: Agreement) -> Table:
     if agreed.client.auth == "psk":
         return {"%any": {"psk": own.secret}}
-    return {"alice@lab.test": {"password": own.password}} if agreed.client.auth.startswith("eap") else {}
+    if not agreed.client.auth.startswith("eap"):
+        return {}
+    return {"alice@lab.test": own.user if own.user is not None else {"password": own.password}}
 
 
 def _ike(own: Party) -> Table:

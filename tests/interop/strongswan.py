@@ -19,9 +19,16 @@ from tests.interop.vici import Answer, Section, Vici, ViciError
 from tests.interop.waiting import wait_for_text, wait_until
 
 CHARON = "/usr/lib/ipsec/charon"
+EAP_PLUGINS = (
+    "eap-identity",
+    "eap-mschapv2",
+    "eap-md5",
+    "eap-gtc",
+    "xauth-generic",  # judges what a client of its eap-gtc answers, by the secrets that are loaded
+)
 PLUGINS = (
     "aes aesni sha1 sha2 md5 random nonce x509 revocation constraints pubkey pkcs1 pkcs8 pem openssl curve25519 chapoly "
-    "gcm hmac kdf drbg kernel-libipsec kernel-netlink socket-default vici updown eap-identity eap-mschapv2 attr"
+    "gcm hmac kdf drbg kernel-libipsec kernel-netlink socket-default vici updown attr " + " ".join(EAP_PLUGINS)
 )
 
 Settings = Mapping[str, Union[str, "Settings"]]
@@ -105,10 +112,11 @@ class Charon:
             "plugins": {
                 "vici": {"socket": f"unix://{self._socket}"},
                 "kernel-libipsec": {"allow_peer_ts": "yes"},
+                "eap-gtc": {"backend": "generic"},
             },
             "filelog": {"file": log},
         }
-        return {**base, **extra}
+        return _laid_over(base, extra)
 
     @property
     def _socket(self) -> Path:
@@ -197,7 +205,7 @@ def daemon_settings(agreed: Agreement, own: Party) -> Settings:
         settings |= {"cookie_threshold": "1"}
     if own.data_plane == "kernel":
         settings |= {"load": PLUGINS.replace("kernel-libipsec ", "")}
-    return settings
+    return _laid_over(settings, own.charon)
 
 
 class _Side:
@@ -260,7 +268,7 @@ class StrongswanGateway(_Side):
         connection = _connection(own) | {
             "local_addrs": ["%any"],
             "pools": [f"pool{version}" for version in agreed.pool],
-            "remote": _remote(own, agreed.client.auth),
+            "remote": _remote(own, agreed.client.auth) | dict(own.charon_round),
             "children": {name: _child(own, local=networks) for name, networks in own.networks.items()},
         }
         charon.load(self.name, connection, own)
@@ -297,7 +305,7 @@ def _connection(own: Party) -> dict[str, object]:
     if own.credential is not None:
         local["certs"] = [own.credential.der]
     if own.auth.startswith("eap"):
-        local["eap_id"] = own.identity
+        local |= {"eap_id": own.identity} | dict(own.charon_round)
     return {
         "version": "2",
         "proposals": own.ike.split(", "),
@@ -337,6 +345,15 @@ def _child(own: Party, local: tuple[str, ...] = (), remote: tuple[str, ...] = ()
 def _eap_user(own: Party) -> str:
     """Whose password it is: the client's own, or on the gateway the client's whom it expects."""
     return own.identity if own.auth.startswith("eap") else "alice@lab.test"
+
+
+def _laid_over(below: Settings, above: Settings) -> Settings:
+    """`below` with the settings of `above`, section by section."""
+    both = dict(below)
+    for key, value in above.items():
+        lower = both.get(key)
+        both[key] = _laid_over(lower, value) if isinstance(lower, Mapping) and isinstance(value, Mapping) else value
+    return both
 
 
 def _lines(settings: Settings, depth: int = 1) -> Iterator[str]:
