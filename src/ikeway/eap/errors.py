@@ -54,3 +54,37 @@ class ServerNotAuthentic(EapFailed):
 
 class NoCommonMethod(EapFailed):
     """The two sides have no EAP method in common (RFC 3748 section 5.3)."""
+
+
+def no_answer(what: str, user_name: bytes) -> EapFailed:
+    """The user did not give what the server asks for."""
+    return EapFailed(
+        f"no {what} was given",
+        expected=f"the {what} of {user_name.decode('utf-8', 'replace')}",
+        side=Side.LOCAL,
+        remedy=f"give the {what} when asked, or configure where it is kept",
+    )
+
+
+def wrong_password(user_name: bytes, what: str = "password", reason: str = "") -> WrongPassword:
+    """For an authenticator's log: which of the two it was is not told apart."""
+    return WrongPassword(
+        f"wrong {what}, or no such user: {_shown(user_name)}",
+        expected=f"the {what} of this user",
+        got=reason or "another one",
+        side=Side.PEER,
+        remedy="check user name and password on the client; set a new password here if it is forgotten",
+    )
+
+
+def password_expired(user_name: bytes) -> PasswordExpired:
+    """For an authenticator's log: the password is right, and lets nobody in before it is changed."""
+    return PasswordExpired(
+        f"the password of {_shown(user_name)} is right, and has to be changed first",
+        side=Side.LOCAL,
+        remedy="set a new password here, or have the client log in by EAP-MSCHAPv2, which can change it",
+    )
+
+
+def _shown(user_name: bytes) -> str:
+    return repr(user_name.decode("utf-8", "backslashreplace"))

@@ -26,6 +26,8 @@ class EapPeerMethod(ABC):
     # True when the method also proves the server to us and gives a key, as RFC 5998 asks of methods used alone.
     mutual: ClassVar[bool] = False
     msk: bytes | None = None
+    # Of the EAP packet in hand, and of the answer to it; set by the session.
+    identifier: int = 0
     # True when an EAP-Success may follow now; a Success that comes earlier is refused.
     may_succeed: bool = False
 
@@ -51,6 +53,8 @@ class EapAuthenticatorMethod(ABC):
     # As of the peer: it proves us too and gives a key, so that it may be used alone (RFC 5998).
     mutual: ClassVar[bool] = False
     msk: bytes | None = None
+    # Of the EAP response in hand; set by the session.
+    identifier: int = 0
     # Who was authenticated, when the method says it better than EAP-Identity did.
     identity: bytes | None = None
     # What speaks against the peer while its answer is awaited: why the log-in failed, should it leave without one.

@@ -175,6 +175,7 @@ class EapPeer:
             if factory is None:
                 return self._nak(request)
             self._method = factory()
+            self._method.identifier = request.identifier
             self._conversation = self._method.run(request.method_data, self._ask)
             data = await self._step(anext(self._conversation))
         elif self._method is None or proposed != self._method.type:
@@ -182,6 +183,7 @@ class EapPeer:
                 "the server changed the method in the middle", expected=self.method, got=str(proposed), side=Side.PEER
             )
         else:
+            self._method.identifier = request.identifier
             data = await self._step(self._conversation.asend(request.method_data))
         return EapPacket.of(EapCode.RESPONSE, request.identifier, proposed, data)
 
@@ -311,6 +313,7 @@ class EapAuthenticator:
                 "an EAP response of another method", expected=self._method.name, got=str(response.method)
             )
         self._may_be_refused = False
+        self._method.identifier = response.identifier
         return await self._advance(self._conversation.asend(response.method_data))
 
     async def _identified(self, response: EapPacket) -> bytes:
