@@ -52,6 +52,18 @@ class ServerNotAuthentic(EapFailed):
     default_side = Side.PEER
 
 
+class TlsFailed(EapFailed):
+    """The TLS tunnel could not be made, or broke: by an alert of the other end, or by what this side refused."""
+
+    default_side = Side.BOTH
+
+
+class BindingFailed(EapFailed):
+    """Tunnel and inner log-in do not belong together (cryptobinding): somebody may sit between them."""
+
+    default_side = Side.PEER
+
+
 class NoCommonMethod(EapFailed):
     """The two sides have no EAP method in common (RFC 3748 section 5.3)."""
 

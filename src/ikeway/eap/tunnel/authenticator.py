@@ -1,0 +1,98 @@
+"""The authenticator's side of every method on TLS: the diagram is in `peer`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator
+from typing import ClassVar
+
+from ikeway.eap.errors import TlsFailed
+from ikeway.eap.method import EapAuthenticatorMethod
+from ikeway.eap.packet import EapType
+from ikeway.eap.tunnel.channel import Channel, Endpoint
+from ikeway.eap.tunnel.framing import FRAGMENT_OCTETS, Framing, start_packet
+from ikeway.eap.tunnel.keys import TunnelKeys, derive
+from ikeway.errors import IkewayError, Side
+from ikeway.questions import Ask, CurrentTime
+
+
+def _left() -> TlsFailed:
+    return TlsFailed(
+        "the client left in the middle of the TLS handshake",
+        expected="its next message",
+        got="none",
+        remedy="see the client's log: more often than not it does not trust the EAP server's certificate, or its name",
+    )
+
+
+class TlsAuthenticator(EapAuthenticatorMethod):
+    """`speaks_first`: what the method has to say goes out with the last message of the handshake, not after it was
+    acknowledged."""
+
+    mutual: ClassVar[bool] = True
+    eap_type: ClassVar[EapType]
+    speaks_first: ClassVar[bool] = False
+
+    def __init__(self, endpoint: Endpoint, *, fragment: int = FRAGMENT_OCTETS) -> None:
+        self._endpoint = endpoint
+        self._fragment = fragment
+        self._keys: TunnelKeys | None = None
+        self._begun = False
+        self._done = False  # the peer is authenticated: Success follows when all is sent and acknowledged
+        self._error: IkewayError | None = None
+
+    async def run(self, identity: bytes, ask: Ask) -> AsyncGenerator[bytes, bytes]:
+        """Make the tunnel, let the method speak in it, and end when it has."""
+        when = await ask(CurrentTime())
+        channel = self._endpoint.open(when)
+        framing = Framing(fragment=self._fragment)
+        response = yield start_packet()
+        while True:
+            message = framing.take(response)
+            if message is not None:
+                if self._error is not None:
+                    raise self._error
+                reply = await self._answer(channel, message, identity, ask)
+                if not reply and self._error is not None:
+                    raise self._error
+                if not reply and self._done:
+                    return
+                framing.send(reply)
+                self.doubt = self._error or (None if channel.established else _left())
+            response = yield framing.emit()
+
+    async def _answer(self, channel: Channel, message: bytes, identity: bytes, ask: Ask) -> bytes:
+        """The answer to a message; the alert, if there is one, when it led to an error."""
+        try:
+            was_established = channel.established
+            channel.feed(message)
+            if not channel.established:
+                return channel.output()
+            if not was_established:
+                self._keys = derive(channel, self.eap_type)
+            handshake = channel.output()
+            if not self._begun and (not handshake or self.speaks_first):
+                self._begun = True
+                await self._opened(channel, self._keyed, identity, ask)
+            if self._begun and not self._done:
+                plaintext = channel.read()
+                if plaintext:
+                    await self._tunnelled(channel, plaintext, ask)
+            return handshake + channel.output()
+        except IkewayError as error:
+            self._error = error
+            return channel.output()
+
+    @property
+    def _keyed(self) -> TunnelKeys:
+        assert self._keys is not None
+        return self._keys
+
+    @abstractmethod
+    async def _opened(self, channel: Channel, keys: TunnelKeys, identity: bytes, ask: Ask) -> None:
+        """TLS is up, and it is our turn."""
+        raise NotImplementedError
+
+    async def _tunnelled(self, channel: Channel, plaintext: bytes, ask: Ask) -> None:
+        """The peer has said something in the tunnel."""
+        raise TlsFailed("the client speaks where nothing is to be said", expected="an acknowledgement", side=Side.PEER)
