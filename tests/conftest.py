@@ -27,6 +27,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that has put us into the background (`make test &` in a script) ignores both for us and all whom we start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # So does nohup(1), with this one: a shell among the commands under test could not trap it.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 PEER_PROGRAMS = {
     "/usr/lib/ipsec/charon": "strongswan-charon",

@@ -36,6 +36,26 @@ def test_a_signal_that_got_lost_on_the_way_still_ends_it() -> None:
     assert client.closed
 
 
+class HungUp:
+    """A client whose terminal goes away while it starts."""
+
+    async def start(self) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.1)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("before", "stays"), [(signal.SIG_IGN, True), (signal.SIG_DFL, False)], ids=["nohup", "plain"])
+def test_the_end_of_the_terminal_ends_it_unless_nohup_has_started_it(before: signal.Handlers, stays: bool) -> None:
+    kept = signal.signal(signal.SIGHUP, before)
+    try:
+        assert asyncio.run(start_client(cast(Client, HungUp()))) is stays
+    finally:
+        signal.signal(signal.SIGHUP, kept)
+
+
 def test_a_reader_of_the_steps_that_goes_away_does_not_end_it() -> None:
     """`ikeway up work | head`, or a terminal that was closed."""
     steps = "show('sent', 'one'); input(); show('sent', 'two'); show('sent', 'three'); print('on', file=sys.stderr)"

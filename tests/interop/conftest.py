@@ -50,7 +50,7 @@ def runner(network: Network, lab: Lab) -> Iterator[Runner]:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to other users
         made = make_runner(network, lab, Path(folder))
         yield made
-        made.gateway.stop()
+        made.stop()
 
 
 @pytest.fixture
@@ -66,4 +66,4 @@ def named_runner(network: Network, lab: Lab, name_server: None) -> Iterator[Runn
     with tempfile.TemporaryDirectory() as folder:
         made = make_runner(network, lab, Path(folder), dns_servers=[HOST], domains=["corp.test"])
         yield made
-        made.gateway.stop()
+        made.stop()

@@ -24,6 +24,7 @@ class Runner:
     def __init__(self, network: Network, folder: Path, gateway: StrongswanGateway) -> None:
         self.network, self.folder, self.gateway = network, folder, gateway
         self.profile = folder / "lab.toml"
+        self._started: list[subprocess.Popen[str]] = []
 
     @property
     def environment(self) -> dict[str, str]:
@@ -49,7 +50,17 @@ class Runner:
         command = self.words(*words, options=options)
         given: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **streams}
         environment = self.environment if user else self.environment | {"IKEWAY_RUNTIME_DIR": f"{self.folder}/root"}
-        return self.network.client.popen(as_user(*command) if user else command, environment=environment, **given)
+        process = self.network.client.popen(as_user(*command) if user else command, environment=environment, **given)
+        self._started.append(process)
+        return process
+
+    def stop(self) -> None:
+        """End what a test that failed has left running: it holds ports that the next one needs. And the gateway."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        self.gateway.stop()
 
     def run(
         self, *words: str, options: tuple[str, ...] = ("-q",), user: bool = True, files: dict[str, Path] | None = None

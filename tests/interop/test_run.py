@@ -40,7 +40,7 @@ def test_a_wish_for_the_kernel_s_esp_is_answered(network: Network, lab: Lab) -> 
     with tempfile.TemporaryDirectory() as folder:
         made = make_runner(network, lab, Path(folder), data_plane="kernel")
         code, said = made.run("ping", "-c", "1", "-W", "5", HOST, options=())
-        made.gateway.stop()
+        made.stop()
     assert code == 0, said
     assert "ESP is carried in userspace" in said
 

@@ -108,15 +108,21 @@ def to_libreswan(guest: Guest, way: Way, udp: bool) -> None:
         ours.connect(timeout=60)
         carries(guest, version, megabytes=MEGABYTES)
         used(ours, udp=udp)
+        moves = way is Way.WAN and not udp
+        if moves:
+            # Before the IKE SA is rekeyed: libreswan forgets then that both do MOBIKE, follows nobody any more, and
+            # sends its answers to the old address.
+            move(guest, ours)
         for what in ("child", "ike"):
             rekeyed(ours, what)
             carries(guest, version)
-        if way is Way.WAN and not udp:
-            move(guest, ours, daemon)
+        if moves:
+            renewed_by(daemon, ours)
+            carries(guest, version)
         ours.close()
 
 
-def move(guest: Guest, ours: IkewayClient, daemon: Daemon) -> None:
+def move(guest: Guest, ours: IkewayClient) -> None:
     """The client goes on from another address in the middle of a transfer, and once more to where it was."""
     running = RunningTransfer(guest.network.client, guest.network.lan, LAN_HOST[4], megabytes=4 * MEGABYTES)
     running.wait_for(MEGABYTES * MEGABYTE // 2)
@@ -126,8 +132,6 @@ def move(guest: Guest, ours: IkewayClient, daemon: Daemon) -> None:
         rekeyed(ours, "child")
         carries(guest)
     moved(ours, Way.WAN.client)
-    # Not before: it follows nobody on an IKE SA that it has rekeyed itself, and sends its answers to the old address.
-    renewed_by(daemon, ours)
     carries(guest)
 
 

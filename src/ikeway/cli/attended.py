@@ -85,7 +85,8 @@ async def start_client(client: Client) -> bool:
         elif not closing:
             closing.append(asyncio.create_task(client.close()))
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    survives_its_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup(1)
+    for number in (signal.SIGINT, signal.SIGTERM, *(() if survives_its_terminal else (signal.SIGHUP,))):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
         await starting
