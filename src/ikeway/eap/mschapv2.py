@@ -176,7 +176,7 @@ class MsChapV2Peer(EapPeerMethod):
             if request[:1] != bytes((FAILURE,)):
                 break
             identifier, report = decode_failure(request)
-            self._error = _explain(report)
+            self._error = explain_failure(report)
             again = await self._another_password(ask, challenge.name, report, password, attempt + 1)
             if again is None or report.challenge is None:
                 yield bytes((FAILURE,))
@@ -238,7 +238,8 @@ def _checked(password: str) -> str:
     return password
 
 
-def _explain(report: FailureReport) -> IkewayError:
+def explain_failure(report: FailureReport) -> IkewayError:
+    """The error that a server's Failure stands for."""
     said = f"error {report.error}" + (f", {report.message!r}" if report.message else "")
     if report.error == ERROR_EXPIRED:
         return PasswordExpired(

@@ -78,6 +78,15 @@ class EapPeer:
         return self._method.name if self._method is not None else ""
 
     @property
+    def may_succeed(self) -> bool:
+        """True when the method has had all that it wants, and Success may follow: what a tunnel has to know."""
+        return self._method is not None and self._method.may_succeed
+
+    def failure_reason(self) -> IkewayError | None:
+        """What the method knows of why it fails; None when it knows nothing."""
+        return self._method.failure_reason() if self._method is not None else None
+
+    @property
     def mutual(self) -> bool:
         """True when the method also proved the server to us."""
         return self.succeeded and self._method is not None and self._method.mutual and self.msk is not None
@@ -133,7 +142,7 @@ class EapPeer:
         self.succeeded = True
 
     def _failure(self) -> IkewayError:
-        reason = self._method.failure_reason() if self._method is not None else None
+        reason = self.failure_reason()
         if reason is not None:
             return reason
         if self._refused:

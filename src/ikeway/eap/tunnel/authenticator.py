@@ -71,12 +71,13 @@ class TlsAuthenticator(EapAuthenticatorMethod):
             if not was_established:
                 self._keys = derive(channel, self.eap_type)
             handshake = channel.output()
-            if not self._begun and (not handshake or self.speaks_first):
+            had_begun = self._begun
+            if not had_begun and (not handshake or self.speaks_first):
                 self._begun = True
                 await self._opened(channel, self._keyed, identity, ask)
             if self._begun and not self._done:
                 plaintext = channel.read()
-                if plaintext:
+                if plaintext or had_begun:
                     await self._tunnelled(channel, plaintext, ask)
             return handshake + channel.output()
         except IkewayError as error:
@@ -94,5 +95,5 @@ class TlsAuthenticator(EapAuthenticatorMethod):
         raise NotImplementedError
 
     async def _tunnelled(self, channel: Channel, plaintext: bytes, ask: Ask) -> None:
-        """The peer has said something in the tunnel."""
+        """The peer has answered: something in the tunnel, or nothing."""
         raise TlsFailed("the client speaks where nothing is to be said", expected="an acknowledgement", side=Side.PEER)

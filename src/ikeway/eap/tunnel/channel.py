@@ -212,6 +212,15 @@ class Channel:
         except SSL.Error as error:
             raise self._explained(error) from error
 
+    def close(self) -> None:
+        """Say that nothing more comes from here (close_notify)."""
+        from OpenSSL import SSL
+
+        try:
+            self._connection.shutdown()
+        except SSL.Error:
+            pass  # it is closed already
+
     def output(self) -> bytes:
         """What is to be sent to the peer."""
         from OpenSSL import SSL

@@ -72,9 +72,12 @@ class TlsPeer(EapPeerMethod):
 
     async def _answer(self, channel: Channel, message: bytes, ask: Ask) -> bytes:
         """The answer to a message. An error is told to the server by an alert and raised when it has gone out."""
+        was_established = channel.established
         try:
-            was_established = channel.established
             channel.feed(message)
+        except IkewayError as error:
+            return self._failed(channel, error)
+        try:
             if channel.established and not was_established:
                 self._keys = derive(channel, self.eap_type)
                 self._opened(channel, self._keys)
@@ -83,8 +86,12 @@ class TlsPeer(EapPeerMethod):
                 await self._tunnelled(channel, channel.read(), ask)
             return handshake + channel.output()
         except IkewayError as error:
-            self._error, self.may_succeed = error, False
-            return channel.output()
+            channel.close()  # so that the server does not wait
+            return self._failed(channel, error)
+
+    def _failed(self, channel: Channel, error: IkewayError) -> bytes:
+        self._error, self.may_succeed = error, False
+        return channel.output()
 
     @abstractmethod
     def _opened(self, channel: Channel, keys: TunnelKeys) -> None:
