@@ -23,6 +23,7 @@ from ikeway.dataplane.interface import (
     HardExpired,
     IkeReceived,
     PeerMoved,
+    SaEnded,
     SoftExpired,
     UnknownSpi,
     Unreachable,
@@ -198,6 +199,23 @@ async def test_a_rekeyed_sa_may_have_other_selectors() -> None:
             assert opened(new, await r.at_peer())
         await r.send(inner())
         assert await r.dropped(0, False, "no-policy") == 1
+
+
+@pytest.mark.parametrize("packets", [1, 40])
+async def test_a_removed_sa_says_what_it_has_carried(packets: int) -> None:
+    async with rig() as r:
+        receiver, sender = await r.outbound(), await r.inbound()
+        for _ in range(packets):
+            await r.send(inner())
+            assert opened(receiver, await r.at_peer()) == inner()
+            await r.to_worker(sealed(sender, inner(**BACK)))
+            assert await r.delivered() == inner(**BACK)
+        await r.plane.remove_inbound(0x1001)
+        await r.plane.remove_outbound(0x2001, r.remote)
+        inbound, outbound = (each for each in r.events if isinstance(each, SaEnded))
+        for ended, way in ((inbound, True), (outbound, False)):
+            assert (ended.connection_id, ended.inbound) == (1, way)
+            assert (ended.packets, ended.octets) == (packets, packets * len(inner())) and ended.last_used > 0
 
 
 async def test_removed_inbound_sas_accept_nothing() -> None:
@@ -422,7 +440,9 @@ async def test_what_is_asked_meanwhile_waits() -> None:
             await asyncio.sleep(0.05)
             os.kill(r.plane.pid, signal.SIGKILL)
             await asyncio.gather(*under_way)
-            assert r.events == [DataPlaneRestarted("it was killed by SIGKILL")]
+            assert [each for each in r.events if not isinstance(each, SaEnded)] == [
+                DataPlaneRestarted("it was killed by SIGKILL")
+            ]
             await r.plane.remove_outbound(0x2001, r.remote)
             await r.send(inner())
             assert opened(receiver, await asyncio.get_running_loop().sock_recv(other, 65536))

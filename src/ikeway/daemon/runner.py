@@ -31,6 +31,7 @@ from ikeway.dataplane.interface import (
     HardExpired,
     IkeReceived,
     PeerMoved,
+    SaEnded,
     SoftExpired,
     UnknownSpi,
     Unreachable,
@@ -89,6 +90,7 @@ class Runner:
         self._open_device = open_device
         self.sockets = IkeSockets(settings.listen)
         self.on_dataplane_died: Callable[[DataPlaneDied], None] | None = None
+        self.on_sa_ended: Callable[[SaEnded], None] | None = None
         self.unknown_spis = 0
         self._tuns: list[TunDevice] = []
         self._esp: list[tuple[socket.socket, ...]] = []  # for each address, those of the workers
@@ -341,6 +343,9 @@ class Runner:
                     self._driver.command(functools.partial(child.sa.peer_moved, remote))
             case UnknownSpi():
                 self.unknown_spis += 1
+            case SaEnded():
+                if self.on_sa_ended:
+                    self.on_sa_ended(event)
             case Unreachable(remote=remote, code=code):
                 if self.sockets.on_unreachable:
                     self.sockets.on_unreachable(remote, code)

@@ -95,6 +95,24 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RadiusServerStatus:
+    """A RADIUS server in one of its roles. `idle`: seconds since its last answer, None for never; `trouble`: why it is
+    dead; `dropped`: answers that were not believed, by reason."""
+
+    name: str  # of the group
+    server: str
+    role: str  # authentication or accounting
+    state: str  # answers, dead, or not asked yet
+    requests: int
+    repeated: int
+    answered: int
+    unanswered: int
+    dropped: dict[str, int]
+    idle: float | None
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """A client or gateway. `counters` are of the whole process, by name; `dropped` are all packets that the data plane
     has dropped since it began, by reason (`ikeway.esp.drops.Drop`), those of SAs that are gone too."""
@@ -114,6 +132,7 @@ class Status:
     half_open: int = 0
     pools: tuple[PoolStatus, ...] = ()
     workers: tuple[WorkerStatus, ...] = ()  # none when the kernel carries ESP
+    radius: tuple[RadiusServerStatus, ...] = ()
     counters: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     error: str = ""  # why it does not work at the moment
@@ -137,8 +156,10 @@ class Status:
         )
         pools = tuple(PoolStatus(**pool) for pool in fields["pools"])
         workers = tuple(WorkerStatus(**worker) for worker in fields["workers"])
+        radius = tuple(RadiusServerStatus(**server) for server in fields["radius"])
         lists = {name: tuple(fields[name]) for name in ("routes", "dns", "domains")}
-        return cls(**{**fields, **lists, "sessions": sessions, "pools": pools, "workers": workers})
+        lists |= {"sessions": sessions, "pools": pools, "workers": workers, "radius": radius}
+        return cls(**{**fields, **lists})
 
 
 def session_status(sa: IkeSa, counters: CountersBySa, now: float, *, addresses: Iterable[object] = ()) -> SessionStatus:

@@ -79,8 +79,27 @@ class DataPlaneDied:
     repeatedly: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class SaEnded:
+    """An SA was removed at our wish; so much it has carried in all. Told before `remove_*` returns."""
+
+    connection_id: int
+    inbound: bool
+    packets: int
+    octets: int
+    last_used: float  # as in `Counters`
+
+
 DataPlaneEvent = (
-    SoftExpired | HardExpired | PeerMoved | IkeReceived | UnknownSpi | Unreachable | DataPlaneRestarted | DataPlaneDied
+    SoftExpired
+    | HardExpired
+    | PeerMoved
+    | IkeReceived
+    | UnknownSpi
+    | Unreachable
+    | DataPlaneRestarted
+    | DataPlaneDied
+    | SaEnded
 )
 
 

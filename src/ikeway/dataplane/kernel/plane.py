@@ -32,6 +32,7 @@ from ikeway.dataplane.interface import (
     DataPlaneEvent,
     HardExpired,
     PeerMoved,
+    SaEnded,
     SoftExpired,
 )
 from ikeway.dataplane.kernel.identity import Identity, Reqids, claim
@@ -253,7 +254,10 @@ class KernelDataPlane:
         assert self._reqids is not None
         with self._errors("an SA cannot be removed"):
             self._policies.remove(self._netlink, installed)
-            xfrm.delete_state(self._netlink, installed.id)
+            last = xfrm.take_state(self._netlink, installed.id)
+        if last is not None:
+            used, usage = installed.note_use(last), last.usage
+            self._on_event(SaEnded(installed.sa.connection_id, installed.inbound, usage.packets, usage.octets, used))
         self._installed.pop(installed.id, None)
         self._by_spi[installed.sa.spi].remove(installed)
         if not self._by_spi[installed.sa.spi]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from ikeway.address import Address
+from ikeway.dataplane.interface import SaEnded
 from ikeway.dataplane.userspace.ledger import MARGIN, Ledger
 from ikeway.dataplane.userspace.messages import AddInbound, AddOutbound, CounterEntry, DropCount, Past
 from ikeway.dataplane.userspace.sockets import canonical, with_canonical_addresses
@@ -99,6 +100,11 @@ class Book:
         """The worker writes no more into the slots of these."""
         for each in gone:
             self._ledger.free(each.past.slot)
+
+    def last_words(self, gone: Installed) -> SaEnded:
+        """What an SA has carried that the worker has let go of: it writes into the ledger after each batch."""
+        entry = self._ledger.read(gone.past.slot)
+        return SaEnded(gone.sa.connection_id, gone.inbound, entry.packets, entry.octets, entry.last_used)
 
     def clear(self) -> None:
         """Forget all; the worker is dead."""

@@ -243,6 +243,8 @@ class UserspaceDataPlane:
         process = await self._running()
         gone = note()
         await self._told(process, make)
+        for each in gone:
+            self._on_event(self._book.last_words(each))
         self._book.free(gone)
 
     async def _told(self, process: WorkerProcess, make: Callable[[int], Request]) -> None:
