@@ -109,7 +109,7 @@ def test_signals_reach_the_command(runner: Runner, number: signal.Signals) -> No
 def test_what_the_command_leaves_is_ended(runner: Runner) -> None:
     code, said = runner.run("sh", "-c", "setsid sleep 1000 & (trap '' TERM HUP; sleep 1001) & sleep 0.2; echo $!")
     assert code == 0, said
-    assert not processes("sleep 100")
+    assert not processes("sleep 100", runner.folder)
 
 
 class Terminal:
