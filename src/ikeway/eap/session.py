@@ -288,11 +288,15 @@ class EapAuthenticator:
             return EapPacket(EapCode.FAILURE, max(self._identifier, 0)).encode()
         return await self._guarded(self._receive(packet))
 
+    @property
+    def doubt(self) -> IkewayError | None:
+        """What the method holds against the peer while its answer is awaited."""
+        return self._method.doubt if self._method is not None else None
+
     def abandon(self, error: IkewayError) -> IkewayError:
         """The peer left in the middle, or `error` happened; returns why the log-in failed, as the method sees it."""
         if not (self.succeeded or self.failed):
-            doubt = self._method.doubt if self._method is not None else None
-            self.error, self.failed = doubt or error, True
+            self.error, self.failed = self.doubt or error, True
         return self.error or error
 
     async def _guarded(self, step: Awaitable[bytes]) -> bytes:

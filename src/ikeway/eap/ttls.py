@@ -114,6 +114,10 @@ class TtlsAuthenticator(TlsAuthenticator):
         super().__init__(endpoint, fragment=fragment)
         self._ways = ways
         self._talk: Talk | None = None
+        self._inner: EapAuthenticator | None = None
+
+    def _suspicion(self) -> IkewayError | None:
+        return self._inner.doubt if self._inner is not None else None
 
     async def _opened(self, channel: Channel, keys: TunnelKeys, identity: bytes, ask: Ask) -> None:
         self.msk = keys.msk
@@ -195,7 +199,7 @@ class TtlsAuthenticator(TlsAuthenticator):
         yield [Avp(MicrosoftAvp.CHAP2_SUCCESS, bytes((identifier,)) + b"S=" + proven.encode(), MICROSOFT)]
 
     async def _eap(self, avps: Sequence[Avp], ask: Ask) -> AsyncGenerator[list[Avp], Sequence[Avp]]:
-        session = EapAuthenticator(ask, self._ways.eap)
+        session = self._inner = EapAuthenticator(ask, self._ways.eap)
         asked = EapPacket.decode(await session.start())  # not sent: the client gives its identity unasked
         response = _renumbered(joined(avps, AvpCode.EAP_MESSAGE) or b"", asked.identifier)
         while True:

@@ -58,7 +58,7 @@ class TlsAuthenticator(EapAuthenticatorMethod):
                 if not reply and self._done:
                     return
                 framing.send(reply)
-                self.doubt = self._error or (None if channel.established else _left())
+                self.doubt = self._error or (self._suspicion() if channel.established else _left())
             response = yield framing.emit()
 
     async def _answer(self, channel: Channel, message: bytes, identity: bytes, ask: Ask) -> bytes:
@@ -83,6 +83,10 @@ class TlsAuthenticator(EapAuthenticatorMethod):
         except IkewayError as error:
             self._error = error
             return channel.output()
+
+    def _suspicion(self) -> IkewayError | None:
+        """What speaks against the peer within the tunnel, while its answer is awaited."""
+        return None
 
     @property
     def _keyed(self) -> TunnelKeys:
