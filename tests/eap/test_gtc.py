@@ -11,7 +11,7 @@ from ikeway.eap.gtc import MAX_ANSWERS, GtcAuthenticator, GtcPeer
 from ikeway.eap.packet import EapCode, EapPacket, EapType
 from ikeway.eap.questions import Granted, PasswordCheck, PasswordQuestion, Prompt, Refused, Verdict, Wanted
 from ikeway.eap.session import EapAuthenticator, EapPeer
-from ikeway.eap.words import may_be_seen, printable, wanted_by
+from ikeway.eap.words import printable, wanted_by
 from ikeway.errors import HostError, Side
 from tests.eap.conversations import Asker, finish, log_in
 
@@ -40,7 +40,7 @@ def test_a_password_alone() -> None:
     assert packets[2][5:] == b"Password: "
     [question], [check] = asked.questions, judged.questions
     assert isinstance(question, PasswordQuestion) and isinstance(check, PasswordCheck)
-    assert (question.wanted, question.prompt, question.echo) == (Wanted.PASSWORD, "Password:", False)
+    assert (question.wanted, question.prompt) == (Wanted.PASSWORD, "Password:")
     assert (check.identity, check.answer, check.may_prompt) == (b"alice", b"secret", True)
     assert peer.msk is None and authenticator.msk is None and not peer.mutual
     assert "secret" not in repr(check)
@@ -50,11 +50,11 @@ def test_a_code_after_the_password_and_once_more_when_it_is_wrong() -> None:
     peer, authenticator, asked, _ = sides(password_then_code, "secret", "111111", "123456")
     log_in(peer, authenticator)
     assert peer.succeeded and authenticator.succeeded
-    seen = [(question.wanted, question.attempt, question.prompt, question.echo) for question in asked.questions]  # type: ignore[attr-defined]
+    seen = [(question.wanted, question.attempt, question.prompt) for question in asked.questions]  # type: ignore[attr-defined]
     assert seen == [
-        (Wanted.PASSWORD, 1, "Password:", False),
-        (Wanted.CODE, 1, "Code:", True),
-        (Wanted.CODE, 2, "Wrong code. Code:", True),
+        (Wanted.PASSWORD, 1, "Password:"),
+        (Wanted.CODE, 1, "Code:"),
+        (Wanted.CODE, 2, "Wrong code. Code:"),
     ]
 
 
@@ -127,26 +127,25 @@ def test_a_broken_judge_fails_the_log_in_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "first", "wanted", "seen"),
+    ("words", "first", "wanted"),
     [
-        ("Password:", True, Wanted.PASSWORD, False),
-        ("", True, Wanted.PASSWORD, False),
-        ("password", False, Wanted.PASSWORD, False),
-        ("Enter your password followed by the code", True, Wanted.PASSWORD, False),
-        ("Enter PASSCODE:", True, Wanted.CODE, False),
-        ("Your one-time password", True, Wanted.CODE, False),
-        ("OTP", True, Wanted.CODE, True),
-        ("Enter a code from your authentication app", False, Wanted.CODE, True),
-        ("Challenge 4711:", False, Wanted.CODE, True),
-        ("Enter PIN and token", False, Wanted.CODE, False),
-        ("Response:", False, Wanted.CODE, True),
-        ("Enter new password:", False, Wanted.NEW_PASSWORD, False),
-        ("Your password has expired. New password", False, Wanted.NEW_PASSWORD, False),
+        ("Password:", True, Wanted.PASSWORD),
+        ("", True, Wanted.PASSWORD),
+        ("password", False, Wanted.PASSWORD),
+        ("Enter your password followed by the code", True, Wanted.PASSWORD),
+        ("Enter PASSCODE:", True, Wanted.CODE),
+        ("Your one-time password", True, Wanted.CODE),
+        ("OTP", True, Wanted.CODE),
+        ("Enter a code from your authentication app", False, Wanted.CODE),
+        ("Challenge 4711:", False, Wanted.CODE),
+        ("Enter PIN and token", False, Wanted.CODE),
+        ("Response:", False, Wanted.CODE),
+        ("Enter new password:", False, Wanted.NEW_PASSWORD),
+        ("Your password has expired. New password", False, Wanted.NEW_PASSWORD),
     ],
 )
-def test_what_words_ask_for(words: str, first: bool, wanted: Wanted, seen: bool) -> None:
+def test_what_words_ask_for(words: str, first: bool, wanted: Wanted) -> None:
     assert wanted_by(words, first=first) is wanted
-    assert may_be_seen(words, wanted) is seen
 
 
 @given(st.binary(max_size=5000))

@@ -4,10 +4,11 @@ import dataclasses
 from typing import Any
 
 import pytest
+from Crypto.Cipher import DES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ikeway.eap import mschapv2
+from ikeway.eap import mschapv2_packets as packets
 from ikeway.eap.errors import (
     AccountRestricted,
     EapFailed,
@@ -16,10 +17,26 @@ from ikeway.eap.errors import (
     ServerNotAuthentic,
     WrongPassword,
 )
-from ikeway.eap.mschapv2 import MsChapV2Authenticator, MsChapV2Peer, decode_failure, encode_packet
-from ikeway.eap.mschapv2_crypto import nt_password_hash
+from ikeway.eap.mschapv2 import MsChapV2Authenticator, MsChapV2Peer
+from ikeway.eap.mschapv2_crypto import (
+    _with_parity,
+    decrypt_password,
+    encrypt_hash,
+    encrypt_password,
+    nt_password_hash,
+)
+from ikeway.eap.mschapv2_packets import ChangePassword, decode_change, decode_failure, encode_change, encode_packet
 from ikeway.eap.packet import EapCode, EapPacket, EapType, MethodType
-from ikeway.eap.questions import MustChange, NtHash, PasswordQuestion, SecretQuestion
+from ikeway.eap.questions import (
+    Granted,
+    MustChange,
+    NewPassword,
+    NtHash,
+    PasswordQuestion,
+    Refused,
+    SecretQuestion,
+    Wanted,
+)
 from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.errors import HostError, IkewayError, Side
 from tests.eap.conversations import Asker, finish, log_in
@@ -80,6 +97,124 @@ def test_only_who_knows_the_password_hears_that_it_must_be_changed() -> None:
     with pytest.raises(WrongPassword):
         log_in(peer, authenticator)
     assert isinstance(authenticator.error, WrongPassword)
+
+
+NEW = "the new one ✓"
+
+
+def changing(
+    verdict: Any, *passwords: str | None, secret: Any = None, retries: int = 0
+) -> tuple[EapPeer, EapAuthenticator, Asker, Asker]:
+    """An authenticator whose user has to change the password, and which hears `verdict` on the new one."""
+    old = secret if secret is not None else MustChange("old")
+    peer, _, asked, _ = sides(None, *passwords)
+    stored = Asker(lambda question: verdict if isinstance(question, NewPassword) else old)
+    return peer, EapAuthenticator(stored, [lambda: MsChapV2Authenticator(b"gateway", retries=retries)]), asked, stored
+
+
+@pytest.mark.parametrize("old", ["old", NtHash(nt_password_hash("old"))])
+def test_an_expired_password_is_changed_on_the_way(old: Any) -> None:
+    peer, authenticator, asked, stored = changing(Granted(), "old", NEW, secret=MustChange(old))
+    packets_seen = log_in(peer, authenticator)
+    assert peer.succeeded and authenticator.succeeded
+    assert peer.msk == authenticator.msk is not None
+    wanted = [(question.wanted, question.prompt, question.attempt) for question in asked.questions]  # type: ignore[attr-defined]
+    assert wanted == [(Wanted.PASSWORD, "", 1), (Wanted.NEW_PASSWORD, "Password expired", 1)]
+    lookup, kept = stored.questions
+    assert isinstance(lookup, SecretQuestion) and isinstance(kept, NewPassword)
+    assert (kept.identity, kept.password) == (b"alice", NEW)
+    assert NEW not in repr(kept)
+    assert not any(NEW.encode("utf-16-le")[:16] in packet for packet in packets_seen)
+
+
+def test_an_expired_password_after_a_wrong_one() -> None:
+    """RFC 2759 section 9.1.7."""
+    peer, authenticator, asked, _ = changing(Granted(), "wrong", "old", NEW, retries=1)
+    log_in(peer, authenticator)
+    assert peer.msk == authenticator.msk is not None
+    assert [question.wanted for question in asked.questions][-1] is Wanted.NEW_PASSWORD  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("answer", [None, "old"])
+def test_who_has_no_new_password_hears_why(answer: str | None) -> None:
+    peer, authenticator, *_ = changing(Granted(), "old", answer)
+    with pytest.raises(PasswordExpired):
+        log_in(peer, authenticator)
+    assert isinstance(authenticator.error, PasswordExpired)
+    assert authenticator.msk is None
+
+
+def test_a_new_password_that_is_refused() -> None:
+    peer, authenticator, *_ = changing(Refused("too short"), "old", "x")
+    with pytest.raises(AccountRestricted, match="could not be changed"):
+        log_in(peer, authenticator)
+    assert "too short" in authenticator.reason
+    assert authenticator.msk is None and peer.msk is None
+
+
+def test_too_long_a_new_password() -> None:
+    peer, authenticator, *_ = changing(Granted(), "old", "x" * 257)
+    with pytest.raises(EapFailed, match="longer"):
+        log_in(peer, authenticator)
+
+
+@pytest.mark.parametrize("spoilt", ["password", "hash", "proof", "length"])
+def test_a_change_that_does_not_fit_together_changes_nothing(spoilt: str) -> None:
+    """Whoever spoils one of the three parts must not lock the user out."""
+    peer, authenticator, _, stored = changing(Granted(), "old", NEW)
+    packet = finish(authenticator.start())
+    for _ in range(3):
+        answer = finish(peer.receive(packet))
+        assert answer is not None
+        packet = finish(authenticator.receive(answer)) if answer[5] != packets.CHANGE_PASSWORD else packet
+        if answer[5] == packets.CHANGE_PASSWORD:
+            break
+    change = decode_change(answer[5:])
+    part = {"password": "encrypted_password", "length": "encrypted_password", "hash": "encrypted_hash"}
+    name = part.get(spoilt, "proof")
+    octets = bytearray(getattr(change, name))
+    octets[{"length": 514, "password": 511}.get(spoilt, 0)] ^= 0x40
+    spoilt_change = encode_change(dataclasses.replace(change, **{name: bytes(octets)}))
+    refusal = finish(
+        authenticator.receive(EapPacket(EapCode.RESPONSE, answer[1], EapType.MSCHAPV2, spoilt_change).encode())
+    )
+    assert b"E=709" in refusal
+    assert finish(authenticator.receive(EapPacket(EapCode.RESPONSE, refusal[1], 26, b"\x04").encode()))[0] == 4
+    assert not any(isinstance(question, NewPassword) for question in stored.questions)
+    assert authenticator.failed and authenticator.msk is None
+
+
+def test_a_change_that_nobody_asked_for_is_refused() -> None:
+    peer, authenticator, _, stored = changing(Granted(), "old", NEW, secret="old")
+    answer = finish(peer.receive(finish(authenticator.start())))
+    assert answer is not None
+    success = finish(authenticator.receive(answer))  # the identity was answered; this is the challenge
+    change = encode_change(ChangePassword(1, bytes(516), bytes(16), bytes(16), bytes(24)))
+    packet = EapPacket(EapCode.RESPONSE, success[1], EapType.MSCHAPV2, change).encode()
+    assert finish(authenticator.receive(packet))[0] == EapCode.FAILURE
+    assert not stored.questions
+
+
+@given(st.binary(min_size=516, max_size=516), st.binary(min_size=16, max_size=16))
+def test_new_passwords_decrypt_or_not(encrypted: bytes, old: bytes) -> None:
+    password = decrypt_password(encrypted, old)
+    assert password is None or len(password) <= 256
+
+
+@given(st.text(max_size=256), st.binary(min_size=16, max_size=16), st.binary(min_size=512, max_size=512))
+def test_new_passwords_come_back(password: str, old: bytes, filling: bytes) -> None:
+    if len(password.encode("utf-16-le")) > 512:
+        return
+    encrypted = encrypt_password(password, old, filling)
+    assert len(encrypted) == 516
+    assert decrypt_password(encrypted, old) == password
+
+
+def test_the_old_hash_under_the_new_one_is_plain_des() -> None:
+    """RFC 2759 section 8.13, computed with another library's DES."""
+    old, new = nt_password_hash("old"), nt_password_hash("new")
+    first, second = (DES.new(_with_parity(new[at : at + 7]), DES.MODE_ECB) for at in (0, 7))
+    assert encrypt_hash(old, new) == first.encrypt(old[:8]) + second.encrypt(old[8:])
 
 
 def test_the_identity_may_come_from_ike() -> None:
@@ -162,13 +297,13 @@ def request(data: bytes, identifier: int = 1) -> bytes:
     return EapPacket(EapCode.REQUEST, identifier, EapType.MSCHAPV2, data).encode()
 
 
-CHALLENGE = encode_packet(mschapv2.CHALLENGE, 9, b"\x10" + bytes(16) + b"gateway")
+CHALLENGE = encode_packet(packets.CHALLENGE, 9, b"\x10" + bytes(16) + b"gateway")
 
 
 def peer_at_failure(text: str, password: str = "secret") -> tuple[EapPeer, bytes | None]:
     peer = EapPeer(Asker(lambda question: None), b"alice", [lambda: MsChapV2Peer(b"alice", password)])
     finish(peer.receive(request(CHALLENGE)))
-    return peer, finish(peer.receive(request(encode_packet(mschapv2.FAILURE, 9, text.encode()))))
+    return peer, finish(peer.receive(request(encode_packet(packets.FAILURE, 9, text.encode()))))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +329,7 @@ def test_failures_are_acknowledged_and_explained(text: str, kind: type[EapFailed
 
 
 def test_failure_text_is_safe_to_print() -> None:
-    _, report = decode_failure(encode_packet(mschapv2.FAILURE, 1, b"E=691 R=0 M=\x1b[31mred\n\0"))
+    _, report = decode_failure(encode_packet(packets.FAILURE, 1, b"E=691 R=0 M=\x1b[31mred\n\0"))
     assert report.message == "[31mred"
 
 
@@ -217,7 +352,7 @@ def test_an_impostor_is_unmasked(text: bytes) -> None:
     peer = EapPeer(Asker(lambda question: None), b"alice", [lambda: MsChapV2Peer(b"alice", "secret")])
     finish(peer.receive(request(CHALLENGE)))
     with pytest.raises(ServerNotAuthentic):
-        finish(peer.receive(request(encode_packet(mschapv2.SUCCESS, 9, text))))
+        finish(peer.receive(request(encode_packet(packets.SUCCESS, 9, text))))
     assert peer.failed
 
 
@@ -226,7 +361,7 @@ def test_a_success_without_a_readable_proof_is_refused(text: bytes) -> None:
     peer = EapPeer(Asker(lambda question: None), b"alice", [lambda: MsChapV2Peer(b"alice", "secret")])
     finish(peer.receive(request(CHALLENGE)))
     with pytest.raises(MalformedEap):
-        finish(peer.receive(request(encode_packet(mschapv2.SUCCESS, 9, text))))
+        finish(peer.receive(request(encode_packet(packets.SUCCESS, 9, text))))
 
 
 def test_the_server_may_not_go_on_after_the_end() -> None:
@@ -275,7 +410,7 @@ def test_the_peer_survives_any_requests(datas: list[bytes], challenge_first: boo
 opcodes = st.integers(0, 8)
 shaped = st.builds(encode_packet, opcodes, st.integers(0, 255), st.binary(max_size=80))
 shaped_responses = st.builds(
-    lambda value, name: encode_packet(mschapv2.RESPONSE, 1, b"\x31" + value + name),
+    lambda value, name: encode_packet(packets.RESPONSE, 1, b"\x31" + value + name),
     st.binary(min_size=49, max_size=49),
     st.binary(max_size=300),
 )
@@ -300,7 +435,7 @@ def test_the_authenticator_survives_any_responses(datas: list[bytes], retries: i
 @given(st.binary(max_size=400))
 def test_failure_reports_decode_or_raise(text: bytes) -> None:
     try:
-        _, report = decode_failure(encode_packet(mschapv2.FAILURE, 1, b"E=691 R=1 " + text))
+        _, report = decode_failure(encode_packet(packets.FAILURE, 1, b"E=691 R=1 " + text))
     except MalformedEap:
         return
     assert report.error >= 0

@@ -20,7 +20,7 @@ from ikeway.eap.errors import EapFailed, WrongPassword, no_answer, wrong_passwor
 from ikeway.eap.method import EapAuthenticatorMethod, EapPeerMethod
 from ikeway.eap.packet import EapType, MethodType
 from ikeway.eap.questions import Granted, PasswordCheck, PasswordQuestion, Prompt, Wanted
-from ikeway.eap.words import may_be_seen, printable, wanted_by
+from ikeway.eap.words import printable, wanted_by
 from ikeway.errors import IkewayError, Side
 from ikeway.questions import Ask
 
@@ -59,9 +59,7 @@ class GtcPeer(EapPeerMethod):
             words = printable(request)
             wanted = wanted_by(words, first=not given)
             attempts[wanted] += 1
-            question = PasswordQuestion(
-                self._user_name, "", words, self.name, attempts[wanted], wanted, may_be_seen(words, wanted)
-            )
+            question = PasswordQuestion(self._user_name, "", words, self.name, attempts[wanted], wanted)
             answer = await ask(question)
             if answer is None or (not answer and wanted is not Wanted.CODE):  # Enter alone may wait for an app
                 raise no_answer(wanted.value, self._user_name)

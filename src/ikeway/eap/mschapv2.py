@@ -6,6 +6,12 @@ Response (challenge, proof, name) -->
         <-- Success "S=proof M=text"  or  Failure "E=691 R=1 C=challenge V=3 M=text"
 Success acknowledged -->                 or another Response (R=1), or Failure acknowledged
         <-- EAP-Success                  or EAP-Failure
+
+A password that is right but has expired is changed on the way:
+
+        <-- Failure "E=648 R=0 C=challenge V=3 M=text"
+Change-Password (new password under the hash of the old one, challenge, proof) -->
+        <-- Success "S=proof M=text"  or  Failure "E=709 ..."
 """
 
 from __future__ import annotations
@@ -20,35 +26,69 @@ from typing import ClassVar
 from ikeway.eap.errors import (
     AccountRestricted,
     EapFailed,
-    MalformedEap,
     PasswordExpired,
     ServerNotAuthentic,
     WrongPassword,
+    no_answer,
+    password_expired,
+    wrong_password,
 )
 from ikeway.eap.method import EapAuthenticatorMethod, EapPeerMethod
 from ikeway.eap.mschapv2_crypto import (
     MAX_PASSWORD,
     authenticator_response,
     bare_user_name,
+    decrypt_password,
+    encrypt_hash,
+    encrypt_password,
     master_session_key,
     nt_password_hash,
     nt_response,
 )
+from ikeway.eap.mschapv2_packets import (
+    CHALLENGE,
+    CHALLENGE_OCTETS,
+    CHANGE_PASSWORD,
+    ERROR_AUTHENTICATION,
+    ERROR_CHANGING_PASSWORD,
+    ERROR_DISABLED,
+    ERROR_EXPIRED,
+    ERROR_NO_DIALIN,
+    ERROR_RESTRICTED_HOURS,
+    FAILURE,
+    MAX_NAME,
+    SUCCESS,
+    ChangePassword,
+    FailureReport,
+    Response,
+    decode_challenge,
+    decode_change,
+    decode_failure,
+    decode_packet,
+    decode_response,
+    encode_change,
+    encode_failure,
+    encode_packet,
+    encode_response,
+    malformed,
+)
 from ikeway.eap.packet import EapType, MethodType
-from ikeway.eap.questions import MustChange, NtHash, PasswordQuestion, SecretQuestion
+from ikeway.eap.questions import (
+    Granted,
+    MustChange,
+    NewPassword,
+    NtHash,
+    PasswordQuestion,
+    SecretQuestion,
+    Wanted,
+)
+from ikeway.eap.words import printable
 from ikeway.errors import IkewayError, Side
 from ikeway.questions import Ask
 
 Random = Callable[[int], bytes]
 
-CHALLENGE, RESPONSE, SUCCESS, FAILURE, CHANGE_PASSWORD = 1, 2, 3, 4, 7
-_CHALLENGE_OCTETS = 16
-_RESPONSE_OCTETS = 49  # peer challenge 16, reserved 8, proof 24, flags 1
-_MAX_NAME = 256
 _TYPE = MethodType(0, EapType.MSCHAPV2)
-
-ERROR_RESTRICTED_HOURS, ERROR_DISABLED, ERROR_EXPIRED, ERROR_NO_DIALIN = 646, 647, 648, 649
-ERROR_AUTHENTICATION, ERROR_CHANGING_PASSWORD = 691, 709
 _RESTRICTIONS = {
     ERROR_RESTRICTED_HOURS: "the account may not log in at this hour",
     ERROR_DISABLED: "the account is disabled",
@@ -57,92 +97,9 @@ _RESTRICTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
-    """The authenticator's first packet."""
-
-    identifier: int
-    value: bytes
-    name: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """The peer's proof."""
-
-    identifier: int
-    peer_challenge: bytes
-    proof: bytes
-    name: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class FailureReport:
-    """The authenticator's "E=... R=... C=... V=... M=..." taken apart (RFC 2759 section 6)."""
-
-    error: int
-    retry: bool
-    challenge: bytes | None
-    message: str
-
-
-def encode_packet(opcode: int, identifier: int, body: bytes) -> bytes:
-    """Opcode, MS-CHAPv2-ID, MS-Length, body."""
-    return bytes((opcode, identifier & 0xFF)) + (4 + len(body)).to_bytes(2) + body
-
-
-def _decode_packet(octets: bytes, expected: int) -> tuple[int, bytes]:
-    """Return MS-CHAPv2-ID and body of a packet with that opcode."""
-    if len(octets) < 4 or octets[0] != expected:
-        raise _malformed(f"opcode {expected} with a header", f"{octets[:4].hex() or 'nothing'}")
-    length = int.from_bytes(octets[2:4])
-    if not 4 <= length <= len(octets):
-        raise _malformed(f"a length of 4 to {len(octets)}", f"{length}")
-    return octets[1], octets[4:length]
-
-
-def _malformed(expected: str, got: str) -> MalformedEap:
-    return MalformedEap("an EAP-MSCHAPv2 packet that breaks the rules", expected=expected, got=got)
-
-
-def _decode_value(body: bytes, size: int) -> tuple[bytes, bytes]:
-    if len(body) < 1 + size or body[0] != size or len(body) > 1 + size + _MAX_NAME:
-        raise _malformed(f"a value of {size} octets and a name of at most {_MAX_NAME}", f"{len(body)} octets")
-    return body[1 : 1 + size], body[1 + size :]
-
-
-def decode_challenge(octets: bytes) -> Challenge:
-    """Decode a Challenge; raises MalformedEap."""
-    identifier, body = _decode_packet(octets, CHALLENGE)
-    return Challenge(identifier, *_decode_value(body, _CHALLENGE_OCTETS))
-
-
-def decode_response(octets: bytes) -> Response:
-    """Decode a Response; raises MalformedEap."""
-    identifier, body = _decode_packet(octets, RESPONSE)
-    value, name = _decode_value(body, _RESPONSE_OCTETS)
-    return Response(identifier, value[:16], value[24:48], name)
-
-
-def decode_failure(octets: bytes) -> tuple[int, FailureReport]:
-    """Decode a Failure request; raises MalformedEap."""
-    identifier, body = _decode_packet(octets, FAILURE)
-    text = body[:1024].decode("utf-8", "replace")
-    settings, _, message = text.partition("M=")
-    fields = dict(re.findall(r"([ERCV])=([0-9A-Fa-f]{1,32})\b", settings))
-    if not re.fullmatch(r"[0-9]{1,10}", fields.get("E", "")):
-        raise _malformed("E=number", repr(text[:40]))
-    challenge = fields.get("C", "")
-    return identifier, FailureReport(
-        int(fields["E"]),
-        fields.get("R") == "1",
-        bytes.fromhex(challenge) if len(challenge) == 32 else None,
-        "".join(character for character in message.strip("\0 ") if character.isprintable())[:200],
-    )
-
-
 class MsChapV2Peer(EapPeerMethod):
-    """The user's side. Without a password, or when the server lets us try again, a `PasswordQuestion` is asked."""
+    """The user's side. Without a password, when the server lets us try again, or when it wants another password, a
+    `PasswordQuestion` is asked."""
 
     type: ClassVar[MethodType] = _TYPE
     name: ClassVar[str] = "EAP-MSCHAPv2"
@@ -151,8 +108,10 @@ class MsChapV2Peer(EapPeerMethod):
 
     def __init__(self, user_name: bytes, password: str | None = None, *, random: Random = os.urandom) -> None:
         self._user_name = user_name
+        self._bare_name = bare_user_name(user_name)
         self._password = password
         self._random = random
+        self._server = ""
         self._error: IkewayError | None = None
 
     def failure_reason(self) -> IkewayError | None:
@@ -162,60 +121,66 @@ class MsChapV2Peer(EapPeerMethod):
     async def run(self, request: bytes, ask: Ask) -> AsyncGenerator[bytes, bytes]:
         """Answer the challenge, check the server's proof, or report its refusal."""
         challenge = decode_challenge(request)
-        identifier, value, prompt = challenge.identifier, challenge.value, ""
+        self._server = printable(challenge.name)
+        identifier, value, attempt = challenge.identifier, challenge.value, 1
         password = self._password
         if password is None:
-            password = await self._ask_password(ask, challenge.name, prompt, 1)
-        attempt = 1
+            password = await self._ask(ask, "", attempt)
+        if password is None:
+            raise no_answer("password", self._user_name)
         while True:
-            user, peer_challenge = bare_user_name(self._user_name), self._random(16)
-            secret = nt_password_hash(_checked(password))
-            proof = nt_response(value, peer_challenge, user, secret)
-            body = bytes((_RESPONSE_OCTETS,)) + peer_challenge + bytes(8) + proof + b"\0" + self._user_name
-            request = yield encode_packet(RESPONSE, identifier, body)
+            secret, peer_challenge = nt_password_hash(_checked(password)), self._random(CHALLENGE_OCTETS)
+            proof = nt_response(value, peer_challenge, self._bare_name, secret)
+            request = yield encode_response(Response(identifier, peer_challenge, proof, self._user_name))
             if request[:1] != bytes((FAILURE,)):
                 break
             identifier, report = decode_failure(request)
             self._error = explain_failure(report)
-            again = await self._another_password(ask, challenge.name, report, password, attempt + 1)
+            again = await self._another_password(ask, report, password, attempt + 1)
             if again is None or report.challenge is None:
                 yield bytes((FAILURE,))
                 raise self._error
-            password, value, identifier, attempt = again, report.challenge, identifier + 1, attempt + 1
-        self._check_server(request, authenticator_response(secret, proof, peer_challenge, value, user))
+            value, identifier, attempt = report.challenge, identifier + 1, attempt + 1
+            if report.error == ERROR_EXPIRED:
+                old, secret, peer_challenge = secret, nt_password_hash(again), self._random(CHALLENGE_OCTETS)
+                proof = nt_response(value, peer_challenge, self._bare_name, secret)
+                encrypted = encrypt_password(again, old, self._random(2 * MAX_PASSWORD))
+                change = ChangePassword(identifier, encrypted, encrypt_hash(old, secret), peer_challenge, proof)
+                request = yield encode_change(change)
+                break  # nothing may be tried again after that (RFC 2759 section 9.1)
+            password = again
+        if request[:1] == bytes((FAILURE,)):
+            _, report = decode_failure(request)
+            self._error = explain_failure(report)
+            yield bytes((FAILURE,))
+            raise self._error
+        self._check_server(request, authenticator_response(secret, proof, peer_challenge, value, self._bare_name))
         self.msk = master_session_key(secret, proof)
         self._error, self.may_succeed = None, True
         yield bytes((SUCCESS,))
 
-    async def _ask_password(self, ask: Ask, server: bytes, prompt: str, attempt: int) -> str:
-        question = PasswordQuestion(self._user_name, server.decode("utf-8", "replace"), prompt, self.name, attempt)
-        password = await ask(question)
-        if password is None:
-            raise EapFailed(
-                "no password was given",
-                expected=f"the password of {self._user_name.decode('utf-8', 'replace')}",
-                side=Side.LOCAL,
-                remedy="give the password when asked, or configure where it is kept",
-            )
-        return password
+    async def _ask(self, ask: Ask, prompt: str, attempt: int, wanted: Wanted = Wanted.PASSWORD) -> str | None:
+        return await ask(PasswordQuestion(self._user_name, self._server, prompt, self.name, attempt, wanted))
 
-    async def _another_password(
-        self, ask: Ask, server: bytes, report: FailureReport, wrong: str, attempt: int
-    ) -> str | None:
-        """Another password to try, when the server lets us and the user has one. Never the same twice."""
-        if not report.retry or report.challenge is None or report.error != ERROR_AUTHENTICATION:
+    async def _another_password(self, ask: Ask, report: FailureReport, wrong: str, attempt: int) -> str | None:
+        """Another password to try, or the one that is to be in force from now on: when the server lets us and the user
+        has one. Never the same twice."""
+        if report.challenge is None:
             return None
-        prompt = report.message or "wrong user name or password"
-        question = PasswordQuestion(self._user_name, server.decode("utf-8", "replace"), prompt, self.name, attempt)
-        answer = await ask(question)
-        return answer if answer != wrong else None
+        if report.error == ERROR_EXPIRED:
+            answer = await self._ask(ask, report.message or "the password has expired", 1, Wanted.NEW_PASSWORD)
+        elif report.retry and report.error == ERROR_AUTHENTICATION:
+            answer = await self._ask(ask, report.message or "wrong user name or password", attempt)
+        else:
+            return None
+        return _checked(answer) if answer is not None and answer != wrong else None
 
     @staticmethod
     def _check_server(request: bytes, expected: bytes) -> None:
-        _, body = _decode_packet(request, SUCCESS)
+        _, body = decode_packet(request, SUCCESS)
         claimed = re.match(rb"S=([0-9A-Fa-f]{40})", body)
         if claimed is None:
-            raise _malformed("S= and 40 hexadecimal digits", repr(body[:48]))
+            raise malformed("S= and 40 hexadecimal digits", repr(body[:48]))
         if not hmac.compare_digest(bytes.fromhex(claimed[1].decode()), expected):
             raise ServerNotAuthentic(
                 "the server does not know the password it accepted",
@@ -236,6 +201,28 @@ def _checked(password: str) -> str:
             remedy="use a shorter password or another method",
         )
     return password
+
+
+def _explain(report: FailureReport) -> IkewayError:
+    said = f"error {report.error}" + (f", {report.message!r}" if report.message else "")
+    if report.error == ERROR_EXPIRED:
+        return PasswordExpired(
+            "the server accepts the password but wants it changed first",
+            got=said,
+            remedy="change the password on the server or in its directory, then log in again",
+        )
+    if report.error in _RESTRICTIONS:
+        return AccountRestricted(
+            _RESTRICTIONS[report.error], got=said, remedy="have the server's administrator permit the log-in"
+        )
+    if report.error == ERROR_AUTHENTICATION:
+        return WrongPassword(
+            "the server refused user name or password",
+            expected="the right password",
+            got=said,
+            remedy="check user name (with or without a domain) and password",
+        )
+    return EapFailed("the server refused the log-in", got=said, side=Side.PEER, remedy="see the server's log")
 
 
 def explain_failure(report: FailureReport) -> IkewayError:
@@ -263,7 +250,7 @@ def explain_failure(report: FailureReport) -> IkewayError:
 
 @dataclass(slots=True)
 class _Trial:
-    """What one response was worth."""
+    """What one response was worth. `secret`: the NT hash that it was compared with, a random one of nobody."""
 
     response: Response
     secret: bytes = field(repr=False)
@@ -271,42 +258,65 @@ class _Trial:
     expired: bool
 
 
+@dataclass(slots=True)
+class _Proof:
+    """What the server's own proof and the key are made of."""
+
+    secret: bytes = field(repr=False)
+    peer_challenge: bytes
+    challenge: bytes
+    response: bytes
+
+
 class MsChapV2Authenticator(EapAuthenticatorMethod):
-    """The server's side; asks a `SecretQuestion`. `retries`: how often the user may try again without a new log-in."""
+    """The server's side; asks a `SecretQuestion`, and `NewPassword` when the password must be changed. `retries`: how
+    often the user may try again without a new log-in."""
 
     type: ClassVar[MethodType] = _TYPE
     name: ClassVar[str] = "EAP-MSCHAPv2"
     mutual: ClassVar[bool] = False
 
     def __init__(self, server_name: bytes = b"ikeway", *, retries: int = 0, random: Random = os.urandom) -> None:
-        self._server_name = server_name[:_MAX_NAME] or b"ikeway"  # some peers refuse a challenge without a name
+        self._server_name = server_name[:MAX_NAME] or b"ikeway"  # some peers refuse a challenge without a name
         self._retries = retries
         self._random = random
 
     async def run(self, identity: bytes, ask: Ask) -> AsyncGenerator[bytes, bytes]:
         """Challenge, judge the response, prove that we know the password too."""
-        identifier, challenge = self._random(1)[0], self._random(_CHALLENGE_OCTETS)
-        body = bytes((_CHALLENGE_OCTETS,)) + challenge + self._server_name
+        identifier, challenge = self._random(1)[0], self._random(CHALLENGE_OCTETS)
+        body = bytes((CHALLENGE_OCTETS,)) + challenge + self._server_name
         octets = yield encode_packet(CHALLENGE, identifier, body)
         trial = await self._judge(octets, challenge, ask)
         for left in range(self._retries, -1, -1):
             if trial.good:
                 break
-            identifier, challenge = identifier + 1, self._random(_CHALLENGE_OCTETS)
-            text = f"E={ERROR_AUTHENTICATION} R={int(left > 0)} C={challenge.hex().upper()} V=3 M=Authentication failed"
-            self.doubt = _wrong_password(trial.response.name)
-            octets = yield encode_packet(FAILURE, identifier, text.encode())
+            self.doubt = wrong_password(trial.response.name)
+            identifier, challenge = trial.response.identifier, self._random(CHALLENGE_OCTETS)
+            report = FailureReport(ERROR_AUTHENTICATION, left > 0, challenge, "Authentication failed")
+            octets = yield encode_failure(identifier, report)
             if left == 0 or octets[:1] == bytes((FAILURE,)):
                 raise self.doubt
             trial = await self._judge(octets, challenge, ask)
-        self.doubt = None
+        name, identifier = trial.response.name, trial.response.identifier
+        proof = _Proof(trial.secret, trial.response.peer_challenge, challenge, trial.response.proof)
         if trial.expired:
-            text = f"E={ERROR_EXPIRED} R=0 C={self._random(_CHALLENGE_OCTETS).hex().upper()} V=3 M=Password expired"
-            yield encode_packet(FAILURE, identifier, text.encode())
-            raise _expired(trial.response.name)
-        response, user = trial.response, bare_user_name(trial.response.name)
-        proof = authenticator_response(trial.secret, response.proof, response.peer_challenge, challenge, user)
-        octets = yield encode_packet(SUCCESS, identifier, b"S=" + proof.hex().upper().encode() + b" M=Welcome")
+            self.doubt = password_expired(name)
+            challenge = self._random(CHALLENGE_OCTETS)
+            octets = yield encode_failure(
+                identifier, FailureReport(ERROR_EXPIRED, False, challenge, "Password expired")
+            )
+            if octets[:1] != bytes((CHANGE_PASSWORD,)):
+                raise self.doubt
+            change = decode_change(octets)
+            changed, refusal = await self._change(change, challenge, trial, ask)
+            if changed is None:
+                self.doubt = _not_changed(name, refusal)
+                report = FailureReport(ERROR_CHANGING_PASSWORD, False, self._random(CHALLENGE_OCTETS), "Not changed")
+                yield encode_failure(change.identifier, report)
+                raise self.doubt
+            proof, identifier = changed, change.identifier
+        self.doubt = None
+        octets = yield encode_packet(SUCCESS, identifier, _server_proof(proof, bare_user_name(name)))
         if octets[:1] != bytes((SUCCESS,)):
             raise EapFailed(
                 "the client did not accept our proof that we know its password",
@@ -315,7 +325,7 @@ class MsChapV2Authenticator(EapAuthenticatorMethod):
                 side=Side.BOTH,
                 remedy="see the client's log; the passwords kept on the two sides may differ in characters",
             )
-        self.identity, self.msk = response.name, master_session_key(trial.secret, response.proof)
+        self.identity, self.msk = name, master_session_key(proof.secret, proof.response)
 
     async def _judge(self, octets: bytes, challenge: bytes, ask: Ask) -> _Trial:
         """Check a response. An unknown user costs the same work as a known one."""
@@ -331,20 +341,37 @@ class MsChapV2Authenticator(EapAuthenticatorMethod):
         good = hmac.compare_digest(expected, response.proof) and answer is not None
         return _Trial(response, secret, good, expired)
 
+    async def _change(
+        self, change: ChangePassword, challenge: bytes, trial: _Trial, ask: Ask
+    ) -> tuple[_Proof | None, str]:
+        """Have the new password kept; None and why when it is not."""
+        name, old = trial.response.name, trial.secret
+        password = decrypt_password(change.encrypted_password, old)
+        if password is None:
+            return None, "it was not encrypted with the old one"
+        new = nt_password_hash(password)
+        proof = nt_response(challenge, change.peer_challenge, bare_user_name(name), new)
+        # Both show that the new password arrived as it was meant, before it locks anybody out.
+        if not hmac.compare_digest(encrypt_hash(old, new), change.encrypted_hash):
+            return None, "it is not the one that the old one was encrypted with"
+        if not hmac.compare_digest(proof, change.proof):
+            return None, "it is not the one that the proof was made with"
+        verdict = await ask(NewPassword(name, password, self.name))
+        if not isinstance(verdict, Granted):
+            return None, verdict.reason
+        return _Proof(new, change.peer_challenge, challenge, proof), ""
 
-def _wrong_password(name: bytes) -> WrongPassword:
-    return WrongPassword(
-        f"wrong password, or no such user: {name.decode('utf-8', 'backslashreplace')!r}",
-        expected="the password that is stored for the user",
-        got="a proof made with another one",
-        side=Side.PEER,
-        remedy="check user name and password on the client; set a new password here if it is forgotten",
-    )
+
+def _server_proof(proof: _Proof, user: bytes) -> bytes:
+    ours = authenticator_response(proof.secret, proof.response, proof.peer_challenge, proof.challenge, user)
+    return b"S=" + ours.hex().upper().encode() + b" M=Welcome"
 
 
-def _expired(name: bytes) -> PasswordExpired:
-    return PasswordExpired(
-        f"the password of {name.decode('utf-8', 'backslashreplace')!r} is right, and has to be changed first",
-        side=Side.LOCAL,
-        remedy="set a new password here",
+def _not_changed(name: bytes, reason: str) -> EapFailed:
+    return EapFailed(
+        f"{name.decode('utf-8', 'backslashreplace')!r} has to change the password, and could not",
+        expected="a new password that can be kept",
+        got=reason,
+        side=Side.BOTH,
+        remedy="let the user choose another one, or set one here",
     )

@@ -88,6 +88,39 @@ def authenticator_response(
     return _sha1(digest, challenge_hash(peer_challenge, authenticator_challenge, user_name), _PADDING)
 
 
+def encrypt_password(new_password: str, old_password_hash: bytes, filling: bytes) -> bytes:
+    """The new password under the hash of the old one, 516 octets (sections 8.9, 8.10): random `filling` of 512 octets
+    whose end gives way to the password, and its length."""
+    secret = new_password.encode("utf-16-le", "surrogatepass")
+    clear = filling[: 2 * MAX_PASSWORD - len(secret)] + secret + len(secret).to_bytes(4, "little")
+    return _rc4(old_password_hash, clear)
+
+
+def decrypt_password(encrypted: bytes, old_password_hash: bytes) -> str | None:
+    """The new password; None when it was not encrypted with this hash."""
+    clear = _rc4(old_password_hash, encrypted)
+    length = int.from_bytes(clear[-4:], "little")
+    if length > 2 * MAX_PASSWORD or length % 2:
+        return None
+    try:
+        return clear[2 * MAX_PASSWORD - length : 2 * MAX_PASSWORD].decode("utf-16-le")
+    except UnicodeDecodeError:
+        return None
+
+
+def encrypt_hash(old_password_hash: bytes, new_password_hash: bytes) -> bytes:
+    """The old hash under two DES keys cut from the new one, 16 octets (sections 8.12, 8.13)."""
+    keys = (_with_parity(new_password_hash[:7]), _with_parity(new_password_hash[7:14]))
+    halves = (old_password_hash[:8], old_password_hash[8:])
+    return b"".join(_des(key, half) for key, half in zip(keys, halves, strict=True))
+
+
+def _rc4(key: bytes, octets: bytes) -> bytes:
+    from Crypto.Cipher import ARC4  # as MD4: only those pay who need it
+
+    return ARC4.new(key).encrypt(octets)
+
+
 def master_key(password_hash_hash: bytes, response: bytes) -> bytes:
     """GetMasterKey of RFC 3079 section 3.4, 16 octets."""
     return _sha1(password_hash_hash, response, _MASTER_KEY)[:16]

@@ -39,7 +39,6 @@ class PasswordQuestion(Question["str | None"]):
     method: str
     attempt: int = 1
     wanted: Wanted = Wanted.PASSWORD
-    echo: bool = False  # True: what is typed may be seen
 
 
 class AboutUser(Question[Answer]):

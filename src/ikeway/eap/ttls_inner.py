@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from ikeway.eap.errors import EapFailed, ServerNotAuthentic, WrongPassword, no_answer
 from ikeway.eap.method import PeerMethodFactory
-from ikeway.eap.mschapv2 import FAILURE, decode_failure, encode_packet, explain_failure
+from ikeway.eap.mschapv2 import explain_failure
 from ikeway.eap.mschapv2_crypto import (
     MAX_PASSWORD,
     authenticator_response,
@@ -19,6 +19,7 @@ from ikeway.eap.mschapv2_crypto import (
     nt_password_hash,
     nt_response,
 )
+from ikeway.eap.mschapv2_packets import FAILURE, decode_failure, encode_packet
 from ikeway.eap.packet import EapCode, EapPacket, EapType
 from ikeway.eap.questions import PasswordQuestion
 from ikeway.eap.session import EapPeer

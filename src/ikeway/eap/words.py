@@ -14,7 +14,6 @@ _CODE = re.compile(
     re.IGNORECASE,
 )
 _PASSWORD = re.compile(r"\bpass(?:word|phrase|wd)?\b|\bpw\b", re.IGNORECASE)
-_LONG_LIVED = re.compile(r"\bpass|\bpins?\b", re.IGNORECASE)
 
 
 def printable(octets: bytes) -> str:
@@ -32,8 +31,3 @@ def wanted_by(words: str, *, first: bool) -> Wanted:
     if _CODE.search(words):
         return Wanted.CODE
     return Wanted.PASSWORD if first else Wanted.CODE
-
-
-def may_be_seen(words: str, wanted: Wanted) -> bool:
-    """True when what is typed may stand on the screen: a code that is good once, with nothing lasting in it."""
-    return wanted is Wanted.CODE and not _LONG_LIVED.search(words)
