@@ -182,7 +182,7 @@ async def test_a_gateway_without_a_name_takes_the_one_that_it_is_called_by(folde
     ],
 )
 async def test_passwords(answers: GatewayAnswers, user: bytes, answer: object) -> None:
-    assert await answers.secret(SecretQuestion(user, "EAP-MSCHAPv2")) == answer
+    assert await answers.passwords.secret(SecretQuestion(user, "EAP-MSCHAPv2")) == answer
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ async def test_a_reload_changes_users_and_keeps_leases(folder: Path, tmp_path: P
     await answers.assign(request(people, "alice", Attribute.INTERNAL_IP4_ADDRESS))
     write_private(other / "users.toml", '[users.bob]\npassword = "new"\n')
     answers.reload(load_gateway_config(other / "gateway.toml"))
-    assert await answers.secret(SecretQuestion(b"alice", "m")) is None
-    assert await answers.secret(SecretQuestion(b"bob", "m")) == "new"
+    assert await answers.passwords.secret(SecretQuestion(b"alice", "m")) is None
+    assert await answers.passwords.secret(SecretQuestion(b"bob", "m")) == "new"
     reply = await answers.assign(request(people, "bob", Attribute.INTERNAL_IP4_ADDRESS, number=2))
     assert reply[0].value == ip_address("10.99.0.2").packed

@@ -113,6 +113,8 @@ class LoginBuilder:
             self._problems.add(
                 (*self._at, "pkcs12"), "there are both `pkcs12` and `certificate` or `key`", remedy="remove one of them"
             )
+        if login.code is not None and login.totp is not None:
+            self._problems.add((*self._at, "totp"), "there are both `code` and `totp`", remedy="remove one of them")
 
 
 def username_of(login: LoginSection) -> str:

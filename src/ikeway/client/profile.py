@@ -77,6 +77,8 @@ class Profile:
     username: str  # for EAP; empty with other methods
     password: SecretSource | None = field(repr=False)
     psk: SecretSource | None = field(repr=False)
+    code: SecretSource | None = field(repr=False)
+    totp: SecretSource | None = field(repr=False)
     _connection: Connection = field(repr=False)
 
     def connection(self) -> Connection:
@@ -140,6 +142,8 @@ def load_profile(name_or_path: str | Path, prompt: Prompt | None = None) -> Prof
         username=username_of(file.login),
         password=file.login.password,
         psk=file.login.psk,
+        code=file.login.code,
+        totp=file.login.totp,
         _connection=connection,
     )
 

@@ -122,6 +122,20 @@ class LoginSection(Section):
         default=None, min_length=1, max_length=253, description="The user name for EAP. By default the `identity`."
     )
     password: Secret | None = Field(default=None, description="The password. Asked for when absent.")
+    code: Secret | None = Field(
+        default=None,
+        description=(
+            "Where a one-time code comes from when the gateway asks for one, such as `{ command = ... }`. Asked for when "
+            "absent, in the gateway's words."
+        ),
+    )
+    totp: Secret | None = Field(
+        default=None,
+        description=(
+            "In place of `code`: the secret of the authenticator app (base32, or its `otpauth://` URI), so that codes are "
+            "computed here. For scripts: with the password beside it, it is no second factor any more."
+        ),
+    )
     psk: Secret | None = Field(
         default=None,
         description=(

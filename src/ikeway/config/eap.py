@@ -16,7 +16,7 @@ from ikeway.questions import Ask
 if TYPE_CHECKING:
     from ikeway.eap.method import AuthenticatorMethodFactory, PeerMethodFactory
 
-EapLogin = Literal["eap-mschapv2"]
+EapLogin = Literal["eap-mschapv2", "eap-gtc", "eap-md5"]
 EAP_LOGINS: tuple[str, ...] = get_args(EapLogin)
 ALONE_REFUSED = "`eap-only` needs a log-in by an EAP method that proves the gateway too, and {login} does not"
 
@@ -33,6 +33,7 @@ class AuthenticatorInputs:
     """What a gateway's configuration gives to its side of a method."""
 
     server_name: bytes
+    retries: int = 0  # more passwords that may be tried in one log-in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,14 +70,48 @@ def _mschapv2_peer(inputs: PeerInputs) -> PeerMethodFactory:
 def _mschapv2_authenticator(inputs: AuthenticatorInputs) -> AuthenticatorMethodFactory:
     from ikeway.eap.mschapv2 import MsChapV2Authenticator
 
-    return lambda: MsChapV2Authenticator(inputs.server_name)
+    return lambda: MsChapV2Authenticator(inputs.server_name, retries=inputs.retries)
 
+
+def _gtc_peer(inputs: PeerInputs) -> PeerMethodFactory:
+    from ikeway.eap.gtc import GtcPeer
+
+    return lambda: GtcPeer(inputs.username)
+
+
+def _gtc_authenticator(inputs: AuthenticatorInputs) -> AuthenticatorMethodFactory:
+    from ikeway.eap.gtc import GtcAuthenticator
+
+    return GtcAuthenticator
+
+
+def _md5_peer(inputs: PeerInputs) -> PeerMethodFactory:
+    from ikeway.eap.md5 import Md5Peer
+
+    return lambda: Md5Peer(inputs.username)
+
+
+def _md5_authenticator(inputs: AuthenticatorInputs) -> AuthenticatorMethodFactory:
+    from ikeway.eap.md5 import Md5Authenticator
+
+    return lambda: Md5Authenticator(inputs.server_name)
+
+
+_MD5_WARNING = (
+    "eap-md5 gives no key that ties the log-in to the connection, does not prove the gateway, and lets whoever runs it "
+    "guess the password from one log-in; prefer eap-mschapv2, or better a method with TLS"
+)
+_CODE = frozenset({"code", "totp"})
 
 PEERS: Mapping[str, PeerKind] = {
+    "eap-gtc": PeerKind(make=_gtc_peer, uses=frozenset({"username", "password"}) | _CODE),
+    "eap-md5": PeerKind(make=_md5_peer, uses=frozenset({"username", "password"}), warning=_MD5_WARNING),
     "eap-mschapv2": PeerKind(make=_mschapv2_peer, uses=frozenset({"username", "password"})),
 }
 AUTHENTICATORS: Mapping[str, AuthenticatorKind] = {
-    "eap-mschapv2": AuthenticatorKind(make=_mschapv2_authenticator),
+    "eap-gtc": AuthenticatorKind(make=_gtc_authenticator),
+    "eap-md5": AuthenticatorKind(make=_md5_authenticator, warning=_MD5_WARNING),
+    "eap-mschapv2": AuthenticatorKind(make=_mschapv2_authenticator, uses=frozenset({"retries"})),
 }
 
 

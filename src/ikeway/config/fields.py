@@ -146,12 +146,8 @@ def _parse_pattern(value: object) -> IdentityPattern:
 
 
 def _parse_selector(value: object) -> TrafficSelector:
-    text = _text(value)
-    network = text.partition("[")[0]
-    if "/" in network:
-        parse_network(network)
     try:
-        return parse_selector(text)
+        return parse_selector(_text(value))
     except (IkewayError, ValueError) as error:
         _refuse_any(error, SELECTOR_TEXT, value)
 

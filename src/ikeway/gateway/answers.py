@@ -9,9 +9,9 @@ from ikeway.address import Address
 from ikeway.auth.identity import Identity
 from ikeway.auth.questions import PskQuestion
 from ikeway.config.fields import IpAddress
-from ikeway.eap.questions import MustChange, NtHash, SecretQuestion
 from ikeway.errors import AuthenticationFailed, NegotiationFailed, Side
 from ikeway.gateway.config import ClientSettings, GatewayConfig
+from ikeway.gateway.passwords import PasswordDesk
 from ikeway.gateway.placement import Placement
 from ikeway.gateway.pools import AddressPools, Family
 from ikeway.gateway.select import select_connection
@@ -29,6 +29,7 @@ class GatewayAnswers:
 
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
+        self.passwords = PasswordDesk(config.users)
         self.pools = AddressPools(config.pools, reserved=config.reserved)
         self.placement = Placement(config)
         self.on_routes_changed: Callable[[], Awaitable[None]] | None = None  # before the client hears of its address
@@ -41,6 +42,7 @@ class GatewayAnswers:
     def reload(self, config: GatewayConfig) -> None:
         """Go on with another configuration; what clients hold stays theirs."""
         self._config = config
+        self.passwords.reload(config.users)
         self.pools.reconfigure(config.pools, reserved=config.reserved)
         self.placement.reload(config, self.pools.held())
 
@@ -67,17 +69,6 @@ class GatewayAnswers:
                     remedy="remove `disabled` from the users file to let this user in",
                 )
         return connection
-
-    async def secret(self, question: SecretQuestion) -> str | NtHash | MustChange | None:
-        """The password of an EAP user; None when there is no such user, who must not learn that."""
-        try:
-            name = question.identity.decode()
-        except UnicodeDecodeError:
-            return None
-        user = await self._config.users.find(name)
-        if user is None or user.disabled:
-            return None
-        return NtHash(user.nt_hash) if user.nt_hash is not None else user.password
 
     async def psk(self, question: PskQuestion) -> bytes | None:
         """The pre-shared key of a client."""

@@ -290,7 +290,7 @@ class _Builder:
             return None
         self._warnings += [kind.warning for kind in map(AUTHENTICATORS.__getitem__, part.login) if kind.warning]
         server = str(self._identity) if self._identity is not None else "ikeway"
-        inputs = AuthenticatorInputs(server_name=server.encode())
+        inputs = AuthenticatorInputs(server_name=server.encode(), retries=part.retries)
         return EapExpected(authenticator_factory(part.login, inputs, scoped_to(part.identities)))
 
     def _child(self, at: Location, name: str, part: ConnectionPart) -> ChildSettings:

@@ -77,10 +77,6 @@ def parse_range(value: object) -> AddressRange:
 
 
 def _parse_masquerade(value: object) -> bool | str:
-    if isinstance(value, str) and value.lower() in {"true", "false", "yes", "no", "on", "off"}:
-        fields.refuse(
-            "this would be an interface's name", got=f'"{value}"', remedy="write true or false, without quotes"
-        )
     if not isinstance(value, bool | str) or (isinstance(value, str) and not re.fullmatch(r"[\w.@-]{1,15}", value)):
         fields.refuse("this is no name of an interface", expected="true, false, or names of interfaces")
     return value
@@ -99,6 +95,7 @@ Range = Annotated[AddressRange, PlainValidator(parse_range), Kind(RANGE_TEXT)]
 Port = Annotated[int, fields.between(0, 65535), Kind("a port from 1 to 65535; 0 takes a free one")]
 Mtu = Annotated[int, fields.between(0, 65535), Kind("0, or octets from 576 to 65535")]
 Count = Annotated[int, fields.between(0, 10_000_000), Kind("a whole number")]
+Retries = Annotated[int, fields.between(0, 9), Kind("a number from 0 to 9")]
 Masquerade = Annotated[bool | str, PlainValidator(_parse_masquerade), Kind("true, false, or names of interfaces")]
 LoginMethod = Literal["certificate", "psk", EapLogin]
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,15}$"), Kind("up to 15 letters, digits, . _ -")]
@@ -221,6 +218,13 @@ class ConnectionPart(Section):
         description=(
             "Which clients: identities or patterns. By default all. With EAP, it is the user name that counts; with "
             "certificates any name in the certificate."
+        ),
+    )
+    retries: Retries = Field(
+        default=0,
+        description=(
+            "With `eap-mschapv2`: after a wrong password, so many others may be tried in the same log-in, by clients "
+            "that ask their user again (Windows, Ikeway)."
         ),
     )
     gateway_authentication: Literal["certificate", "psk", "eap-only"] | None = Field(

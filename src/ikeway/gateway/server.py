@@ -34,7 +34,7 @@ from ikeway.daemon.sockets import Listen
 from ikeway.daemon.status import CountersBySa, PoolStatus, SessionStatus, Status, drops, session_status
 from ikeway.daemon.threads import in_thread
 from ikeway.dataplane.interface import DataPlaneDied
-from ikeway.eap.questions import SecretQuestion
+from ikeway.eap.questions import NewPassword, PasswordCheck, SecretQuestion
 from ikeway.errors import HostError
 from ikeway.esp.parameters import EspTransforms
 from ikeway.gateway.answers import GatewayAnswers
@@ -250,7 +250,10 @@ class Gateway:
         driver.listen(self._on_event)
         driver.on_refused_sa = self._on_refused_sa
         driver.answer_with(SelectConnection, self._select)
-        driver.answer_with(SecretQuestion, self._answers.secret)
+        passwords = self._answers.passwords
+        driver.answer_with(SecretQuestion, passwords.secret)
+        driver.answer_with(PasswordCheck, passwords.check)
+        driver.answer_with(NewPassword, passwords.change)
         driver.answer_with(PskQuestion, self._answers.psk)
         driver.answer_with(AssignAddresses, self._answers.assign)
         self._runner.on_dataplane_died = self._on_dataplane_died

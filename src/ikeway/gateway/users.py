@@ -5,18 +5,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Protocol
 
 from pydantic import Field, PlainValidator, SecretStr
 
+from ikeway.auth.totp import SECRET_TEXT, Totp
 from ikeway.config import fields
 from ikeway.config.fields import Kind, Section
 from ikeway.config.reading import Document, read_document, validate
 from ikeway.config.secrets import shared_secret
+from ikeway.daemon.threads import in_thread
 from ikeway.errors import ConfigError, ConfigErrors
+from ikeway.gateway.edit_users import edit_user
 
 EVERYONE = "%any"  # an entry whose shared secret serves all who have no entry of their own
 
@@ -31,6 +36,8 @@ class User:
     psk: bytes | None = field(default=None, repr=False)
     ipv4: ipaddress.IPv4Address | None = None
     ipv6: ipaddress.IPv6Address | None = None
+    totp: Totp | None = field(default=None, repr=False)
+    must_change: bool = False
     disabled: bool = False
 
 
@@ -39,6 +46,10 @@ class UserStore(Protocol):
 
     async def find(self, name: str) -> User | None:
         """The user of that name (an identity's text, an EAP user name), without regard to case; None when unknown."""
+        ...
+
+    async def set_password(self, name: str, password: str) -> None:
+        """Keep another password for a user, who need not change it any more. Raises `IkewayError` when it cannot."""
         ...
 
 
@@ -63,24 +74,49 @@ def _check_psk(value: object) -> SecretStr:
     return SecretStr(value)
 
 
+def _check_totp(value: object) -> SecretStr:
+    if not isinstance(value, str):
+        fields.refuse("a text is needed", expected=SECRET_TEXT)
+    try:
+        Totp.parse(value)
+    except ConfigError as error:
+        fields.refuse_error(error)
+    return SecretStr(value)
+
+
 PASSWORD_TEXT = "a text of 1 to 256 characters"  # noqa: S105 - not one
 PSK_TEXT = 'a text, or octets as "0x..." or base64 as "0s..."'
 HASH_TEXT = "32 hexadecimal digits"
 Password = Annotated[SecretStr, _hidden(PASSWORD_TEXT, ".{1,256}"), Kind(PASSWORD_TEXT, secret=True)]
 NtHash = Annotated[SecretStr, _hidden(HASH_TEXT, "[0-9A-Fa-f]{32}"), Kind(HASH_TEXT, secret=True)]
 Psk = Annotated[SecretStr, PlainValidator(_check_psk), Kind(PSK_TEXT, secret=True)]
+TotpSecret = Annotated[SecretStr, PlainValidator(_check_totp), Kind(SECRET_TEXT, secret=True)]
 
 
 class UserPart(Section):
     """One user."""
 
-    password: Password | None = Field(default=None, description="The password for EAP-MSCHAPv2.")
+    password: Password | None = Field(default=None, description="The password for EAP.")
     nt_hash: NtHash | None = Field(default=None, description="In place of `password`: its NT hash (MD4 of UTF-16LE).")
     psk: Psk | None = Field(
         default=None, description="The pre-shared key. The user `%any` has the one of all who have none of their own."
     )
     ipv4: fields.Address | None = Field(default=None, description="The IPv4 address that this user always gets.")
     ipv6: fields.Address | None = Field(default=None, description="The IPv6 address that this user always gets.")
+    totp: TotpSecret | None = Field(
+        default=None,
+        description=(
+            "A second factor: what this user's authenticator app knows. `ikeway user totp NAME` makes one. The user then "
+            "needs a code with the password, and gets in by no method that cannot ask for one."
+        ),
+    )
+    must_change: bool = Field(
+        default=False,
+        description=(
+            "The password lets nobody in before it is changed, which the client can do while it logs in "
+            "(EAP-MSCHAPv2). The new one is written into this file."
+        ),
+    )
     disabled: bool = Field(default=False, description="Refuse this user, whatever proves who it is.")
 
 
@@ -91,15 +127,27 @@ class UsersFile(Section):
 
 
 class FileUserStore:
-    """The users of a file."""
+    """The users of a file. `path` None: they stand in no file, and passwords cannot be changed."""
 
-    def __init__(self, users: dict[str, User]) -> None:
+    def __init__(self, users: dict[str, User], path: Path | None = None) -> None:
         """Take users by their name; names are compared without case."""
         self._users = {name.casefold(): user for name, user in users.items()}
+        self._path = path
+        self._writing = asyncio.Lock()
 
     async def find(self, name: str) -> User | None:
         """The user of that name."""
         return self._users.get(name.casefold())
+
+    async def set_password(self, name: str, password: str) -> None:
+        """Write another password into the file."""
+        user = self._users.get(name.casefold())
+        if user is None or self._path is None:
+            raise ConfigError("there is no file to keep the password in", remedy="set the password by hand")
+        changes = {"password": password, "nt_hash": None, "must_change": None}
+        async with self._writing:
+            await in_thread(functools.partial(edit_user, self._path, user.name, changes))
+        self._users[name.casefold()] = replace(user, password=password, nt_hash=None, must_change=False)
 
     @property
     def all(self) -> tuple[User, ...]:
@@ -110,23 +158,22 @@ class FileUserStore:
 def load_users(path: Path) -> FileUserStore:
     """Read a users file, which only its owner may read. Raises `ConfigError`."""
     document = read_document(path)
-    file, problems = validate(document, UsersFile)
     if not document.private:
         why, remedy = document.exposure()
-        exposed = ConfigError(
+        raise ConfigError(
             f"the users file holds passwords, and {why}",
             file=str(path),
             expected="mode 0600, owned by this user or root",
             remedy=remedy,
         )
-        problems.errors.insert(0, exposed)
+    file, problems = validate(document, UsersFile)
     users: dict[str, User] = {}
     for name, part in (file.users if file is not None else {}).items():
         problems.errors.extend(_mistakes(document, name, part, users))
         users[name.casefold()] = _user(name, part)
     if problems.errors:
         raise ConfigErrors(problems.errors)
-    return FileUserStore(users)
+    return FileUserStore(users, path)
 
 
 def _user(name: str, part: UserPart) -> User:
@@ -137,6 +184,8 @@ def _user(name: str, part: UserPart) -> User:
         psk=shared_secret(part.psk.get_secret_value()) if part.psk else None,
         ipv4=part.ipv4 if isinstance(part.ipv4, ipaddress.IPv4Address) else None,
         ipv6=part.ipv6 if isinstance(part.ipv6, ipaddress.IPv6Address) else None,
+        totp=Totp.parse(part.totp.get_secret_value()) if part.totp else None,
+        must_change=part.must_change,
         disabled=part.disabled,
     )
 
@@ -153,6 +202,11 @@ def _mistakes(document: Document, name: str, part: UserPart, earlier: dict[str, 
         if address is not None and not isinstance(address, kind):
             found.append(
                 document.error((*at, key), f"{address} is no {key} address", remedy="move it to the other key")
+            )
+    for key in ("totp", "must_change"):
+        if key in part.model_fields_set and part.password is None and part.nt_hash is None:
+            found.append(
+                document.error((*at, key), f"`{key}` belongs to a password, and there is none", remedy="add `password`")
             )
     if name == EVERYONE and (part.password is not None or part.nt_hash is not None or part.ipv4 or part.ipv6):
         found.append(document.error(at, f"{EVERYONE} can have a `psk` only", remedy="remove the other keys"))

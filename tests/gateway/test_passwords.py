@@ -1,0 +1,248 @@
+"""Passwords and codes at the gateway: who gets in, what is asked next, what is kept."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ikeway.auth.totp import Totp
+from ikeway.eap.mschapv2_crypto import nt_password_hash
+from ikeway.eap.questions import (
+    Granted,
+    MustChange,
+    NewPassword,
+    NtHash,
+    PasswordCheck,
+    Prompt,
+    Refused,
+    SecretQuestion,
+    Verdict,
+    Wanted,
+)
+from ikeway.errors import ConfigError, ConfigErrors, HostError
+from ikeway.gateway.edit_users import edit_user
+from ikeway.gateway.passwords import PasswordDesk
+from ikeway.gateway.users import load_users
+from tests.config.material import write_private
+
+SEED = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+USERS = f"""\
+# our people
+[users.alice]
+password = "hunter2"
+
+[users.bob]  # from the app
+password = "password 12"
+totp = "{SEED}"
+
+[users.carol]
+nt_hash = "{nt_password_hash("hunter4").hex()}"
+totp = "otpauth://totp/carol?secret={SEED}&digits=8"
+
+[users.dave]
+password = "hunter5"
+disabled = true
+
+[users."erin@example.com"]
+password = "old password"
+must_change = true
+ipv4 = "10.0.0.7"  # printer
+"""
+
+
+class Clock:
+    """A clock that stands until it is set."""
+
+    def __init__(self) -> None:
+        self.now = datetime.fromtimestamp(1_000_000_000, UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def code(self, digits: int = 6, later: int = 0) -> str:
+        return Totp(Totp.parse(SEED).key, digits).code(datetime.fromtimestamp(self.now.timestamp() + later, UTC))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write_private(tmp_path / "users.toml", USERS)
+
+
+@pytest.fixture
+def desk(file: Path, clock: Clock) -> PasswordDesk:
+    return PasswordDesk(load_users(file), clock)
+
+
+def ask(user: str, answer: str, **more: object) -> PasswordCheck:
+    return PasswordCheck(user.encode(), answer.encode(), "EAP-GTC", **more)  # type: ignore[arg-type]
+
+
+async def test_a_password_that_arrives_in_clear(desk: PasswordDesk) -> None:
+    assert await desk.check(ask("Alice", "hunter2")) == Granted()
+    assert await desk.check(ask("alice", "hunter3")) == Refused()
+    assert await desk.check(ask("nobody", "hunter2")) == Refused()
+    assert await desk.check(ask("dave", "hunter5")) == Refused()
+    assert await desk.check(PasswordCheck(b"\xff", b"\xff\0", "EAP-GTC")) == Refused()
+    assert await desk.check(ask("alice", "")) == Refused()
+    assert await desk.check(ask("alice", "hunter2", wanted=Wanted.CODE)) != Granted()
+
+
+@pytest.mark.parametrize(("user", "password", "digits"), [("bob", "password 12", 6), ("carol", "hunter4", 8)])
+async def test_a_code_after_the_password(
+    desk: PasswordDesk, clock: Clock, user: str, password: str, digits: int
+) -> None:
+    verdict = await desk.check(ask(user, password))
+    assert isinstance(verdict, Prompt)
+    assert (verdict.words, verdict.wanted) == ("Code: ", Wanted.CODE)
+    again = await desk.check(ask(user, "0" * digits, wanted=Wanted.CODE, state=verdict.state))
+    assert isinstance(again, Prompt)
+    assert again.words == "Wrong code. Code: "
+    assert await desk.check(ask(user, clock.code(digits), wanted=Wanted.CODE, state=again.state)) == Granted()
+
+
+async def test_three_wrong_codes_end_the_log_in(desk: PasswordDesk) -> None:
+    verdict: Verdict = Prompt("")
+    for _ in range(3):
+        assert isinstance(verdict, Prompt)
+        verdict = await desk.check(ask("bob", "000000", wanted=Wanted.CODE, state=verdict.state))
+    assert verdict == Refused("a wrong code")
+
+
+@pytest.mark.parametrize(("user", "password", "digits"), [("bob", "password 12", 6), ("carol", "hunter4", 8)])
+async def test_a_code_behind_the_password(
+    desk: PasswordDesk, clock: Clock, user: str, password: str, digits: int
+) -> None:
+    assert await desk.check(ask(user, password + clock.code(digits), may_prompt=False)) == Granted()
+    assert isinstance(await desk.check(ask(user, password, may_prompt=False)), Refused)
+    assert await desk.check(ask(user, password + "0" * digits, may_prompt=False)) == Refused("a wrong code")
+    assert await desk.check(ask(user, "wrong" + clock.code(digits, 30), may_prompt=False)) == Refused()
+    assert await desk.check(ask(user, clock.code(digits, 30), may_prompt=False)) == Refused()
+
+
+async def test_a_code_is_good_once_whatever_way_it_comes(desk: PasswordDesk, clock: Clock, file: Path) -> None:
+    code = clock.code()
+    assert await desk.check(ask("bob", "password 12" + code)) == Granted()
+    desk.reload(load_users(file))
+    assert await desk.check(ask("bob", "password 12" + code, may_prompt=False)) == Refused(
+        "a code that was used already"
+    )
+    verdict = await desk.check(ask("bob", code, wanted=Wanted.CODE))
+    assert isinstance(verdict, Prompt)
+    assert "used already" in verdict.words
+    assert await desk.check(ask("bob", clock.code(later=30), wanted=Wanted.CODE, state=verdict.state)) == Granted()
+
+
+async def test_a_code_alone_is_no_second_factor_of_somebody_without_one(desk: PasswordDesk, clock: Clock) -> None:
+    for user in ("alice", "nobody"):
+        assert isinstance(await desk.check(ask(user, clock.code(), wanted=Wanted.CODE)), Refused)
+
+
+async def test_methods_that_cannot_ask_for_a_code_let_nobody_in_who_needs_one(
+    desk: PasswordDesk, caplog: pytest.LogCaptureFixture
+) -> None:
+    question = SecretQuestion(b"bob", "EAP-MSCHAPv2")
+    with caplog.at_level(logging.WARNING):
+        assert [await desk.secret(question), await desk.secret(question)] == [None, None]
+    assert [record.getMessage() for record in caplog.records if "second factor" in record.getMessage()] == [
+        "bob has a second factor, which EAP-MSCHAPv2 cannot ask for, and is refused; "
+        "to mend it: let this user log in by eap-gtc, or remove `totp`"
+    ]
+    assert await desk.secret(question, code_follows=True) == "password 12"
+    assert await desk.secret(SecretQuestion(b"carol", "m"), code_follows=True) == NtHash(nt_password_hash("hunter4"))
+
+
+async def test_a_password_that_must_be_changed(desk: PasswordDesk, file: Path) -> None:
+    erin = b"erin@example.com"
+    assert await desk.secret(SecretQuestion(erin, "m")) == MustChange("old password")
+    assert isinstance(await desk.check(ask("erin@example.com", "old password")), Refused)
+    mode = file.stat().st_mode
+    assert await desk.change(NewPassword(erin, 'new "pass\\word" ✓\x7f', "m")) == Granted()
+    assert await desk.secret(SecretQuestion(erin, "m")) == 'new "pass\\word" ✓\x7f'
+    assert file.stat().st_mode == mode
+    text = file.read_text()
+    assert "must_change" not in text and "old password" not in text
+    kept = [line for line in USERS.splitlines() if "must_change" not in line and "old password" not in line]
+    assert [line for line in text.splitlines() if "pass\\" not in line] == kept
+    assert await PasswordDesk(load_users(file)).secret(SecretQuestion(erin, "m")) == 'new "pass\\word" ✓\x7f'
+
+
+@pytest.mark.parametrize("password", ["short", "old password", ""])
+async def test_new_passwords_that_are_not_good_enough(desk: PasswordDesk, file: Path, password: str) -> None:
+    assert isinstance(await desk.change(NewPassword(b"erin@example.com", password, "m")), Refused)
+    assert file.read_text() == USERS
+
+
+async def test_a_new_password_of_nobody(desk: PasswordDesk) -> None:
+    assert isinstance(await desk.change(NewPassword(b"nobody", "long enough", "m")), Refused)
+
+
+async def test_a_password_that_cannot_be_kept_stays_the_old_one(
+    desk: PasswordDesk, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.unlink()
+    assert await desk.change(NewPassword(b"erin@example.com", "long enough", "m")) == Refused("it could not be kept")
+    assert "erin@example.com could not be kept" in caplog.text and "long enough" not in caplog.text
+    assert await desk.secret(SecretQuestion(b"erin@example.com", "m")) == MustChange("old password")
+
+
+def test_a_hash_gives_way_to_a_password_and_a_new_user_is_added(file: Path) -> None:
+    edit_user(file, "carol", {"password": "long enough", "nt_hash": None})
+    edit_user(file, "frank", {"password": "also long"})
+    text = file.read_text()
+    assert '[users.carol]\npassword = "long enough"\ntotp' in text
+    assert text.endswith('\n[users."frank"]\npassword = "also long"\n')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'users.alice = { password = "old" }\n',
+        '[users]\nalice = { password = "old", ipv4 = "10.0.0.1" }\n',
+        '[users.alice]\npassword = """\nold\nold"""\n',
+        '[users.alice]\npassword = "old"\n[users.alice]\n',
+    ],
+)
+def test_a_file_in_another_style_is_left_alone(tmp_path: Path, text: str) -> None:
+    path = write_private(tmp_path / "users.toml", text)
+    try:
+        edit_user(path, "alice", {"password": "long enough"})
+    except (ConfigError, ValueError):
+        assert path.read_text() == text
+    else:
+        assert load_users(path).all[0].password == "long enough"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["users.toml"]
+
+
+def test_a_folder_that_may_not_be_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("ikeway.gateway.edit_users.tempfile.mkstemp", refuse)
+    with pytest.raises(HostError, match="cannot be changed: Permission denied"):
+        edit_user(file, "alice", {"password": "long enough"})
+    assert file.read_text() == USERS
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ('totp = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"', "`totp` belongs to a password"),
+        ('psk = "x"\nmust_change = true', "`must_change` belongs to a password"),
+        ('password = "x"\ntotp = "no base 32"', "base32"),
+        ('password = "x"\ntotp = 5', "a text is needed"),
+    ],
+)
+def test_mistakes(tmp_path: Path, entry: str, words: str) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        load_users(write_private(tmp_path / "users.toml", f"[users.alice]\n{entry}\n"))
+    assert words in str(caught.value)
+    assert "GEZDGNB" not in str(caught.value).replace(str(tmp_path), "")

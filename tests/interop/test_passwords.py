@@ -1,0 +1,80 @@
+"""Log-ins by passwords and codes: EAP methods without TLS, second factors, against strongSwan in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from ikeway.auth.totp import Totp
+from tests.interop.agreement import PASSWORD, Agreement, agreement
+from tests.interop.lab import PAIRS, Pair, Tunnel
+from tests.interop.strongswan import ConnectFailed
+from tests.interop.test_refusals import Refusal, fails
+
+pytestmark = pytest.mark.peer
+
+Make = Callable[[Pair, Agreement], Tunnel]
+every_pair = pytest.mark.parametrize("pair", PAIRS, ids=str)
+TO_OURS = Pair("charon", "ikeway")
+OURS = Pair("ikeway", "ikeway")
+SEED = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+
+
+def carries(made: Tunnel) -> None:
+    made.client.connect()
+    made.check_ping()
+    made.client.close()
+
+
+@every_pair
+@pytest.mark.parametrize("auth", ["eap-md5", "eap-gtc"])
+def test_log_in(tunnel: Make, pair: Pair, auth: str) -> None:
+    carries(tunnel(pair, agreement(auth)))
+
+
+@every_pair
+@pytest.mark.parametrize("auth", ["eap-md5", "eap-gtc"])
+@pytest.mark.parametrize("wrong", [{"password": "wrong"}, {"identity": "mallory@lab.test"}], ids=["password", "user"])
+def test_wrong(tunnel: Make, pair: Pair, auth: str, wrong: dict[str, str]) -> None:
+    name = wrong.get("identity", "alice@lab.test")
+    refusal = Refusal(
+        lambda: agreement(auth, client=wrong),
+        r"EAP/FAIL|N\(AUTH_FAILED\)",
+        "the server refused user name or password",
+        f"EAP refused {name}: wrong password, or no such user: '{name}'",
+    )
+    fails(tunnel(pair, refusal.agreed()), refusal)
+
+
+@pytest.mark.parametrize("method", ["eap-gtc", "eap-mschapv2"])
+def test_ours_declines_a_method_that_its_profile_does_not_name(tunnel: Make, method: str) -> None:
+    """Charon without eap-dynamic has only the one that its connection names: both sides have to say so."""
+    other = {"eap-gtc": "eap-md5", "eap-mschapv2": "eap-gtc"}[method]
+    made = tunnel(Pair("ikeway", "charon"), agreement(method, client={"ours": {"login": {"method": [other]}}}))
+    with pytest.raises(ConnectFailed, match="no EAP method that we take"):
+        made.client.connect()
+
+
+@pytest.mark.parametrize("offered", [["eap-gtc", "eap-md5"], ["eap-md5", "eap-mschapv2"]], ids=", ".join)
+def test_charon_declines_a_method_of_ours(tunnel: Make, offered: list[str]) -> None:
+    """Its connection wants the second one."""
+    made = tunnel(TO_OURS, agreement(offered[1], gateway={"ours": {"connections": {"lab": {"login": offered}}}}))
+    carries(made)
+    assert "EAP/RES/NAK" in made.charon.log()
+
+
+def test_a_code_behind_charons_password(tunnel: Make) -> None:
+    """Charon's users type both into one field."""
+    code = Totp.parse(SEED).code(datetime.now(UTC))
+    user = {"user": {"password": PASSWORD, "totp": SEED}}
+    carries(tunnel(TO_OURS, agreement("eap-gtc", client={"password": PASSWORD + code}, gateway=user)))
+
+
+def test_a_code_is_asked_for_after_the_password(tunnel: Make) -> None:
+    user = {"user": {"password": PASSWORD, "totp": SEED}}
+    client = {"ours": {"login": {"totp": SEED}}}
+    made = tunnel(OURS, agreement("eap-gtc", client=client, gateway=user))
+    made.client.connect()
+    made.check_ping()
