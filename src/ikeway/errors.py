@@ -46,9 +46,14 @@ class IkewayError(Exception):
         self.side = side if side is not None else self.default_side
         self.remedy = remedy
 
+    @property
+    def place(self) -> str:
+        """Where in what was read, to follow the reason."""
+        return ""
+
     def __str__(self) -> str:
         """Return one line for a person: reason, expectation, remedy."""
-        parts = [self.reason]
+        parts = [self.reason + self.place]
         if self.expected or self.got:
             facts = [f"expected {self.expected}" if self.expected else "", f"got {self.got}" if self.got else ""]
             parts.append(f"({', '.join(fact for fact in facts if fact)})")
@@ -65,9 +70,10 @@ class WireError(IkewayError):
         super().__init__(reason, expected=expected, got=got)
         self.offset = offset
 
-    def __str__(self) -> str:
-        """Return the reason with the place."""
-        return f"{super().__str__()} at octet {self.offset}"
+    @property
+    def place(self) -> str:
+        """The octet."""
+        return f" at octet {self.offset}"
 
 
 class CryptoError(IkewayError):

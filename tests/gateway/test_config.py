@@ -231,6 +231,8 @@ def test_transport_mode_needs_no_addresses(folder: Path) -> None:
         (BASE + EAP + "[network]\nmtu = 3\n", 11, "MTU"),
         (BASE + EAP + "[network]\nnat = true\nforward = false\n", 11, "needs `forward`"),
         (BASE + EAP + '[network]\nnat = "eth 0"\n', 11, "name of an interface"),
+        (BASE + EAP + '[network]\nnat = "yes"\n', 11, "would be an interface's name"),
+        (BASE + EAP + 'subnets = "10.1.0.5/16"\n', 10, "10.1.0.5/16 is an address within a network"),
         (BASE + EAP + '[ike]\nrekey = "2h"\nlifetime = "1h"\n', 12, "not above"),
         (BASE + EAP + 'esp = { rekey = "2h", lifetime = "1h" }\n', 10, "not above"),
         (BASE + EAP.replace('"eap-mschapv2"', '["eap-mschapv2", "psk"]'), 8, "only EAP methods can be alternatives"),

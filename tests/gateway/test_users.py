@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ikeway.errors import ConfigError, ConfigErrors
+from ikeway.errors import ConfigErrors
 from ikeway.gateway.users import load_users
 from tests.config.material import write_private
 
@@ -53,9 +53,18 @@ async def test_secrets_are_not_shown(tmp_path: Path) -> None:
 def test_a_file_that_others_may_read(tmp_path: Path) -> None:
     path = write_private(tmp_path / "users.toml", "")
     path.chmod(0o640)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigErrors) as caught:
         load_users(path)
-    assert caught.value.remedy == f"chmod 600 {path}"
+    (only,) = caught.value.errors
+    assert only.remedy == f"chmod 600 {path}"
+
+
+def test_what_else_is_wrong_in_a_file_that_others_may_read_is_told_too(tmp_path: Path) -> None:
+    path = write_private(tmp_path / "users.toml", "[users.alice]\npasword = 5\n")
+    path.chmod(0o640)
+    with pytest.raises(ConfigErrors) as caught:
+        load_users(path)
+    assert [error.line for error in caught.value.errors] == [0, 2]
 
 
 def test_every_mistake_with_its_line_and_no_secret(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Iterator
 
 from tests.interop.agreement import CLIENT_NAME, GATEWAY_NAME, Agreement, agreement
-from tests.interop.network import LAN_HOST, LAN_NETWORK, POOL, Way
+from tests.interop.network import CLIENT_SECOND_ADDRESS, LAN_HOST, LAN_NETWORK, POOL, Way
 from tests.interop.ours import IkewayClient, IkewayGateway
 from tests.interop.traffic import MEGABYTE, RunningTransfer
+from tests.interop.waiting import wait_until
 from tests.kernel.daemons import (
     MEGABYTES,
     SUITE,
@@ -78,6 +79,7 @@ rightid=@{GATEWAY_NAME}
 rightsubnet={ANYWHERE[version]}
 narrowing=yes
 encapsulation={yes(udp)}
+mobike=yes
 """
 
 
@@ -156,12 +158,26 @@ def from_libreswan(guest: Guest, way: Way, udp: bool) -> None:
         up(daemon, ours)
         carries(guest, version, megabytes=MEGABYTES)
         used(ours, udp=udp)
-        for what in ("child", "ike"):
-            rekeyed(ours, what)
-            carries(guest, version)
-        if way is Way.WAN and not udp:
-            renewed_by(daemon, ours)
-            carries(guest, version)
+        moves = way is Way.WAN and not udp
+        with moved_by_libreswan(guest, ours) if moves else contextlib.nullcontext():
+            for what in ("child", "ike"):
+                rekeyed(ours, what)
+                carries(guest, version)
+            if moves:
+                renewed_by(daemon, ours)
+                carries(guest, version)
+                daemon.run("ipsec", "auto", "--down", "lab")  # while it has the address that it is known by
+
+
+@contextlib.contextmanager
+def moved_by_libreswan(guest: Guest, ours: IkewayGateway) -> Iterator[None]:
+    """libreswan goes on from another address in the middle of a transfer, and our gateway follows."""
+    running = RunningTransfer(guest.network.client, guest.network.lan, LAN_HOST[4], megabytes=4 * MEGABYTES)
+    running.wait_for(MEGABYTES * MEGABYTE // 2)
+    with another_address(guest):
+        wait_until(lambda: CLIENT_SECOND_ADDRESS in ours.sessions()[0].remote, "it has not moved", 20, ours.log)
+        running.result()
+        yield
 
 
 def up(daemon: Daemon, ours: IkewayGateway) -> None:

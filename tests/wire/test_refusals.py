@@ -44,7 +44,7 @@ def refused(first: int, body: str) -> WireError:
     assert in_message.value.offset == shifted.value.offset == alone.value.offset + 28
     assert alone.value.reason == in_message.value.reason
     assert alone.value.side is Side.PEER
-    assert f"at octet {alone.value.offset}" in str(alone.value)
+    assert f"at octet {alone.value.offset}" in str(alone.value).partition("(")[0]
     return alone.value
 
 

@@ -146,8 +146,12 @@ def _parse_pattern(value: object) -> IdentityPattern:
 
 
 def _parse_selector(value: object) -> TrafficSelector:
+    text = _text(value)
+    network = text.partition("[")[0]
+    if "/" in network:
+        parse_network(network)
     try:
-        return parse_selector(_text(value))
+        return parse_selector(text)
     except (IkewayError, ValueError) as error:
         _refuse_any(error, SELECTOR_TEXT, value)
 

@@ -53,7 +53,7 @@ class EapAuthenticatorMethod(ABC):
     # As of the peer: it proves us too and gives a key, so that it may be used alone (RFC 5998).
     mutual: ClassVar[bool] = False
     msk: bytes | None = None
-    # Of the EAP response in hand; set by the session.
+    # Of the EAP response in hand; set by the session. The request that follows has the next one, modulo 256.
     identifier: int = 0
     # Who was authenticated, when the method says it better than EAP-Identity did.
     identity: bytes | None = None

@@ -342,6 +342,7 @@ class EapAuthenticator:
 
     async def _propose(self, method: EapAuthenticatorMethod) -> bytes:
         self._method = method
+        method.identifier = self._identifier & 0xFF
         self._may_be_refused = True
         self._conversation = method.run(self._claimed or b"", self._ask)
         return await self._advance(anext(self._conversation))

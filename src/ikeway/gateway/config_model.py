@@ -77,6 +77,10 @@ def parse_range(value: object) -> AddressRange:
 
 
 def _parse_masquerade(value: object) -> bool | str:
+    if isinstance(value, str) and value.lower() in {"true", "false", "yes", "no", "on", "off"}:
+        fields.refuse(
+            "this would be an interface's name", got=f'"{value}"', remedy="write true or false, without quotes"
+        )
     if not isinstance(value, bool | str) or (isinstance(value, str) and not re.fullmatch(r"[\w.@-]{1,15}", value)):
         fields.refuse("this is no name of an interface", expected="true, false, or names of interfaces")
     return value

@@ -158,15 +158,16 @@ class FileUserStore:
 def load_users(path: Path) -> FileUserStore:
     """Read a users file, which only its owner may read. Raises `ConfigError`."""
     document = read_document(path)
+    file, problems = validate(document, UsersFile)
     if not document.private:
         why, remedy = document.exposure()
-        raise ConfigError(
+        exposed = ConfigError(
             f"the users file holds passwords, and {why}",
             file=str(path),
             expected="mode 0600, owned by this user or root",
             remedy=remedy,
         )
-    file, problems = validate(document, UsersFile)
+        problems.errors.insert(0, exposed)
     users: dict[str, User] = {}
     for name, part in (file.users if file is not None else {}).items():
         problems.errors.extend(_mistakes(document, name, part, users))

@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ikeway.address import Address
-from ikeway.errors import IntegrityCheckFailed, WireError
+from ikeway.errors import IkewayError, IntegrityCheckFailed, WireError
 from ikeway.ike.fragments import Reassembly
+from ikeway.ike.interception import InterceptionFailed
 from ikeway.ike.protection import IP_UDP_OCTETS, MAX_FRAGMENTS, Protection
 from ikeway.ike.settings import Retransmission
 from ikeway.ike.timers import Timers
@@ -104,6 +105,8 @@ class Channel:
     peer_window: int = 1  # requests that we may have outstanding
     next_id: int = 0
     expected_id: int = 0
+    # What `interception` makes of a message before it is encoded; it then gets unknown critical payloads as well.
+    before_sending: Callable[[Message], Message] | None = None
     counters: ChannelCounters = field(default_factory=ChannelCounters)
     # The latest request sent and response accepted: IKE_AUTH signs those of IKE_SA_INIT.
     request_octets: bytes = b""
@@ -135,21 +138,28 @@ class Channel:
     def request(
         self, exchange: ExchangeType, payloads: Iterable[Payload], now: float, *, message_id: int | None = None
     ) -> int:
-        """Send a request; returns its message id. `message_id` only for IKE_SA_INIT, which begins again with 0."""
+        """Send a request; returns its message id. `message_id` only for IKE_SA_INIT, which begins again with 0.
+
+        Raises `IkewayError` when the interception does not let it pass.
+        """
         if message_id is None:
             message_id = self.next_id
+        message, packets = self._prepare(self._message(exchange, message_id, payloads, is_response=False))
         self.next_id = message_id + 1
-        message = self._message(exchange, message_id, payloads, is_response=False)
-        outstanding = self._outstanding[message_id] = _Outstanding(message, self._encode(message))
+        outstanding = self._outstanding[message_id] = _Outstanding(message, packets)
         self.request_octets = outstanding.packets[0]
         self._send_outstanding(message_id, now)
         return message_id
 
-    def notify_once(self, exchange: ExchangeType, payloads: Iterable[Payload]) -> None:
-        """Send a request for whose response nobody will wait: the SA ends with it."""
-        message = self._message(exchange, self.next_id, payloads, is_response=False)
+    def notify_once(self, exchange: ExchangeType, payloads: Iterable[Payload], *, intercepted: bool = True) -> None:
+        """Send a request for whose response nobody will wait: the SA ends with it, even past an interception."""
+        made = self._message(exchange, self.next_id, payloads, is_response=False)
         self.next_id += 1
-        self._transmit(self._encode(message), self.local, self.remote)
+        try:
+            message, packets = self._prepare(made, intercepted=intercepted)
+        except IkewayError:
+            message, packets = self._prepare(made, intercepted=False)
+        self._transmit(packets, self.local, self.remote)
         self.on_sent(message, self.local, self.remote, 0)
 
     def retransmit(self, message_id: int, now: float) -> bool:
@@ -186,11 +196,16 @@ class Channel:
 
     # --- answers of ours --------------------------------------------------------------------------------------------
 
-    def respond(self, message_id: int, exchange: ExchangeType, payloads: Iterable[Payload]) -> bytes:
-        """Answer a delivered request, and keep the answer for its duplicates. Returns the first datagram's octets."""
+    def respond(
+        self, message_id: int, exchange: ExchangeType, payloads: Iterable[Payload], *, intercepted: bool = True
+    ) -> bytes:
+        """Answer a delivered request, and keep the answer for its duplicates. Returns the first datagram's octets.
+
+        Raises `IkewayError` when the interception does not let it pass; nothing is answered then.
+        """
         answered = self._answered[message_id]
-        message = self._message(exchange, message_id, payloads, is_response=True)
-        answered.packets = self._encode(message)
+        made = self._message(exchange, message_id, payloads, is_response=True)
+        message, answered.packets = self._prepare(made, intercepted=intercepted)
         self._transmit(answered.packets, answered.local, answered.remote)
         self.on_sent(message, answered.local, answered.remote, 0)
         return answered.packets[0]
@@ -289,7 +304,8 @@ class Channel:
         self.timers.cancel(("retransmit", message_id))
 
     def _open(self, header: Header, octets: bytes, local: Address, remote: Address) -> Accepted | None:
-        message = Message.decode(octets)
+        plain = self.before_sending is None
+        message = Message.decode(octets, refuse_critical=plain)
         if self.protection is None:
             return Accepted(message, octets, local, remote)
         last = message.payloads[-1] if message.payloads else None
@@ -303,7 +319,7 @@ class Channel:
         else:
             raise IntegrityCheckFailed("a message without protection on a protected SA")
         try:
-            payloads: Sequence[Payload] = decode_payloads(PayloadType(first), plaintext)
+            payloads: Sequence[Payload] = decode_payloads(PayloadType(first), plaintext, refuse_critical=plain)
             error = None
         except WireError as failure:
             payloads, error = (), failure
@@ -338,6 +354,16 @@ class Channel:
             message_id,
             tuple(payloads),
         )
+
+    def _prepare(self, message: Message, *, intercepted: bool = True) -> tuple[Message, list[bytes]]:
+        """What goes out in the end: the message, and its datagrams."""
+        if self.before_sending is None or not intercepted:
+            return message, self._encode(message)
+        changed = self.before_sending(message)
+        try:
+            return changed, self._encode(changed)
+        except ValueError as error:
+            raise InterceptionFailed(f"what the interception made of the message cannot be encoded: {error}") from error
 
     def _encode(self, message: Message) -> list[bytes]:
         if self.protection is None:

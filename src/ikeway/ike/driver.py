@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ikeway.errors import IkewayError, PeerError
-from ikeway.ike import events
+from ikeway.ike import events, interception
 from ikeway.ike.conversation import Asking, Conversation, Effect, Payloads, Reply, Request
 from ikeway.questions import Question
 from ikeway.wire.message import Message
@@ -147,7 +147,7 @@ class Driver:
         if answer is None:
             answer = Answer((notify_for(error),))
         self._sa.send_response(conversation.message_id, exchange, answer.payloads)
-        if answer.then is not None:
+        if answer.then is not None and not self._cancelled:
             answer.then()
 
     # --- what resumes a conversation --------------------------------------------------------------------------------
@@ -217,11 +217,17 @@ class Driver:
         if effect.message_id is None and not channel.can_request:
             self._no_room.append((conversation, effect))
             return
-        message_id = channel.request(effect.exchange, effect.payloads, self._sa.now, message_id=effect.message_id)
+        try:
+            message_id = channel.request(effect.exchange, effect.payloads, self._sa.now, message_id=effect.message_id)
+        except IkewayError as error:  # an interception's; no exchange goes on after it
+            interception.give_up(self._sa, error)
+            return
         self._awaiting[message_id] = conversation
 
     def _reply(self, conversation: Conversation, effect: Reply) -> None:
         assert conversation.message_id is not None
         self._sa.send_response(conversation.message_id, effect.exchange, effect.payloads)
         conversation.message_id = None
+        if self._cancelled:
+            return  # an interception stood against the answer
         self._dialogues[effect.exchange] = conversation

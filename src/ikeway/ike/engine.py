@@ -26,6 +26,7 @@ from ikeway.ike.driver import Task, notify_for
 from ikeway.ike.events import Event
 from ikeway.ike.exchanges import auth, init
 from ikeway.ike.half_open import Admission, HalfOpen
+from ikeway.ike.interception import combine, take_in_first
 from ikeway.ike.sa import IkeSa, IkeState
 from ikeway.ike.settings import Connection, EngineSettings, ResponderSettings
 from ikeway.ike.shared import Shared
@@ -191,11 +192,11 @@ class Engine:
         if known is not None:
             known.receive(header, octets, local, remote, now)  # the channel sends its answer again
             return
+        hook = combine(self.settings.interception, responder.interception)
         try:
-            message = Message.decode(octets)
+            message = Message.decode(octets, refuse_critical=hook is None)
         except UnsupportedCriticalPayload as error:
-            notify = Notify(NotifyType.UNSUPPORTED_CRITICAL_PAYLOAD, bytes([int(error.payload_type) & 0xFF]))
-            self._turn_away(header, local, remote, notify)
+            self._turn_away(header, local, remote, _unsupported(error))
             return
         except WireError as error:
             self._malformed(error, local, remote)
@@ -204,19 +205,16 @@ class Engine:
         if not self._admit(responder, message, local, remote, now):
             return
         try:
+            message = take_in_first(hook, message)
             sa = init.respond(self._shared, responder, message, octets, (local, remote), now)
         except init.Turned as turned:
             reason = PeerError(str(turned), notify=int(turned.notify.type), remedy=turned.remedy)
             self._shared.report(events.Refused(local, remote, reason, rate_limited=True))
             self._turn_away(header, local, remote, turned.notify)
             return
-        except PeerError as failure:
-            self._shared.report(events.Refused(local, remote, failure, rate_limited=True))
-            self._turn_away(header, local, remote, notify_for(failure))
-            return
         except IkewayError as failure:
             self._shared.report(events.Refused(local, remote, failure, rate_limited=True))
-            self._turn_away(header, local, remote, Notify(NotifyType.NO_PROPOSAL_CHOSEN))
+            self._turn_away(header, local, remote, _notify_of(failure))
             return
         self._shared.table[sa.spi] = sa
         self._half_open.add(sa, octets)
@@ -314,3 +312,14 @@ class Engine:
             if sa.next_wake == at and sa.spi in self._shared.table
         ]
         heapq.heapify(self._deadlines)
+
+
+def _unsupported(error: UnsupportedCriticalPayload) -> Notify:
+    return Notify(NotifyType.UNSUPPORTED_CRITICAL_PAYLOAD, bytes([int(error.payload_type) & 0xFF]))
+
+
+def _notify_of(failure: IkewayError) -> Notify:
+    """What a refused IKE_SA_INIT request is answered with."""
+    if isinstance(failure, UnsupportedCriticalPayload):
+        return _unsupported(failure)
+    return notify_for(failure) if isinstance(failure, PeerError) else Notify(NotifyType.NO_PROPOSAL_CHOSEN)

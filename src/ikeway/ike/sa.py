@@ -19,13 +19,14 @@ from ikeway.address import Address
 from ikeway.auth.identity import Identity
 from ikeway.crypto import IkeKeys, Prf, new_prf
 from ikeway.errors import IkewayError, NegotiationFailed, PeerUnreachable, ProtocolViolation
-from ikeway.ike import events, lifetimes, succession
+from ikeway.ike import events, interception, lifetimes, succession
 from ikeway.ike.channel import Accepted, Channel
 from ikeway.ike.child import ChildSa, ChildState
 from ikeway.ike.conversation import Asking, Payloads, Request, suspend
 from ikeway.ike.driver import Driver, Task
 from ikeway.ike.events import Event
 from ikeway.ike.half_open import Key as HalfOpenKey
+from ikeway.ike.interception import Interception
 from ikeway.ike.nat import NatFindings
 from ikeway.ike.proposals import Suite
 from ikeway.ike.protection import Protection
@@ -78,6 +79,8 @@ ALIVE = frozenset({IkeState.ESTABLISHED, IkeState.REKEYING})
 class IkeSa:
     """One IKE SA, of either role. Made by `Engine` and by rekeying, never by a user."""
 
+    interception: Interception | None = None  # set by `interception.install`
+
     def __init__(
         self,
         shared: Shared,
@@ -114,7 +117,7 @@ class IkeSa:
             reassembly_limit=shared.settings.reassembly_limit,
         )
         if connection is not None:
-            self.channel.retransmission = connection.retransmission
+            self.connection = connection
         self.driver = Driver(self)
         self.suite: Suite | None = None
         self.chosen_from: tuple[Proposal, ...] = ()  # responder: what IKE_SA_INIT allowed
@@ -166,6 +169,7 @@ class IkeSa:
     def connection(self, connection: Connection) -> None:
         self._connection = connection
         self.channel.retransmission = connection.retransmission
+        interception.install(self, connection.interception)
 
     @property
     def has_connection(self) -> bool:
@@ -226,9 +230,15 @@ class IkeSa:
         self.shared.report(event)
 
     def send_response(self, message_id: int, exchange: ExchangeType, payloads: Payloads) -> bytes:
-        """Answer a request; returns the octets sent."""
+        """Answer a request; returns the octets sent. IKE_SA_INIT: raises what an interception does."""
         self.last_sent = self.now
-        return self.channel.respond(message_id, exchange, payloads)
+        try:
+            return self.channel.respond(message_id, exchange, payloads)
+        except IkewayError as error:
+            if exchange == ExchangeType.IKE_SA_INIT:
+                raise
+            interception.answer_failed(self, message_id, exchange, error)
+            return b""
 
     def protect(self, suite: Suite, keys: IkeKeys) -> None:
         """From now on messages are encrypted."""
@@ -341,6 +351,10 @@ class IkeSa:
         self.last_path = (local, remote)
         self.report(events.MessageReceived(self, accepted.message, local, remote))
         self._follow_peer(accepted)
+        if self.interception is not None:
+            accepted = interception.take_in(self, self.interception, accepted)
+            if accepted is None:
+                return
         if header.is_response:
             self._on_response(accepted)
         else:

@@ -16,6 +16,7 @@ from ikeway.auth.identity import Identity, IdentityPattern
 from ikeway.eap.authenticator import Authenticator
 from ikeway.eap.session import EapPeer
 from ikeway.esp.parameters import EspLimits, Mode
+from ikeway.ike.interception import Interception
 from ikeway.ike.proposals import DEFAULT_ESP_PROPOSALS, DEFAULT_IKE_PROPOSALS
 from ikeway.questions import Ask
 from ikeway.wire.payloads import ConfigurationAttribute, Proposal, TrafficSelector
@@ -141,6 +142,7 @@ class Connection:
     window: int = 1  # SET_WINDOW_SIZE that we announce
     retransmission: Retransmission = Retransmission()
     eap_max_rounds: int = 60
+    interception: Interception | None = None  # sees every message of the IKE SA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +161,7 @@ class ResponderSettings:
     half_open_limit: int = 2000  # from then on requests are dropped
     half_open_per_address: int = 64  # the same for one address, or IPv6 /64; from half of it on a COOKIE is demanded
     half_open_seconds: float = 30.0
+    interception: Interception | None = None  # until the connection is known, which has its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,4 +181,5 @@ class EngineSettings:
     external_spis: bool = False  # ask `ReserveSpi` instead of choosing ESP SPIs at random
     # Bits of the ESP SPIs that we choose for an IKE SA, and what they have to be: they say which worker serves it.
     steer: Callable[[IkeSa], tuple[int, int]] = lambda sa: (0, 0)
+    interception: Interception | None = None  # of all IKE SAs, next to the wire
     linger_seconds: float = 5.0  # how long a replaced inbound child SA still accepts what is on its way

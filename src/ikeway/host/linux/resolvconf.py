@@ -72,7 +72,7 @@ class ResolvConfReplaced(Change):
         except OSError as error:
             raise HostError(
                 f"cannot change {path}: {error.strerror}",
-                remedy="run systemd-resolved, or leave DNS alone in the profile (dns = false)",
+                remedy='run systemd-resolved, or leave DNS alone in the profile (dns = "off")',
             ) from error
 
     async def undo(self, others: tuple[Change, ...]) -> None:
@@ -125,7 +125,7 @@ def location() -> Path:
     raise HostError(
         f"{PATH} belongs to the whole host, and this process is in a network namespace without a name",
         remedy="mount a file of its own there (unshare -m; mount --bind FILE /etc/resolv.conf), or leave DNS alone in "
-        "the profile (dns = false)",
+        'the profile (dns = "off")',
     )
 
 

@@ -19,6 +19,7 @@ from ikeway.auth.signature import SUPPORTED_HASHES
 from ikeway.crypto import PrivateKeyExchange, initiate_key_exchange, respond_key_exchange
 from ikeway.errors import InvalidPublicValue, NegotiationFailed, ProtocolViolation
 from ikeway.ike import events, nat
+from ikeway.ike.interception import install
 from ikeway.ike.keying import protect_initial, require_single_exchange
 from ikeway.ike.notifies import error_from, failure_of
 from ikeway.ike.proposals import (
@@ -246,6 +247,7 @@ def respond(
         remote=remote,
         now=now,
     )
+    install(sa, settings.interception)
     sa.channel.expect_answered(0, octets, local, remote)
     sa.nonce_initiator, sa.nonce_responder = nonce, shared.random(NONCE_OCTETS)
     sa.init_request, sa.chosen_from = octets, settings.ike_proposals

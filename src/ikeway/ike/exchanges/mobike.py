@@ -191,9 +191,12 @@ def _no_nats(sa: IkeSa) -> Notify:
 
 
 async def check_return(sa: IkeSa) -> None:
-    """Does the peer answer at its new address (section 3.7)? No answer ends the SA, as any other request's would."""
+    """Does the peer answer at its new address (section 3.7)? No answer ends the SA, as any other request's would.
+
+    The notifies of NAT detection are for libreswan, which returns COOKIE2 only beside them.
+    """
     cookie = Notify(NotifyType.COOKIE2, sa.shared.random(COOKIE2_OCTETS))
-    reply = await sa.request(INFORMATIONAL, (cookie,))
+    reply = await sa.request(INFORMATIONAL, (*_detection(sa), cookie))
     returned = reply.notify(NotifyType.COOKIE2)
     if returned is None or not hmac.compare_digest(returned.value, cookie.value):
         sa.terminate(PeerError("the peer did not return COOKIE2 at its new address"))
