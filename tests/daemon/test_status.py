@@ -11,7 +11,7 @@ import pytest
 from ikeway.daemon.eventlog import report
 from ikeway.daemon.status import PoolStatus, Status, WorkerStatus, session_status
 from ikeway.dataplane.interface import Counters
-from ikeway.errors import AuthenticationFailed, Closed, PeerUnreachable
+from ikeway.errors import AuthenticationFailed, Closed, HostError, PeerUnreachable
 from ikeway.ike import events
 from tests.ike.pair import A, B, Pair, connection
 
@@ -66,6 +66,21 @@ def test_a_status_goes_over_the_socket_and_back(pair: Pair) -> None:
         counters={"received": 1},
     )
     assert Status.from_json(json.loads(json.dumps(status.to_json()))) == status
+
+
+def test_programs_of_other_versions_are_understood_or_named(pair: Pair) -> None:
+    """An upgrade leaves those running that run."""
+    session = session_status(pair.b.sa, {}, pair.now)
+    status = Status(
+        role="gateway", name="gw", state="up", version="0.0.7", pid=7, uptime=3.5, routes=("::/0",), sessions=(session,)
+    )
+    fields = status.to_json()
+    del fields["radius"]
+    fields["sessions"][0]["of tomorrow"] = fields["of tomorrow"] = 1
+    assert Status.from_json(fields) == status
+    del fields["sessions"][0]["remote"]
+    with pytest.raises(HostError, match=r"status of gateway gw is not understood.*got one of ikeway 0\.0\.7"):
+        Status.from_json(fields)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from ikeway.daemon.status import ChildStatus, SessionStatus, Status, WorkerStatu
 if TYPE_CHECKING:
     from ikeway.daemon.control import Json
 
+_WIDE = 250
 _SESSIONS_SHOWN = 200  # of a gateway; --json has them all
 
 
@@ -25,7 +28,7 @@ def once(found: Sequence[Instance], *, as_json: bool) -> None:
     """Show each of them once."""
     for instance in found:
         with ControlClient(instance.path) as control:
-            _show(Console(), control.call("status"), as_json=as_json)
+            _show(_console(), control.call("status"), as_json=as_json)
 
 
 def watch(instance: Instance, seconds: float, *, as_json: bool) -> None:
@@ -38,7 +41,13 @@ def watch(instance: Instance, seconds: float, *, as_json: bool) -> None:
             for report in reports:
                 print(json.dumps(report), flush=True)
             return
-        watch.show(Console(), (Status.from_json(report) for report in reports))
+        watch.show(_console(), (Status.from_json(report) for report in reports))
+
+
+def _console() -> Console:
+    """Standard output. For a pipe or a file, which have no width, tables are as wide as they need to be."""
+    boundless = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=_WIDE) if boundless else Console()
 
 
 def render(status: Status) -> RenderableType:

@@ -6,9 +6,11 @@ import dataclasses
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from ikeway import __version__
 from ikeway.dataplane.interface import Counters
+from ikeway.errors import HostError
 from ikeway.ike.selectors import format_selector
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from ikeway.ike.sa import IkeSa
 
 CountersBySa = Mapping[tuple[int, bool], Counters]
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,23 +146,42 @@ class Status:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Status:
-        """What came over the control socket."""
-        sessions = tuple(
-            SessionStatus(
-                **{
-                    **session,
-                    "addresses": tuple(session["addresses"]),
-                    "children": tuple(_child_from_json(child) for child in session["children"]),
-                }
-            )
-            for session in fields["sessions"]
-        )
-        pools = tuple(PoolStatus(**pool) for pool in fields["pools"])
-        workers = tuple(WorkerStatus(**worker) for worker in fields["workers"])
-        radius = tuple(RadiusServerStatus(**server) for server in fields["radius"])
-        lists = {name: tuple(fields[name]) for name in ("routes", "dns", "domains")}
-        lists |= {"sessions": sessions, "pools": pools, "workers": workers, "radius": radius}
-        return cls(**{**fields, **lists})
+        """What came over the control socket. Raises `HostError` when a program of quite another version has sent it:
+        an upgrade leaves those running that run."""
+        try:
+            return _status_from_json(fields)
+        except (KeyError, TypeError) as error:
+            raise HostError(
+                f"the status of {fields.get('role', 'a program')} {fields.get('name', '')} is not understood here",
+                expected=f"one of ikeway {__version__}",
+                got=f"one of ikeway {fields.get('version', '(which does not say)')}",
+                remedy="start it anew, or look at it with --json",
+            ) from error
+
+
+def _status_from_json(fields: Mapping[str, Any]) -> Status:
+    sessions = (
+        {
+            **session,
+            "addresses": tuple(session["addresses"]),
+            "children": tuple(_child_from_json(child) for child in session["children"]),
+        }
+        for session in fields["sessions"]
+    )
+    parts = {
+        "sessions": tuple(_known(SessionStatus, session) for session in sessions),
+        "pools": tuple(_known(PoolStatus, pool) for pool in fields["pools"]),
+        "workers": tuple(_known(WorkerStatus, worker) for worker in fields["workers"]),
+        "radius": tuple(_known(RadiusServerStatus, server) for server in fields.get("radius", ())),
+    }
+    lists = {name: tuple(fields[name]) for name in ("routes", "dns", "domains")}
+    return _known(Status, {**fields, **lists, **parts})
+
+
+def _known(kind: type[Part], fields: Mapping[str, Any]) -> Part:
+    """One of these, without what only a later version says."""
+    names = {each.name for each in dataclasses.fields(kind)}  # type: ignore[arg-type]  # all are dataclasses
+    return kind(**{name: value for name, value in fields.items() if name in names})
 
 
 def session_status(sa: IkeSa, counters: CountersBySa, now: float, *, addresses: Iterable[object] = ()) -> SessionStatus:
@@ -239,4 +261,4 @@ def _left(sa: IkeSa, timer: Hashable, now: float) -> float | None:
 
 
 def _child_from_json(fields: Mapping[str, Any]) -> ChildStatus:
-    return ChildStatus(**{**fields, "local": tuple(fields["local"]), "remote": tuple(fields["remote"])})
+    return _known(ChildStatus, {**fields, "local": tuple(fields["local"]), "remote": tuple(fields["remote"])})
