@@ -39,6 +39,12 @@ PEER_PROGRAMS = {
     "/usr/lib/ipsec/plugins/libstrongswan-eap-mschapv2.so": "libcharon-extauth-plugins",
     "/usr/lib/ipsec/plugins/libstrongswan-chapoly.so": "libstrongswan-extra-plugins",
 }
+# Programs that a test names one by one: `@pytest.mark.programs("freeradius")`, by Debian's package.
+OTHER_PROGRAMS = {
+    "freeradius": "/usr/sbin/freeradius",
+    "eapoltest": "/usr/bin/eapol_test",
+    "hostapd": "/usr/sbin/hostapd",
+}
 HOST_PROGRAMS = {"ip": "iproute2", "ping": "iputils-ping", "nft": "nftables", "ethtool": "ethtool"}
 
 
@@ -116,6 +122,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"needs root and network namespaces: {why}")
     if item.get_closest_marker("peer") and (why := missing_for_peer()):
         pytest.skip(f"needs a real peer: {why}")
+    for marker in item.iter_markers("programs"):
+        packages = [package for package in marker.args if not Path(OTHER_PROGRAMS[package]).exists()]
+        if packages:
+            pytest.skip(f"not installed: {' '.join(packages)}; Debian: apt-get install {' '.join(packages)}")
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
