@@ -19,7 +19,10 @@ def test_all_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(HostError) as caught:
         checks.check_rights(ports=(500, 4500), esp_protocol=True)
     assert caught.value.expected == "CAP_NET_BIND_SERVICE and CAP_NET_ADMIN and CAP_NET_RAW"
-    assert "unshare -Urn" in caught.value.remedy
+    assert caught.value.remedy == "run it as root (sudo)"
+    with pytest.raises(HostError) as caught:
+        checks.check_rights()
+    assert "`ikeway run`" in caught.value.remedy and "`ikeway proxy`" in caught.value.remedy
     checks.check_rights(tun=False, ports=(4500,))
 
 

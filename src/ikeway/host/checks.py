@@ -13,10 +13,7 @@ _NET_BIND_SERVICE, _NET_ADMIN, _NET_RAW = 10, 12, 13
 _NAMES = {_NET_BIND_SERVICE: "CAP_NET_BIND_SERVICE", _NET_ADMIN: "CAP_NET_ADMIN", _NET_RAW: "CAP_NET_RAW"}
 _TUN = Path("/dev/net/tun")
 _UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-_ROOTLESS = (
-    "without root, `unshare -Urn` makes a namespace of your own with no network but what you put there: enough for "
-    "`ikeway demo`"
-)
+_ROOTLESS = "without root: `ikeway run` for one command, `ikeway proxy` for a browser"
 
 
 class Use(enum.StrEnum):
@@ -48,7 +45,7 @@ def held_rights() -> dict[str, bool]:
 
 def check_rights(*, tun: bool = True, ports: tuple[int, ...] = (), esp_protocol: bool = False) -> None:
     """Raise one `HostError` that names everything that is missing: rights for a TUN with addresses and routes, for
-    listening on `ports`, and for sending ESP as IP protocol 50."""
+    listening on `ports` (a gateway), and for sending ESP as IP protocol 50."""
     needed = {_NET_ADMIN} if tun else set()
     if any(0 < port < _first_unprivileged_port() for port in ports):
         needed.add(_NET_BIND_SERVICE)
@@ -61,7 +58,7 @@ def check_rights(*, tun: bool = True, ports: tuple[int, ...] = (), esp_protocol:
             "this process may not set up a tunnel",
             expected=" and ".join(_NAMES[number] for number in sorted(needed)),
             got=f"no {', no '.join(missing)}",
-            remedy=f"run it as root (sudo); {_ROOTLESS}",
+            remedy="run it as root (sudo)" if ports else f"run it as root (sudo); {_ROOTLESS}",
         )
     if tun:
         check_device()

@@ -215,7 +215,7 @@ def _bring_up(nl: Netlink, interface: str, mtu: int, *, ipv6: bool) -> None:
             raise HostError(
                 f"may not configure {interface}",
                 expected="CAP_NET_ADMIN",
-                remedy="run as root, or in a user and network namespace of your own (unshare -Urn)",
+                remedy="run as root (sudo); without root there are `ikeway run` and `ikeway proxy`",
             ) from error
         raise HostError(f"cannot bring up {interface} with an MTU of {mtu}: {error.strerror}") from error
 
