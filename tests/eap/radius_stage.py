@@ -22,7 +22,8 @@ _ROUNDS = 80
 
 
 class RadiusStage:
-    """A server that lets `make` authenticate whoever comes. `finished` has the authenticators that came to an end."""
+    """A server that lets `make` authenticate whoever comes. `made` has all authenticators, `finished` those that came to
+    an end."""
 
     def __init__(self, make: Callable[[], EapAuthenticator]) -> None:
         self._make = make
@@ -30,6 +31,7 @@ class RadiusStage:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
+        self.made: list[EapAuthenticator] = []
         self.finished: list[EapAuthenticator] = []
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -58,6 +60,7 @@ class RadiusStage:
             identifier = finish(authenticator.start())[1]
             packet = packet[:1] + bytes((identifier,)) + packet[2:]
             self._sessions[state] = authenticator
+            self.made.append(authenticator)
         else:
             (state,) = states
             authenticator = self._sessions[state]

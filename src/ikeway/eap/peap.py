@@ -82,7 +82,7 @@ class PeapPeer(TlsPeer):
 
     def failure_reason(self) -> IkewayError | None:
         """What went wrong with the tunnel, or else with the log-in in it."""
-        return self._error or (self._inner.failure_reason() if self._inner is not None else None)
+        return super().failure_reason() or (self._inner.failure_reason() if self._inner is not None else None)
 
     def _opened(self, channel: Channel, keys: TunnelKeys) -> None:
         self.msk = keys.msk
@@ -115,7 +115,7 @@ class PeapPeer(TlsPeer):
                 f"the server refused the log-in by {inner.method or 'a method'} in PEAP",
                 expected="success",
                 got="failure",
-                remedy="see the server's log for the reason",
+                remedy="check user name and password; the server's log has the reason",
             )
             return refusal
         if not inner.may_succeed:

@@ -24,7 +24,8 @@ from ikeway.eap.tunnel.channel import Channel, Endpoint
 from ikeway.eap.tunnel.framing import FRAGMENT_OCTETS
 from ikeway.eap.tunnel.keys import TunnelKeys
 from ikeway.eap.tunnel.peer import TlsPeer
-from ikeway.errors import ConfigError, Side
+from ikeway.eap.tunnel.sessions import SessionCache
+from ikeway.errors import ConfigError, IkewayError, Side
 from ikeway.questions import Ask
 
 _TYPE = MethodType(0, EapType.TLS)
@@ -37,6 +38,27 @@ class EapTlsPeer(TlsPeer):
     type: ClassVar[MethodType] = _TYPE
     name: ClassVar[str] = "EAP-TLS"
     eap_type: ClassVar[EapType] = EapType.TLS
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        identity: bytes,
+        *,
+        sessions: SessionCache | None = None,
+        fragment: int = FRAGMENT_OCTETS,
+    ) -> None:
+        if endpoint.own is None:
+            raise ConfigError("EAP-TLS without a certificate of ours", expected="a client certificate and its key")
+        super().__init__(endpoint, identity, sessions=sessions, fragment=fragment)
+
+    def failure_reason(self) -> IkewayError | None:
+        """With TLS 1.3 a client has ended its handshake before its certificate was seen by anybody."""
+        return super().failure_reason() or TlsFailed(
+            "the server refused the log-in by EAP-TLS after it had seen our certificate",
+            expected="EAP-Success",
+            got="EAP-Failure",
+            remedy="see the server's log: does it trust the CA of our certificate, and know its owner?",
+        )
 
     def _opened(self, channel: Channel, keys: TunnelKeys) -> None:
         self.msk = keys.msk

@@ -63,7 +63,7 @@ class TtlsPeer(TlsPeer):
 
     def failure_reason(self) -> IkewayError | None:
         """What went wrong with the tunnel, or else with the log-in in it."""
-        return self._error or self._inner.error
+        return super().failure_reason() or self._inner.error
 
     def _opened(self, channel: Channel, keys: TunnelKeys) -> None:
         self.msk = keys.msk

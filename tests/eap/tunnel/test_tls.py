@@ -17,6 +17,8 @@ from ikeway.eap.errors import EapFailed, MalformedEap, TlsFailed
 from ikeway.eap.packet import EapCode, EapPacket, EapType
 from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.eap.tls import EapTlsAuthenticator, EapTlsPeer
+from ikeway.eap.ttls import TtlsAuthenticator, TtlsPeer, TtlsWays
+from ikeway.eap.ttls_inner import PapPeer
 from ikeway.eap.tunnel.channel import Endpoint, TlsVersion
 from ikeway.eap.tunnel.sessions import LIFETIME, SessionCache
 from ikeway.errors import ConfigError, IkewayError
@@ -171,10 +173,27 @@ def test_a_client_that_is_not_the_right_one(version: TlsVersion, client: Any, ex
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_client_without_a_certificate(version: TlsVersion) -> None:
-    peer, authenticator = sides(client_end(version), server_end(judge=clients_trust()))
+    """EAP-TLS of ours does not begin without one; a client of TTLS may be asked for one all the same."""
+    server, ask = server_end(judge=clients_trust()), asker()
+    with pytest.raises(ConfigError):
+        EapTlsPeer(client_end(version), CLIENT.encode())
+    peer = EapPeer(ask, b"x", [lambda: TtlsPeer(client_end(version), b"alice", PapPeer(b"alice"))])
+    authenticator = EapAuthenticator(ask, [lambda: TtlsAuthenticator(server, TtlsWays(pap=True))])
     error = refused(peer, authenticator)
     assert "certificate" in error.reason + error.remedy
     assert "the client sent no certificate" in authenticator.reason
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_server_that_ends_without_a_word(version: TlsVersion) -> None:
+    peer, authenticator = sides(client_end(version, node=client_node()), server_end(judge=clients_trust()))
+    response = finish(peer.receive(finish(authenticator.start())))
+    for end in (1, 2, 3):
+        request = finish(authenticator.receive(response or b""))
+        response = finish(peer.receive(request))
+        if end == 3:
+            with pytest.raises(TlsFailed, match=r"without saying why|after it had seen"):
+                finish(peer.receive(EapPacket(EapCode.FAILURE, 9).encode()))
 
 
 def test_no_version_in_common() -> None:

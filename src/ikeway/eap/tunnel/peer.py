@@ -15,6 +15,7 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator
 from typing import ClassVar
 
+from ikeway.eap.errors import TlsFailed
 from ikeway.eap.method import EapPeerMethod
 from ikeway.eap.packet import EapType
 from ikeway.eap.tunnel.channel import Channel, Endpoint
@@ -47,7 +48,14 @@ class TlsPeer(EapPeerMethod):
         self._keys: TunnelKeys | None = None
 
     def failure_reason(self) -> IkewayError | None:
-        """What this side refused, or the server's alert or words in the tunnel."""
+        """What this side refused, or the server's alert, or that it gave none."""
+        if self._error is None and self._keys is None:
+            return TlsFailed(
+                f"the server ended {self.name} in the middle of TLS without saying why",
+                expected="the handshake to go on",
+                got="EAP-Failure",
+                remedy="see the server's log: it may want a client certificate, or not accept the one it got",
+            )
         return self._error
 
     async def run(self, request: bytes, ask: Ask) -> AsyncGenerator[bytes, bytes]:
