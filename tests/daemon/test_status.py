@@ -7,13 +7,16 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+import rich.console
 
+from ikeway.cli.show_status import session_lines, session_table
 from ikeway.daemon.eventlog import report
 from ikeway.daemon.status import PoolStatus, Status, WorkerStatus, session_status
 from ikeway.dataplane.interface import Counters
 from ikeway.errors import AuthenticationFailed, Closed, HostError, PeerUnreachable
 from ikeway.ike import events
 from tests.ike.pair import A, B, Pair, connection
+from tests.ike.test_multiple_auth import by_certificate, by_eap, several
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,22 @@ def test_a_log_in_and_its_end(lines: pytest.LogCaptureFixture) -> None:
     messages = named(lines, "received")
     assert any("IKE_AUTH request 1" in record.getMessage() for record in messages)
     assert all(record.levelno == logging.DEBUG for record in messages)
+
+
+def test_all_that_a_client_has_proven_is_told(lines: pytest.LogCaptureFixture) -> None:
+    pair = several(by_certificate(), by_eap())
+    pair.connect()
+    for event in pair.b.log:
+        report(event)
+    (up,) = named(lines, "ike-up")
+    assert up.getMessage().startswith(f"bob at {A.host}:4500 is connected")
+    assert up.getMessage().endswith("proven as a.example by certificate and bob by keyed")
+    shown = session_status(pair.b.sa, {}, pair.now)
+    assert shown.proofs == ("a.example by certificate", "bob by keyed")
+    console = rich.console.Console(width=200, record=True)
+    console.print(session_table([shown]), session_lines(session_status(pair.a.sa, {}, pair.now)))
+    text = console.export_text()
+    assert "a.example by certificate, bob by keyed" in text and "b.example at" in text
 
 
 def test_no_key_is_logged(lines: pytest.LogCaptureFixture) -> None:

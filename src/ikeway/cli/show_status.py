@@ -125,12 +125,20 @@ def session_lines(session: SessionStatus) -> RenderableType:
     """One connection of a client."""
     nat = f", a NAT before {session.nat}" if session.nat else ""
     mobile = ", MOBIKE" if session.mobike else ""
+    gateway = " and ".join(session.proofs) if len(session.proofs) > 1 else session.remote_identity
     return Group(
-        line("gateway", f"{session.remote_identity} at {session.remote}"),
+        line("gateway", f"{gateway} at {session.remote}"),
         line("as", f"{session.eap_identity or session.local_identity} from {session.local}{nat}{mobile}"),
         line("addresses", ", ".join(session.addresses) or "none"),
         line("IKE SA", f"{session.suite}, {session.state} for {duration(session.age)}{_ahead(session)}"),
     )
+
+
+def who(session: SessionStatus) -> str:
+    """Who a client of a gateway is: of several proofs (RFC 4739) all."""
+    if len(session.proofs) > 1:
+        return ", ".join(session.proofs)
+    return session.eap_identity or session.remote_identity
 
 
 def _ahead(session: SessionStatus) -> str:
@@ -167,7 +175,7 @@ def session_table(sessions: Sequence[SessionStatus]) -> RenderableType:
     for session in sessions[:_SESSIONS_SHOWN]:
         table.add_row(
             str(session.id),
-            plain(session.eap_identity or session.remote_identity),
+            plain(who(session)),
             session.remote,
             ", ".join(session.addresses),
             size(sum(child.octets_in for child in session.children)),

@@ -73,6 +73,9 @@ class SessionStatus:
     rekey_in: float | None = None  # seconds until we renew its keys, log in anew, give it up; None: never
     login_in: float | None = None
     expires_in: float | None = None
+    proofs: tuple[
+        str, ...
+    ] = ()  # who the peer has proven to be, and how; more than one with several log-ins (RFC 4739)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +167,7 @@ def _status_from_json(fields: Mapping[str, Any]) -> Status:
         {
             **session,
             "addresses": tuple(session["addresses"]),
+            "proofs": tuple(session.get("proofs", ())),
             "children": tuple(_child_from_json(child) for child in session["children"]),
         }
         for session in fields["sessions"]
@@ -213,6 +217,7 @@ def session_status(sa: IkeSa, counters: CountersBySa, now: float, *, addresses: 
         rekey_in=_left(sa, "rekey", now),
         login_in=_left(sa, "reauthenticate", now),
         expires_in=_left(sa, "life", now),
+        proofs=sa.proofs,
     )
 
 

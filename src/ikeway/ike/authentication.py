@@ -9,7 +9,7 @@ import hmac
 
 from ikeway.auth.binding import carried_identities
 from ikeway.auth.certificate import CertificateCredential, decode_certificates
-from ikeway.auth.identity import Identity
+from ikeway.auth.identity import Identity, IdentityPattern
 from ikeway.auth.octets import eap_mac, psk_mac, signed_octets
 from ikeway.auth.path import Role
 from ikeway.auth.questions import PskQuestion
@@ -41,9 +41,8 @@ def peer_octets(sa: IkeSa, identification: Identification) -> bytes:
     return signed_octets(sa.init_request, sa.nonce_responder, sa.prf, sa.keys.sk_pi, identification.body)
 
 
-def own_identity(sa: IkeSa, credential: LocalCredential) -> Identity:
+def own_identity(sa: IkeSa, credential: LocalCredential, configured: Identity | None) -> Identity:
     """The identity that we show: as configured, else the certificate's, else our address."""
-    configured = sa.connection.local_identity
     if isinstance(credential, CertificateCredential):
         return credential.identity if configured is None else credential.spelled(configured)
     return configured if configured is not None else Identity.parse(sa.local.host)
@@ -59,7 +58,9 @@ async def prove_by_key(sa: IkeSa, credential: LocalCredential, identification: I
         return made
     assert isinstance(credential, PskCredential)
     peer = sa.remote_identity or _expected_peer(sa.connection)
-    secret = credential.secret if credential.secret is not None else await _ask_secret(sa, peer)
+    secret = credential.secret
+    if secret is None:
+        secret = await _ask_secret(sa, Identity.from_payload(identification), peer)
     return Authentication(AuthenticationMethod.SHARED_KEY_MIC, psk_mac(sa.prf, secret, octets))
 
 
@@ -86,13 +87,19 @@ async def verify_by_key(
         raise _wrong_method(authentication, "a pre-shared key")
     secret = expectation.secret
     if secret is None:
-        secret = await _ask_secret(sa, Identity.from_payload(identification))
+        assert sa.local_identity is not None
+        secret = await _ask_secret(sa, sa.local_identity, Identity.from_payload(identification))
     if not hmac.compare_digest(psk_mac(sa.prf, secret, octets), authentication.value):
         raise AuthenticationFailed(
             f"the pre-shared key of {Identity.from_payload(identification)} is not the one that we have",
             notify=NotifyType.AUTHENTICATION_FAILED,
             remedy="enter the same key on both sides, for the same pair of identities",
         )
+
+
+def word_of(expectation: PskExpected | CertificateExpected) -> str:
+    """How the peer proves itself, for people."""
+    return "pre-shared key" if isinstance(expectation, PskExpected) else "certificate"
 
 
 def verify_by_eap(sa: IkeSa, msk: bytes | None, identification: Identification, message: Message) -> None:
@@ -125,9 +132,8 @@ def claimed_identities(message: Message) -> tuple[Identity, ...]:
         return ()
 
 
-def check_identity(sa: IkeSa, identity: Identity, *others: Identity) -> None:
+def check_identity(pattern: IdentityPattern | None, identity: Identity, *others: Identity) -> None:
     """The peer says who it is: is that whom we mean to talk to? `others` are further names that it proves."""
-    pattern = sa.connection.remote_identity
     if pattern is not None and not any(map(pattern.matches, (identity, *others))):
         raise AuthenticationFailed(
             "the peer's identity is not the expected one",
@@ -188,9 +194,7 @@ def _expected_peer(connection: Connection) -> Identity:
     return pattern.exact
 
 
-async def _ask_secret(sa: IkeSa, peer: Identity) -> bytes:
-    own = sa.local_identity
-    assert own is not None
+async def _ask_secret(sa: IkeSa, own: Identity, peer: Identity) -> bytes:
     secret = await sa.ask(PskQuestion(own, peer))
     if secret is None:
         raise AuthenticationFailed(

@@ -70,3 +70,9 @@ def error_from(notify: Notify, context: str) -> PeerError:
     name = NotifyType(notify.type).name
     kind, meaning, remedy = _MEANING.get(int(notify.type), (PeerError, "a reason of its own", "look at the peer's log"))
     return kind(f"{context} with {name}: {meaning}", notify=int(notify.type), side=Side.BOTH, remedy=remedy)
+
+
+def told(error: PeerError) -> PeerError:
+    """Mark an error that the peer told us itself: it need not be told back."""
+    error.told_by_peer = True
+    return error

@@ -59,6 +59,7 @@ _INHERITED = (
     "local_identity",
     "remote_identity",
     "eap_identity",
+    "proofs",
     "peer_certificate",
     "peer_hashes",
     "peer_fragments",
@@ -99,8 +100,7 @@ class IkeSa:
         self.connection_id = connection_id or shared.new_connection_id()
         self.is_initiator = is_initiator  # of this IKE SA: whose SPI comes first in the header
         self.spi = spi
-        self.now = now
-        self.created = now
+        self.now = self.created = now
         self.state = IkeState.CONNECTING
         self.established = False
         self.timers = Timers(lambda: shared.wake(self))
@@ -130,9 +130,10 @@ class IkeSa:
         self.remote_identity: Identity | None = None
         self.eap_identity: bytes | None = None
         self.peer_certificate: object | None = None
+        self.proofs: tuple[str, ...] = ()  # who the peer has proven to be, and how, for people; one for each round
         # What the peer supports.
         self.peer_hashes: frozenset[HashAlgorithm] | None = None
-        self.peer_fragments = self.peer_childless = False
+        self.peer_fragments = self.peer_childless = self.peer_multiple_auth = False
         self.peer_wants_certificate = False  # initiator: a CERTREQ came
         self.refusal: Message | None = None  # initiator: of IKE_SA_INIT, not believed yet
         self.peer_vendor_ids: tuple[bytes, ...] = ()

@@ -69,6 +69,25 @@ LocalCredential = PskCredential | CertificateCredential | EapCredential
 PeerExpectation = PskExpected | CertificateExpected | EapExpected | EapOnlyExpected
 
 
+@dataclass(frozen=True, slots=True)
+class FurtherCredential:
+    """How we prove ourselves once more after the first time (RFC 4739). `identity` as `Connection.local_identity`."""
+
+    credential: LocalCredential
+    identity: Identity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FurtherExpectation:
+    """What the peer must prove once more after the first time (RFC 4739). `identity` None: any that the proof is for.
+
+    EAP after EAP must be of the same user: else two people's factors would make one log-in.
+    """
+
+    expectation: PeerExpectation
+    identity: IdentityPattern | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retransmission:
     """First time-out in seconds, its growth, and tries after the first; 4 s * 1.8, 5 tries end after about 165 s."""
@@ -114,6 +133,9 @@ class Connection:
     # None: any identity that the certificate or key proves is right. Initiator: also sent as IDr unless send_idr is off.
     remote_identity: IdentityPattern | None
     remote_expectation: PeerExpectation
+    # RFC 4739: what follows the first of each side. All of it is demanded; the responder proves itself at most twice.
+    further_credentials: tuple[FurtherCredential, ...] = ()
+    further_expectations: tuple[FurtherExpectation, ...] = ()
     send_idr: bool = True
     ike_proposals: tuple[Proposal, ...] = DEFAULT_IKE_PROPOSALS
     prefer_initiator_order: bool = False  # responder: walk through the initiator's proposals, not ours
@@ -155,6 +177,7 @@ class ResponderSettings:
     fragmentation: bool = True
     force_udp_encapsulation: bool = False
     childless: bool = True  # announce CHILDLESS_IKEV2_SUPPORTED
+    multiple_auth: bool = False  # announce MULTIPLE_AUTH_SUPPORTED (RFC 4739): some connection needs it
     # CAs announced in CERTREQ: their SHA-1 key identifiers, concatenated.
     certificate_authorities: bytes = b""
     cookie_threshold: int = 32  # half-open SAs from which on a COOKIE is demanded; 0: always

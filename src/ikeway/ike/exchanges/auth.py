@@ -1,20 +1,22 @@
-"""IKE_AUTH (RFC 7296 section 1.2; EAP: 2.16; EAP-only: RFC 5998; childless: RFC 6023).
+"""IKE_AUTH (RFC 7296 section 1.2; EAP: 2.16; EAP-only: RFC 5998; childless: RFC 6023; several proofs: RFC 4739).
 
     Initiator                                            Responder
-    HDR, SK {IDi, [CERT,] [CERTREQ,] [IDr,]
-        AUTH, [CP,] SAi2, TSi, TSr}             -->
-                                                <--      HDR, SK {IDr, [CERT,] AUTH, [CP,] SAr2, TSi, TSr}
+    HDR, SK {IDi, [CERT,] [CERTREQ,] [IDr,] AUTH,
+        [N(ANOTHER_AUTH_FOLLOWS),]
+        [CP,] SAi2, TSi, TSr}                   -->
+                                                <--      HDR, SK {IDr, [CERT,] AUTH, [N(ANOTHER_AUTH_FOLLOWS)]}
+    HDR, SK {[IDi, [CERT,] AUTH]}               -->                    (as long as one of the two announced another)
+                                                <--      HDR, SK {[IDr, [CERT,] AUTH,] [CP,] SAr2, TSi, TSr}
 
-An initiator that sends no AUTH asks for EAP: `auth_eap` has what follows.
+Most often the first two messages are all. An initiator that sends IDi without AUTH asks for EAP: `auth_eap` has what
+follows. `auth_proofs` knows which proofs are due, `auth_outcome` what comes with the last answer.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity
-from ikeway.eap.authenticator import Authenticator
 from ikeway.eap.session import EapPeer
 from ikeway.errors import (
     AuthenticationFailed,
@@ -24,39 +26,29 @@ from ikeway.errors import (
     NegotiationFailed,
     PeerError,
     ProtocolViolation,
-    Side,
 )
-from ikeway.ike import authentication, events, negotiation, succession
-from ikeway.ike.driver import Answer, Task, notify_for
-from ikeway.ike.exchanges import auth_eap, create_child, delete, informational, init, mobike
-from ikeway.ike.negotiation import ChildOffer, Grant, Nonces
+from ikeway.ike import authentication, events
+from ikeway.ike.conversation import reply as answer_and_wait
+from ikeway.ike.driver import Answer, notify_for
+from ikeway.ike.exchanges import auth_eap, auth_outcome, auth_proofs, init
+from ikeway.ike.exchanges.auth_proofs import OwnProofs, ProofsDue
+from ikeway.ike.negotiation import ChildOffer
 from ikeway.ike.notifies import error_from, failure_of
 from ikeway.ike.proposals import format_proposal, select
-from ikeway.ike.questions import AssignAddresses, SelectConnection
+from ikeway.ike.questions import SelectConnection
 from ikeway.ike.sa import IkeSa
 from ikeway.ike.settings import (
     CertificateExpected,
-    ChildSettings,
     EapCredential,
     EapExpected,
     EapOnlyExpected,
+    FurtherCredential,
+    FurtherExpectation,
     PskExpected,
 )
 from ikeway.wire.message import Message
-from ikeway.wire.payloads import (
-    Authentication,
-    CertificateRequest,
-    Configuration,
-    ConfigurationAttribute,
-    Delete,
-    Eap,
-    IdInitiator,
-    IdResponder,
-    Notify,
-    Payload,
-    SecurityAssociation,
-)
-from ikeway.wire.registry import ConfigurationAttributeType, ConfigurationType, ExchangeType, NotifyType
+from ikeway.wire.payloads import Authentication, Delete, Eap, IdInitiator, IdResponder, Notify, Payload
+from ikeway.wire.registry import ExchangeType, NotifyType
 
 IKE_AUTH = ExchangeType.IKE_AUTH
 # Errors beside AUTH that leave the IKE SA as it is (RFC 7296 sections 1.2 and 2.21.2).
@@ -71,10 +63,6 @@ _CHILD_FAILURES = frozenset(
     }
 )
 
-_ADDRESSES = frozenset(
-    {ConfigurationAttributeType.INTERNAL_IP4_ADDRESS, ConfigurationAttributeType.INTERNAL_IP6_ADDRESS}
-)
-
 
 # --- initiator --------------------------------------------------------------------------------------------------------
 
@@ -82,49 +70,89 @@ _ADDRESSES = frozenset(
 async def connect(sa: IkeSa) -> None:
     """From nothing to an established IKE SA with its first child SA."""
     try:
-        session = _prepare(sa)
+        sessions = _prepare(sa)
         await init.initiate(sa)
-        await _authenticate(sa, session)
+        auth_proofs.require_support(sa)
+        await _authenticate(sa, sessions)
     except IkewayError as error:
         sa.terminate(error)
 
 
-def _prepare(sa: IkeSa) -> EapPeer | None:
-    """The EAP session of this log-in, where there is one. Raises `ConfigError` where nothing would prove the responder."""
-    credential, expectation = sa.connection.local_credential, sa.connection.remote_expectation
-    session = credential.new_peer(sa.ask) if isinstance(credential, EapCredential) else None
-    if isinstance(expectation, EapOnlyExpected) and session is not None:
-        session.require_mutual()
-    elif not isinstance(expectation, PskExpected | CertificateExpected):
-        raise ConfigError(
-            f"connection {sa.connection.name} says nothing of how the gateway proves who it is",
-            expected="a pre-shared key, a CA, or EAP alone together with our own EAP credential",
-            remedy="name the CA of the gateway's certificate",
-        )
-    return session
+def _prepare(sa: IkeSa) -> list[EapPeer | None]:
+    """The EAP session of each of our log-ins, where it has one. Raises `ConfigError` where nothing would prove the
+    responder."""
+    sessions = [
+        each.credential.new_peer(sa.ask) if isinstance(each.credential, EapCredential) else None
+        for each in auth_proofs.own_rounds(sa.connection)
+    ]
+    for index, due in enumerate(auth_proofs.peer_rounds(sa.connection)):
+        if isinstance(due.expectation, EapOnlyExpected) and index == 0 and sessions[0] is not None:
+            sessions[0].require_mutual()
+        elif not isinstance(due.expectation, PskExpected | CertificateExpected):
+            raise ConfigError(
+                f"connection {sa.connection.name} says nothing of how the gateway proves who it is",
+                expected="a pre-shared key, a CA, or EAP alone together with our own EAP credential",
+                remedy="name the CA of the gateway's certificate",
+            )
+    return sessions
 
 
-async def _authenticate(sa: IkeSa, session: EapPeer | None) -> None:
-    credential = sa.connection.local_credential
-    sa.local_identity = authentication.own_identity(sa, credential)
-    own = IdInitiator(sa.local_identity.type, sa.local_identity.value)
+async def _authenticate(sa: IkeSa, sessions: Sequence[EapPeer | None]) -> None:
     if sa.connection.childless and not sa.peer_childless:
         raise NegotiationFailed("the gateway makes no IKE SA without a child SA", remedy="switch childless off")
-    offer = await _first_offer(sa)
-    proof: tuple[Payload, ...] = ()
-    if not isinstance(credential, EapCredential):
-        proof = (await authentication.prove_by_key(sa, credential, own),)
-    payloads = (own, *_certificates(sa), *_wanted_peer(sa), *proof, *_rest(sa, offer))
-    reply = await sa.request(IKE_AUTH, payloads)
+    offer = await auth_outcome.first_offer(sa)
+    proofs = ProofsDue(sa)
     try:
-        peer = await _verify_responder(sa, reply)
-        if session is not None:
-            reply = await auth_eap.log_in(sa, session, own, peer, reply)
-        _check_failure(reply)
+        reply = await _prove_all(sa, sessions, proofs, offer)
     except IkewayError as error:
+        auth_proofs.suggest_another(sa, error)
         _say_why(sa, error)
         raise
-    _establish_initiator(sa, offer, reply)
+    auth_outcome.establish(sa, offer, reply)
+
+
+async def _prove_all(
+    sa: IkeSa, sessions: Sequence[EapPeer | None], proofs: ProofsDue, offer: ChildOffer | None
+) -> Message:
+    """Each of our log-ins, and what is left of the responder's proofs; returns its last reply."""
+    rounds = auth_proofs.own_rounds(sa.connection)
+    beside = _wanted_peer(sa), (*auth_outcome.wishes(sa, offer), *auth_proofs.ability(sa))
+    for index, (due, session) in enumerate(zip(rounds, sessions, strict=True)):
+        reply = await _log_in(sa, due, session, proofs, beside, follows=index + 1 < len(rounds))
+        beside = (), ()  # only the first request asks for the rest
+    while proofs.remaining:
+        reply = await sa.request(IKE_AUTH, ())
+        await proofs.take(reply)
+        _check_failure(reply)
+    return reply
+
+
+async def _log_in(
+    sa: IkeSa,
+    due: FurtherCredential,
+    session: EapPeer | None,
+    proofs: ProofsDue,
+    beside: tuple[tuple[Payload, ...], tuple[Payload, ...]],
+    *,
+    follows: bool,
+) -> Message:
+    """One log-in of ours, by key or by EAP. `beside`: what else the request says, before and after AUTH."""
+    identity = authentication.own_identity(sa, due.credential, due.identity)
+    own = IdInitiator(identity.type, identity.value)
+    if sa.local_identity is None:
+        sa.local_identity = identity
+    proof: tuple[Payload, ...] = ()
+    if session is None:
+        signed = await authentication.prove_by_key(sa, due.credential, own)
+        proof = (signed, *auth_proofs.announcement(follows=follows))
+    before, after = beside
+    payloads = (own, *_certificates(sa, due, first=bool(before or after)), *before, *proof, *after)
+    reply = await sa.request(IKE_AUTH, payloads)
+    await proofs.take(reply)
+    if session is not None:
+        reply = await auth_eap.log_in(sa, session, own, proofs, reply, follows=follows)
+    _check_failure(reply)
+    return reply
 
 
 def _check_failure(reply: Message) -> None:
@@ -140,20 +168,12 @@ def _say_why(sa: IkeSa, error: IkewayError) -> None:
         sa.channel.notify_once(ExchangeType.INFORMATIONAL, (Notify(NotifyType.AUTHENTICATION_FAILED),))
 
 
-async def _first_offer(sa: IkeSa) -> ChildOffer | None:
-    if sa.connection.childless or not sa.connection.children:
-        return None
-    spi = await negotiation.reserve_spi(sa)
-    return negotiation.make_offer(sa, sa.connection.children[0], spi, None)
-
-
-def _certificates(sa: IkeSa) -> tuple[Payload, ...]:
-    connection = sa.connection
+def _certificates(sa: IkeSa, due: FurtherCredential, *, first: bool) -> tuple[Payload, ...]:
     requested = sa.peer_wants_certificate
-    payloads = authentication.certificate_payloads(sa, connection.local_credential, requested=requested)
-    expectation = connection.remote_expectation
-    if isinstance(expectation, CertificateExpected) and connection.send_certificate_requests:
-        payloads += (expectation.trust.request,)
+    payloads = authentication.certificate_payloads(sa, due.credential, requested=requested)
+    expectations = (each.expectation for each in auth_proofs.peer_rounds(sa.connection))
+    if first and sa.connection.send_certificate_requests:
+        payloads += tuple(each.trust.request for each in expectations if isinstance(each, CertificateExpected))
     return payloads
 
 
@@ -164,83 +184,7 @@ def _wanted_peer(sa: IkeSa) -> tuple[Payload, ...]:
     return (IdResponder(pattern.exact.type, pattern.exact.value),)
 
 
-def _rest(sa: IkeSa, offer: ChildOffer | None) -> tuple[Payload, ...]:
-    connection = sa.connection
-    payloads: list[Payload] = []
-    if connection.request_configuration:
-        payloads.append(Configuration(ConfigurationType.CFG_REQUEST, _wishes(sa)))
-    if offer is not None:
-        payloads += offer.payloads()
-    if connection.initial_contact and sa.replaces is None:
-        payloads.append(Notify(NotifyType.INITIAL_CONTACT))
-    if connection.mobike:
-        payloads.append(Notify(NotifyType.MOBIKE_SUPPORTED))
-    payloads += window_notify(sa)
-    if isinstance(connection.remote_expectation, EapOnlyExpected):
-        payloads.append(Notify(NotifyType.EAP_ONLY_AUTHENTICATION))
-    return tuple(payloads)
-
-
-def _wishes(sa: IkeSa) -> tuple[ConfigurationAttribute, ...]:
-    """What we ask for; the addresses that we have when we only log in anew, so that what uses them goes on."""
-    has = sa.replaces.configuration if sa.replaces is not None else ()
-    addresses = {attribute.type: attribute for attribute in reversed(has) if attribute.type in _ADDRESSES}
-    wishes = sa.connection.request_configuration
-    return tuple(wish if wish.value else addresses.get(wish.type, wish) for wish in wishes)
-
-
-async def _verify_responder(sa: IkeSa, reply: Message) -> IdResponder:
-    """The responder's identity and its AUTH, if it owes one now."""
-    peer = reply.find(IdResponder)
-    if peer is None or (reply.find(Authentication) is None and failure_of(reply) is not None):
-        if (failure := failure_of(reply)) is not None:
-            raise auth_eap.told(error_from(failure, "the gateway refused the log-in"))
-        raise ProtocolViolation("the gateway answered IKE_AUTH without its identity")
-    sa.remote_identity = Identity.from_payload(peer)
-    sa.report(events.PeerSeen(sa, f"the gateway says it is {sa.remote_identity}"))
-    authentication.check_identity(sa, sa.remote_identity)
-    expectation = sa.connection.remote_expectation
-    if isinstance(expectation, PskExpected | CertificateExpected):
-        await authentication.verify_by_key(sa, expectation, peer, reply)
-    return peer
-
-
-def _establish_initiator(sa: IkeSa, offer: ChildOffer | None, reply: Message) -> None:
-    mobike.learn(sa, reply)
-    learn_window(sa, reply)
-    sa.establish()
-    sa.report(events.IkeEstablished(sa, sa.replaces))
-    configuration = reply.find(Configuration)
-    if configuration is not None and configuration.type == ConfigurationType.CFG_REPLY:
-        sa.configuration = configuration.attributes
-        sa.report(events.ConfigurationReceived(sa, configuration.attributes))
-    remaining = sa.connection.children
-    if offer is not None:
-        remaining = remaining[1:]
-        try:
-            nonces = Nonces(sa.nonce_initiator, sa.nonce_responder)
-            child = negotiation.conclude(sa, offer, reply, nonces)
-        except PeerError as error:
-            create_child.discard(sa, offer, reply)
-            sa.report(events.ChildFailed(sa, offer.settings, error))
-        else:
-            create_child.install_both(sa, child)
-    for settings in remaining:
-        sa.driver.enqueue(Task("create-child", create_child.create, (settings,)))
-    if sa.replaces is not None:
-        old, sa.replaces = sa.replaces, None
-        delete.close_replaced(old, sa.now)
-
-
 # --- responder --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Caller:
-    """What the first request of an initiator says; the later ones of EAP do not repeat it."""
-
-    identification: IdInitiator
-    request: Message
 
 
 async def respond(sa: IkeSa, message: Message) -> Answer:
@@ -264,35 +208,66 @@ def _refuse(sa: IkeSa, error: IkewayError) -> Answer:
 
 
 async def _respond(sa: IkeSa, message: Message) -> Answer:
+    _give_time(sa)
+    request = message  # the first one; the others do not repeat what it asks for
+    sa.remote_identity = Identity.from_payload(_identification(message))
+    await _select_connection(sa, message, authentication.claimed_identities(message))
+    auth_proofs.require_client_support(sa.connection, message)
+    own = OwnProofs(sa, message)
+    rounds = auth_proofs.peer_rounds(sa.connection)
+    payloads: tuple[Payload, ...] = ()
+    for index, due in enumerate(rounds):
+        if index:
+            message = await answer_and_wait(IKE_AUTH, (*payloads, *await own.next()))
+            _give_time(sa)
+        payloads, message = await _take_log_in(sa, due, message, own)
+        auth_proofs.require_end(sa.connection, message, expected=len(rounds) - index - 1)
+    payloads += await own.next()
+    while own.remaining:
+        await answer_and_wait(IKE_AUTH, payloads)
+        payloads = await own.next()
+    return await auth_outcome.grant(sa, request, payloads)
+
+
+def _give_time(sa: IkeSa) -> None:
+    """Each log-in has its time, as a person may have to type something for it."""
     sa.timers.set("establish", sa.now + sa.shared.settings.login_seconds)
-    identification = message.find(IdInitiator)
-    if identification is None:
-        raise ProtocolViolation("IKE_AUTH without IDi", notify=NotifyType.INVALID_SYNTAX)
-    caller = _Caller(identification, message)
-    sa.remote_identity = Identity.from_payload(identification)
-    claimed = authentication.claimed_identities(message)
-    await _select_connection(sa, message, claimed)
-    expectation = sa.connection.remote_expectation
-    own_identity = authentication.own_identity(sa, sa.connection.local_credential)
-    sa.local_identity = own_identity
-    own = IdResponder(own_identity.type, own_identity.value)
+
+
+async def _take_log_in(
+    sa: IkeSa, due: FurtherExpectation, message: Message, own: OwnProofs
+) -> tuple[tuple[Payload, ...], Message]:
+    """One log-in of the initiator, by key or by EAP; returns what concludes it in our next answer, and the message that
+    had the initiator's AUTH. Raises when it fails."""
+    identification = _identification(message)
+    identity = Identity.from_payload(identification)
+    expectation = due.expectation
     if isinstance(expectation, EapExpected):
         if message.find(Authentication) is not None:
             raise _expects("EAP", "an AUTH payload in the first request")
         session = expectation.new_authenticator(sa.ask)
-        alone = _is_eap_only(sa, message) and session.require_mutual()
-        proof = (own,) if alone else await _own_proof(sa, own, message)
-        payloads = await auth_eap.authenticate(sa, session, message, own, proof)
-        return await _finish(sa, caller, payloads, session)
+        own.leave_to(session)
+        payloads, message = await auth_eap.authenticate(sa, session, identification, own)
+        auth_eap.take_identity(sa, session)
+        return payloads, message
     if message.find(Authentication) is None:
         raise _expects("a pre-shared key or certificate", "a request for EAP (no AUTH payload)")
     if not isinstance(expectation, PskExpected | CertificateExpected):
         raise ConfigError(f"connection {sa.connection.name} says nothing of how clients prove who they are")
     # The name that the connection is for may be another one of the certificate: it is proven below like IDi.
-    others = claimed if isinstance(expectation, CertificateExpected) else ()
-    authentication.check_identity(sa, sa.remote_identity, *others)
+    others = authentication.claimed_identities(message) if isinstance(expectation, CertificateExpected) else ()
+    authentication.check_identity(due.identity, identity, *others)
     await authentication.verify_by_key(sa, expectation, identification, message)
-    return await _finish(sa, caller, await _own_proof(sa, own, message), None)
+    auth_proofs.note_proof(sa, str(identity), authentication.word_of(expectation))
+    return (), message
+
+
+def _identification(message: Message) -> IdInitiator:
+    """IDi, with which each log-in begins."""
+    identification = message.find(IdInitiator)
+    if identification is None:
+        raise ProtocolViolation("a log-in in IKE_AUTH without IDi", notify=NotifyType.INVALID_SYNTAX)
+    return identification
 
 
 def _expects(expected: str, got: str) -> AuthenticationFailed:
@@ -338,23 +313,6 @@ def _require_allowed_suite(sa: IkeSa) -> None:
         )
 
 
-async def _own_proof(sa: IkeSa, own: IdResponder, message: Message) -> tuple[Payload, ...]:
-    """IDr, [CERT,] AUTH."""
-    credential = sa.connection.local_credential
-    requested = message.find(CertificateRequest) is not None
-    certificates = authentication.certificate_payloads(sa, credential, requested=requested)
-    return (own, *certificates, await authentication.prove_by_key(sa, credential, own))
-
-
-def _is_eap_only(sa: IkeSa, request: Message) -> bool:
-    """True when EAP alone may prove us too (RFC 5998): the initiator takes it, and we have no certificate.
-
-    The method must be mutual as well; else our own AUTH is due all the same, as if nobody had asked.
-    """
-    asked = request.notify(NotifyType.EAP_ONLY_AUTHENTICATION) is not None
-    return asked and not isinstance(sa.connection.local_credential, CertificateCredential)
-
-
 async def given_up(sa: IkeSa, message: Message) -> Answer:
     """INFORMATIONAL during the log-in: the initiator does not go on (section 2.21.2). It need not wait for EAP-Failure."""
     failure = failure_of(message)
@@ -365,83 +323,3 @@ async def given_up(sa: IkeSa, message: Message) -> Answer:
     if not sa.driver.interrupt(IKE_AUTH, error):
         sa.report(events.Refused(sa.local, sa.remote, error))
     return Answer((), lambda: sa.terminate(error))
-
-
-async def _finish(sa: IkeSa, caller: _Caller, payloads: tuple[Payload, ...], session: Authenticator | None) -> Answer:
-    """Both are authenticated: addresses, the first child SA, and the answer that says so."""
-    identity = _authenticated_identity(sa, session)
-    request = caller.request
-    if sa.connection.childless and request.find(SecurityAssociation) is not None:
-        raise ProtocolViolation("a child SA in IKE_AUTH, where none is allowed", notify=NotifyType.INVALID_SYNTAX)
-    mobike.learn(sa, request)
-    configuration: tuple[Payload, ...] = ()
-    child: tuple[Payload, ...] = ()
-    grant: Grant | None = None
-    try:
-        configuration = await _assign(sa, identity, request)
-        if request.find(SecurityAssociation) is not None:
-            nonces = Nonces(sa.nonce_initiator, sa.nonce_responder)
-            grant = await negotiation.grant(sa, request, nonces, in_auth=True)
-            child = grant.payloads
-    except (NegotiationFailed, ProtocolViolation) as error:
-        # The IKE SA stands; only its first child SA does not (RFC 7296 section 1.2).
-        child = (notify_for(error),)
-        sa.report(events.Refused(sa.local, sa.remote, error))
-        sa.report(events.ChildFailed(sa, _first_child(sa), error))
-    extra = (*mobike.announce(sa, request), *window_notify(sa))
-    learn_window(sa, request)
-    sa.channel.window = sa.connection.window  # not before: log-ins go one request at a time
-    sa.establish()
-    sa.report(events.IkeEstablished(sa))
-    if request.notify(NotifyType.INITIAL_CONTACT) is not None:
-        informational.initial_contact(sa)
-    if grant is not None:
-        succession.install(sa, grant.child)
-    return Answer((*payloads, *configuration, *child, *extra))
-
-
-def _first_child(sa: IkeSa) -> ChildSettings:
-    return sa.connection.children[0] if sa.connection.children else ChildSettings(name="none")
-
-
-def _authenticated_identity(sa: IkeSa, session: Authenticator | None) -> Identity:
-    assert sa.remote_identity is not None
-    if session is None or session.identity is None:
-        return sa.remote_identity
-    try:
-        return Identity.parse(session.identity.decode())
-    except (IkewayError, UnicodeDecodeError):
-        return sa.remote_identity
-
-
-async def _assign(sa: IkeSa, identity: Identity, request: Message) -> tuple[Payload, ...]:
-    asked = request.find(Configuration)
-    if asked is None or asked.type != ConfigurationType.CFG_REQUEST:
-        if sa.connection.require_configuration_request:
-            raise NegotiationFailed(
-                f"{identity} asked for no address",
-                notify=NotifyType.FAILED_CP_REQUIRED,
-                side=Side.PEER,
-                remedy="let the client request a virtual address",
-            )
-        return ()
-    attributes = await sa.ask(AssignAddresses(sa.connection, sa.connection_id, identity, sa.remote, asked.attributes))
-    sa.configuration = attributes
-    return (Configuration(ConfigurationType.CFG_REPLY, attributes),)
-
-
-# --- both -------------------------------------------------------------------------------------------------------------
-
-
-def window_notify(sa: IkeSa) -> tuple[Payload, ...]:
-    """SET_WINDOW_SIZE, when we take more than one request at a time (RFC 7296 section 2.3)."""
-    window = sa.connection.window
-    return (Notify(NotifyType.SET_WINDOW_SIZE, window.to_bytes(4, "big")),) if window > 1 else ()
-
-
-def learn_window(sa: IkeSa, message: Message) -> None:
-    """How many requests the peer takes at a time; we use no more than we grant ourselves."""
-    notify = message.notify(NotifyType.SET_WINDOW_SIZE)
-    if notify is not None and len(notify.value) == 4:
-        announced = int.from_bytes(notify.value, "big")
-        sa.channel.peer_window = max(sa.channel.peer_window, min(announced, sa.connection.window))

@@ -8,7 +8,8 @@
     HDR, SK {AUTH}                 -->
                                                  <--     HDR, SK {AUTH, [CP,] SAr2, TSi, TSr}
 
-The last AUTH of both is made with the method's MSK: it binds the log-in to this IKE SA.
+The last AUTH of both is made with the method's MSK: it binds the log-in to this IKE SA. Of several log-ins (RFC 4739)
+each has this form; the identities in AUTH are those sent last.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from ikeway.eap.session import EapPeer
 from ikeway.errors import AuthenticationFailed, IkewayError, PeerError, ProtocolViolation, Side
 from ikeway.ike import authentication, events
 from ikeway.ike.conversation import reply as answer_and_wait
-from ikeway.ike.notifies import error_from, failure_of
+from ikeway.ike.exchanges.auth_proofs import OwnProofs, ProofsDue, announcement, note_proof
+from ikeway.ike.notifies import error_from, failure_of, told
 from ikeway.ike.sa import IkeSa
-from ikeway.ike.settings import EapOnlyExpected
 from ikeway.wire.message import Message
-from ikeway.wire.payloads import Authentication, Eap, IdInitiator, IdResponder, Payload
+from ikeway.wire.payloads import Authentication, Eap, IdInitiator, Payload
 from ikeway.wire.registry import ExchangeType, NotifyType
 
 IKE_AUTH = ExchangeType.IKE_AUTH
@@ -31,8 +32,10 @@ IKE_AUTH = ExchangeType.IKE_AUTH
 # --- initiator --------------------------------------------------------------------------------------------------------
 
 
-async def log_in(sa: IkeSa, session: EapPeer, own: IdInitiator, peer: IdResponder, reply: Message) -> Message:
-    """EAP, and the AUTH payloads that bind it to this IKE SA."""
+async def log_in(
+    sa: IkeSa, session: EapPeer, own: IdInitiator, proofs: ProofsDue, reply: Message, *, follows: bool
+) -> Message:
+    """EAP, and the AUTH payloads that bind it to this IKE SA. `follows`: another log-in of ours comes after it."""
     for _ in range(sa.connection.eap_max_rounds):
         packet = reply.find(Eap)
         if packet is None:
@@ -41,44 +44,38 @@ async def log_in(sa: IkeSa, session: EapPeer, own: IdInitiator, peer: IdResponde
             raise ProtocolViolation("the gateway left EAP in the middle")
         response = await session.receive(packet.packet)
         if response is None:
-            return await _bind(sa, session, own, peer)
+            return await _bind(sa, session, own, proofs, follows=follows)
         reply = await sa.request(IKE_AUTH, (Eap(response),))
+        await proofs.take(reply)
     raise ProtocolViolation(f"EAP has not come to an end in {sa.connection.eap_max_rounds} rounds")
 
 
-async def _bind(sa: IkeSa, session: EapPeer, own: IdInitiator, peer: IdResponder) -> Message:
+async def _bind(sa: IkeSa, session: EapPeer, own: IdInitiator, proofs: ProofsDue, *, follows: bool) -> Message:
     sa.report(events.PeerSeen(sa, f"logged in by {session.method}"))
-    if isinstance(sa.connection.remote_expectation, EapOnlyExpected) and not session.mutual:
-        raise AuthenticationFailed(
-            f"{session.method} does not prove who the gateway is",
-            expected="a mutual EAP method, or a certificate of the gateway",
-            remedy="name the CA of the gateway's certificate",
-        )
-    reply = await sa.request(IKE_AUTH, (authentication.prove_by_eap(sa, session.msk, own),))
+    proofs.proven_by_eap(session)
+    proof = authentication.prove_by_eap(sa, session.msk, own)
+    reply = await sa.request(IKE_AUTH, (proof, *announcement(follows=follows)))
     if reply.find(Authentication) is None and (failure := failure_of(reply)) is not None:
         raise told(error_from(failure, "the gateway refused the log-in"))
-    authentication.verify_by_eap(sa, session.msk, peer, reply)
+    assert proofs.peer is not None
+    authentication.verify_by_eap(sa, session.msk, proofs.peer, reply)
+    await proofs.take(reply)
     return reply
-
-
-def told(error: PeerError) -> PeerError:
-    """Mark an error that the peer told us itself: it need not be told back."""
-    error.told_by_peer = True
-    return error
 
 
 # --- responder --------------------------------------------------------------------------------------------------------
 
 
 async def authenticate(
-    sa: IkeSa, session: Authenticator, request: Message, own: IdResponder, proof: tuple[Payload, ...]
-) -> tuple[Payload, ...]:
-    """Run EAP to its end; returns the AUTH that concludes it. Raises when it fails.
+    sa: IkeSa, session: Authenticator, identification: IdInitiator, proofs: OwnProofs
+) -> tuple[tuple[Payload, ...], Message]:
+    """Run EAP to its end; returns our AUTH that concludes it, and the message with the initiator's. Raises when it
+    fails.
 
-    `request` is the initiator's first one; `proof` goes out with the first EAP packet: IDr and, but for EAP alone, AUTH.
+    `identification` is what this log-in began with; our own `proofs` go out beside the first EAP packets.
     """
     try:
-        return await _run(sa, session, request, own, proof)
+        return await _run(sa, session, identification, proofs)
     except PeerError as error:
         if session.succeeded or session.failed or session.abandon(error) is error:
             raise
@@ -88,9 +85,9 @@ async def authenticate(
 
 
 async def _run(
-    sa: IkeSa, session: Authenticator, request: Message, own: IdResponder, proof: tuple[Payload, ...]
-) -> tuple[Payload, ...]:
-    message = await answer_and_wait(IKE_AUTH, (*proof, Eap(await session.start())))
+    sa: IkeSa, session: Authenticator, identification: IdInitiator, proofs: OwnProofs
+) -> tuple[tuple[Payload, ...], Message]:
+    message = await answer_and_wait(IKE_AUTH, (*await proofs.next(), Eap(await session.start())))
     for _ in range(sa.connection.eap_max_rounds):
         packet = message.find(Eap)
         if packet is None:
@@ -98,9 +95,10 @@ async def _run(
         response = await session.receive(packet.packet)
         if session.failed:
             raise EapRefused(f"EAP refused {sa.remote_identity}", session.error, response)
-        message = await answer_and_wait(IKE_AUTH, (Eap(response),))
+        message = await answer_and_wait(IKE_AUTH, (*await proofs.next(), Eap(response)))
         if session.succeeded:
-            return _conclude(sa, session, request, own, message)
+            authentication.verify_by_eap(sa, session.msk, identification, message)
+            return (authentication.prove_by_eap(sa, session.msk, proofs.identification),), message
     raise ProtocolViolation("EAP has not come to an end", notify=NotifyType.AUTHENTICATION_FAILED)
 
 
@@ -120,11 +118,22 @@ class EapRefused(AuthenticationFailed):
         self.packet = packet
 
 
-def _conclude(
-    sa: IkeSa, session: Authenticator, request: Message, own: IdResponder, message: Message
-) -> tuple[Payload, ...]:
-    identification = request.find(IdInitiator)
-    assert identification is not None
-    authentication.verify_by_eap(sa, session.msk, identification, message)
-    sa.eap_identity = session.identity
-    return (authentication.prove_by_eap(sa, session.msk, own),)
+def take_identity(sa: IkeSa, session: Authenticator) -> None:
+    """The user whom EAP proved. After another EAP of this log-in it must be the same one: a second factor that is
+    somebody else's is none."""
+    user = session.identity
+    if sa.eap_identity is not None and (user is None or _folded(user) != _folded(sa.eap_identity)):
+        raise AuthenticationFailed(
+            "the second log-in is of another user than the first",
+            notify=NotifyType.AUTHENTICATION_FAILED,
+            expected=sa.eap_identity.decode("utf-8", "replace"),
+            got=user.decode("utf-8", "replace") if user is not None else "nobody",
+            side=Side.PEER,
+            remedy="give the same user name for both log-ins on the client",
+        )
+    sa.eap_identity = user
+    note_proof(sa, user.decode("utf-8", "replace") if user is not None else str(sa.remote_identity), session.method)
+
+
+def _folded(user: bytes) -> str:
+    return user.decode("utf-8", "replace").casefold()

@@ -299,6 +299,8 @@ def _responder_payloads(
     payloads += _capabilities(fragmentation=sa.channel.accept_fragments)
     if settings.childless:
         payloads.append(Notify(NotifyType.CHILDLESS_IKEV2_SUPPORTED))
+    if settings.multiple_auth:
+        payloads.append(Notify(NotifyType.MULTIPLE_AUTH_SUPPORTED))
     payloads += (VendorId(octets) for octets in settings.vendor_ids)
     return tuple(payloads)
 
@@ -311,6 +313,7 @@ def learn(sa: IkeSa, message: Message) -> None:
     sa.nat = nat.find_nat(message, sa.local, sa.remote)
     sa.peer_fragments = message.notify(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED) is not None
     sa.peer_childless = message.notify(NotifyType.CHILDLESS_IKEV2_SUPPORTED) is not None
+    sa.peer_multiple_auth = message.notify(NotifyType.MULTIPLE_AUTH_SUPPORTED) is not None
     sa.peer_wants_certificate = message.find(CertificateRequest) is not None
     sa.peer_vendor_ids = tuple(payload.value for payload in message.find_all(VendorId))
     hashes = message.notify(NotifyType.SIGNATURE_HASH_ALGORITHMS)
