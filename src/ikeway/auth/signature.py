@@ -40,6 +40,7 @@ SUPPORTED_HASHES = (
 )
 # Method 1 means SHA-1, but peers with stronger certificates take the hash of those (RFC 7296 section 3.8).
 _HASHES_OF_METHOD_1 = (RSA_PKCS1_SHA1, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512)
+_BY_HASH_OF_METHOD_1 = {scheme.hash: scheme for scheme in _HASHES_OF_METHOD_1}
 _NULL = b"\x05\x00"
 _MAX_SIGNATURE = 4096
 
@@ -60,10 +61,18 @@ class SignaturePlan:
 
 
 def sign_auth(
-    credential: CertificateCredential, peer_hashes: frozenset[HashAlgorithm] | None, octets: bytes
+    credential: CertificateCredential,
+    peer_hashes: frozenset[HashAlgorithm] | None,
+    octets: bytes,
+    hash_of_method_1: HashAlgorithm = HashAlgorithm.SHA1,
 ) -> Authentication:
-    """Sign; `peer_hashes` None says that the peer sent no SIGNATURE_HASH_ALGORITHMS. Raises NoCommonSignature."""
+    """Sign; `peer_hashes` None says that the peer sent no SIGNATURE_HASH_ALGORITHMS. Raises NoCommonSignature.
+
+    `hash_of_method_1`: another than the RFC's for RSA without RFC 7427, where a peer is known to want it.
+    """
     plan = plan_signature(credential, peer_hashes)
+    if plan.method == AuthenticationMethod.RSA_DIGITAL_SIGNATURE and plan.scheme.hash != hash_of_method_1:
+        plan = SignaturePlan(plan.method, _BY_HASH_OF_METHOD_1[hash_of_method_1])
     return plan.finish(credential.signer.sign(plan.scheme, octets))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ikeway.questions import Question
+from ikeway.wire.registry import PseudorandomFunction
 
 Answer = TypeVar("Answer")
 
@@ -146,3 +147,16 @@ class NewPassword(AboutUser["Granted | Refused"]):
     def for_nobody(self) -> Granted | Refused:
         """The answer for a user who is not known here."""
         return Refused("no such user")
+
+
+@dataclass(frozen=True, slots=True)
+class IkeBinding:
+    """What AUTH of the initiator covers in this IKE SA (RFC 7296 section 2.15), and the PRF that was agreed on."""
+
+    octets: bytes = field(repr=False)
+    prf: PseudorandomFunction
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IkeBindingQuestion(Question[IkeBinding]):
+    """Either side, for methods that sign what IKE signs: the engine answers it itself, and nobody outside is asked."""

@@ -230,6 +230,7 @@ class EapAuthenticator:
         methods: Sequence[AuthenticatorMethodFactory],
         *,
         identity: bytes | None = None,
+        first_identifier: int = 0,
         max_rounds: int = MAX_ROUNDS,
         max_octets: int = MAX_OCTETS,
     ) -> None:
@@ -243,7 +244,7 @@ class EapAuthenticator:
         self._method: EapAuthenticatorMethod | None = None
         self._conversation: Conversation | None = None
         self._may_be_refused = False  # the peer may NAK only the first request of a method
-        self._identifier = -1
+        self._identifier = first_identifier - 1
         self.succeeded = False
         self.failed = False
         self.error: IkewayError | None = None

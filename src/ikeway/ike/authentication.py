@@ -52,8 +52,10 @@ async def prove_by_key(sa: IkeSa, credential: LocalCredential, identification: I
     """Our AUTH by pre-shared key or certificate."""
     octets = own_octets(sa, identification)
     if isinstance(credential, CertificateCredential):
-        made = sign_auth(credential, sa.peer_hashes, octets)
-        if made.method == AuthenticationMethod.RSA_DIGITAL_SIGNATURE:
+        rule, prf = sa.connection.hash_of_method_1, sa.suite.prf if sa.suite is not None else None
+        classic = rule(prf) if rule is not None and prf is not None else HashAlgorithm.SHA1
+        made = sign_auth(credential, sa.peer_hashes, octets, classic)
+        if made.method == AuthenticationMethod.RSA_DIGITAL_SIGNATURE and classic == HashAlgorithm.SHA1:
             _warn_of_sha1(sa, "we proved our identity")
         return made
     assert isinstance(credential, PskCredential)

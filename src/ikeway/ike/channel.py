@@ -20,6 +20,7 @@ from ikeway.address import Address
 from ikeway.errors import IkewayError, IntegrityCheckFailed, WireError
 from ikeway.ike.fragments import Reassembly
 from ikeway.ike.interception import InterceptionFailed
+from ikeway.ike.own_fragments import OwnFragmentation
 from ikeway.ike.protection import IP_UDP_OCTETS, MAX_FRAGMENTS, Protection
 from ikeway.ike.settings import Retransmission
 from ikeway.ike.timers import Timers
@@ -100,6 +101,7 @@ class Channel:
     protection: Protection | None = None
     authenticated: bool = False  # IKE_AUTH is over
     accept_fragments: bool = False  # both sides announced RFC 7383
+    own_fragmentation: OwnFragmentation | None = None  # a vendor's, which both sides announced
     fragment_octets: int = 0  # of the IP packets that we make; 0: none are made
     window: int = 1  # requests that the peer may have outstanding
     peer_window: int = 1  # requests that we may have outstanding
@@ -250,6 +252,26 @@ class Channel:
             self.take_response(header.message_id)
         return accepted
 
+    @property
+    def may_fragment(self) -> bool:
+        """True when there is a way to cut messages that the peer understands."""
+        return self.accept_fragments or self.own_fragmentation is not None
+
+    def is_own_fragment(self, header: Header) -> bool:
+        """True for a fragment in the vendor's own form."""
+        own = self.own_fragmentation
+        return own is not None and header.next_payload == own.payload_type and self.protection is not None
+
+    def join(self, header: Header, octets: bytes, now: float) -> tuple[Header, bytes] | None:
+        """Take in a fragment in the vendor's own form; returns the message that is whole with it."""
+        assert self.own_fragmentation is not None
+        try:
+            whole = self.own_fragmentation.join(header, octets, now)
+            return (Header.decode(whole), whole) if whole is not None else None
+        except WireError:
+            self.counters.malformed += 1
+            return None
+
     def _is_new_request(self, message_id: int, octets: bytes, local: Address, remote: Address) -> bool:
         answered = self._answered.get(message_id)
         if answered is not None:
@@ -371,6 +393,9 @@ class Channel:
         sealed = self.protection.seal(message)
         overhead = IP_UDP_OCTETS[self.remote.is_ipv6] + 4
         if self.fragment_octets and len(sealed) + overhead > self.fragment_octets:
+            own = self.own_fragmentation
+            if own is not None and (own.goes_first or not self.accept_fragments):
+                return own.split(sealed, self.fragment_octets - overhead)
             return self.protection.seal_fragments(message, self.fragment_octets, ipv6=self.remote.is_ipv6)
         return [sealed]
 

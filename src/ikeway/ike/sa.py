@@ -13,13 +13,15 @@ import enum
 import importlib
 from collections.abc import Awaitable
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ikeway.address import Address
 from ikeway.auth.identity import Identity
 from ikeway.crypto import IkeKeys, Prf, new_prf
+from ikeway.eap.questions import IkeBindingQuestion
 from ikeway.errors import IkewayError, NegotiationFailed, PeerUnreachable, ProtocolViolation
 from ikeway.ike import events, interception, lifetimes, succession
+from ikeway.ike.binding import binding_of
 from ikeway.ike.channel import Accepted, Channel
 from ikeway.ike.child import ChildSa, ChildState
 from ikeway.ike.conversation import Asking, Payloads, Request, suspend
@@ -224,6 +226,8 @@ class IkeSa:
 
     def ask(self, question: Question[T]) -> Awaitable[T]:
         """Ask the outside (see `ikeway.questions.Ask`)."""
+        if isinstance(question, IkeBindingQuestion):
+            return cast("Awaitable[T]", binding_of(self))
         return suspend(Asking(question))
 
     def report(self, event: Event) -> None:
@@ -271,6 +275,7 @@ class IkeSa:
             setattr(self, name, getattr(old, name))
         self.channel.accept_fragments = old.channel.accept_fragments
         self.channel.fragment_octets = old.channel.fragment_octets
+        self.channel.own_fragmentation = old.channel.own_fragmentation
         self.channel.window, self.channel.peer_window = old.channel.window, old.channel.peer_window
 
     # --- commands ---------------------------------------------------------------------------------------------------
@@ -345,6 +350,11 @@ class IkeSa:
         self.now = now
         if self.state is IkeState.CONNECTING and self.is_initiator and not header.is_response:
             return  # overtook the end of IKE_AUTH, or is forged: the responder has not proven itself. It comes again.
+        if self.channel.is_own_fragment(header):
+            whole = self.channel.join(header, octets, now)
+            if whole is None:
+                return
+            header, octets = whole
         accepted = self.channel.accept(header, octets, local, remote)
         if accepted is None or self.state is IkeState.CLOSED:
             return

@@ -17,9 +17,11 @@ from ikeway.eap.authenticator import Authenticator
 from ikeway.eap.session import EapPeer
 from ikeway.esp.parameters import EspLimits, Mode
 from ikeway.ike.interception import Interception
+from ikeway.ike.own_fragments import NewOwnFragmentation
 from ikeway.ike.proposals import DEFAULT_ESP_PROPOSALS, DEFAULT_IKE_PROPOSALS
 from ikeway.questions import Ask
 from ikeway.wire.payloads import ConfigurationAttribute, Proposal, TrafficSelector
+from ikeway.wire.registry import HashAlgorithm, PseudorandomFunction
 
 if TYPE_CHECKING:
     from ikeway.ike.sa import IkeSa
@@ -147,12 +149,15 @@ class Connection:
     require_configuration_request: bool = False
     vendor_ids: tuple[bytes, ...] = ()
     fragment_size: int = 1280  # octets of an IP packet with an IKE fragment; 0: no RFC 7383
+    own_fragmentation: NewOwnFragmentation | None = None  # a vendor's, beside RFC 7383 or in place of it
     mobike: bool = True
     additional_addresses: tuple[str, ...] = ()  # responder: our other outer addresses, for MOBIKE (RFC 4555, 3.6)
     no_nats: bool = False  # initiator: insist that no NAT changes our addresses (RFC 4555, 3.9)
     # ESP in UDP even without a NAT, by pretending one (a wrong NAT_DETECTION_SOURCE_IP). Off: IP protocol 50 there.
     force_udp_encapsulation: bool = False
     send_certificate_requests: bool = True
+    # Of RSA signatures by method 1, which the RFC makes with SHA-1 (section 3.8); None: SHA-1.
+    hash_of_method_1: Callable[[PseudorandomFunction], HashAlgorithm] | None = None
     always_send_certificate: bool = True  # even when no CERTREQ asked for it
     initial_contact: bool = True
     dpd_seconds: float = 30.0  # 0: off
@@ -175,6 +180,7 @@ class ResponderSettings:
     prefer_initiator_order: bool = False
     vendor_ids: tuple[bytes, ...] = ()
     fragmentation: bool = True
+    own_fragmentation: NewOwnFragmentation | None = None
     force_udp_encapsulation: bool = False
     childless: bool = True  # announce CHILDLESS_IKEV2_SUPPORTED
     multiple_auth: bool = False  # announce MULTIPLE_AUTH_SUPPORTED (RFC 4739): some connection needs it

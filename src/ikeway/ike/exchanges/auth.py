@@ -295,7 +295,7 @@ async def _select_connection(sa: IkeSa, message: Message, claimed: tuple[Identit
         )
     )
     _require_allowed_suite(sa)
-    if sa.channel.accept_fragments:
+    if sa.channel.may_fragment:
         sa.channel.fragment_octets = sa.connection.fragment_size
 
 

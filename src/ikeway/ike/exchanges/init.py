@@ -22,6 +22,7 @@ from ikeway.ike import events, nat
 from ikeway.ike.interception import install
 from ikeway.ike.keying import protect_initial, require_single_exchange
 from ikeway.ike.notifies import error_from, failure_of
+from ikeway.ike.own_fragments import NewOwnFragmentation
 from ikeway.ike.proposals import (
     Selection,
     explain_mismatch,
@@ -190,8 +191,8 @@ def _conclude(sa: IkeSa, reply: Message, exchange: PrivateKeyExchange, nonce: by
     sa.nonce_initiator, sa.nonce_responder = nonce, peer_nonce
     learn(sa, reply)
     protect_initial(sa, suite, secret)
-    if sa.connection.fragment_size and sa.peer_fragments:
-        sa.channel.accept_fragments = True
+    _agree_on_fragments(sa, sa.connection.own_fragmentation, standard=sa.connection.fragment_size > 0)
+    if sa.channel.may_fragment:
         sa.channel.fragment_octets = sa.connection.fragment_size
     _choose_ports(sa)
     sa.report(events.PeerSeen(sa, f"agreed on {suite}"))
@@ -252,7 +253,7 @@ def respond(
     sa.nonce_initiator, sa.nonce_responder = nonce, shared.random(NONCE_OCTETS)
     sa.init_request, sa.chosen_from = octets, settings.ike_proposals
     learn(sa, message)
-    sa.channel.accept_fragments = settings.fragmentation and sa.peer_fragments
+    _agree_on_fragments(sa, settings.own_fragmentation, standard=settings.fragmentation)
     payloads = _responder_payloads(sa, settings, selection.to_proposal(b""), public_value, key.method)
     sa.init_response = sa.send_response(0, ExchangeType.IKE_SA_INIT, payloads)
     sa.pretends_nat = settings.force_udp_encapsulation
@@ -321,6 +322,11 @@ def learn(sa: IkeSa, message: Message) -> None:
         numbers = {int.from_bytes(hashes.value[at : at + 2], "big") for at in range(0, len(hashes.value) - 1, 2)}
         # Only those that have a name: a stranger may send thousands, and they are kept.
         sa.peer_hashes = frozenset(known for known in HashAlgorithm if known in numbers)
+
+
+def _agree_on_fragments(sa: IkeSa, own: NewOwnFragmentation | None, *, standard: bool) -> None:
+    sa.channel.accept_fragments = standard and sa.peer_fragments
+    sa.channel.own_fragmentation = own(sa.peer_vendor_ids) if own is not None else None
 
 
 def _required(message: Message, kind: type[P]) -> P:
