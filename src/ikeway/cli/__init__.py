@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": "ikeway.cli.demo",
     "proposals": "ikeway.cli.proposals",
     "decode": "ikeway.cli.decode",
+    "probe": "ikeway.cli.probe",
     "reference": "ikeway.cli.reference",
 }
 _GROUPS = frozenset({"gateway", "pki"})

@@ -1,0 +1,208 @@
+"""What a probe found, as values."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+from ikeway.crypto.names import keyword_of, weakness_of
+from ikeway.wire.payloads import Transform
+from ikeway.wire.registry import EncryptionAlgorithm, IntegrityAlgorithm, KeyExchangeMethod, TransformType
+
+_E, _I, _K, _T = EncryptionAlgorithm, IntegrityAlgorithm, KeyExchangeMethod, TransformType
+
+# What Ikeway cannot do and so has no word on elsewhere (RFC 8247 sections 2.1 and 2.4, RFC 8221).
+_ALSO_WEAK: dict[tuple[int, int], str] = {
+    (_T.ENCR, _E.ENCR_DES): "a DES key of 56 bits is found in hours (RFC 8247 forbids it)",
+    (_T.ENCR, _E.ENCR_IDEA): "IDEA has blocks of 64 bits (Sweet32), and RFC 8247 does not list it any more",
+    (_T.ENCR, _E.ENCR_CAST): "CAST has blocks of 64 bits (Sweet32), and RFC 8247 does not list it any more",
+    (_T.ENCR, _E.ENCR_BLOWFISH): "Blowfish has blocks of 64 bits (Sweet32), and RFC 8247 does not list it any more",
+    (_T.INTEG, _I.AUTH_HMAC_MD5_128): "MD5 has been broken since 2004",
+    (_T.INTEG, _I.AUTH_HMAC_SHA1_160): "collisions of SHA-1 can be made",
+    (_T.KE, _K.MODP_768): "a prime of 768 bits was broken in public in 2016 (RFC 8247 forbids it)",
+    (_T.KE, _K.MODP_1024_160): "a prime of 1024 bits, with a small subgroup (RFC 8247 forbids it)",
+    (_T.KE, _K.MODP_2048_224): "a small subgroup whose origin nobody explains (RFC 8247: should not be used)",
+    (_T.KE, _K.MODP_2048_256): "a small subgroup whose origin nobody explains (RFC 8247: should not be used)",
+    (_T.KE, _K.ECP_192): "a curve of 192 bits gives 96 bits of security, less than the 112 asked for today",
+}
+KINDS = {
+    TransformType.ENCR: "encryption",
+    TransformType.PRF: "key derivation",
+    TransformType.INTEG: "integrity",
+    TransformType.KE: "key exchange",
+}
+
+
+class State(enum.StrEnum):
+    """What the gateway thinks of a transform."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True, slots=True)
+class TransformAnswer:
+    """One transform, and what was said to it."""
+
+    transform: Transform
+    state: State
+    said: str
+
+    @property
+    def keyword(self) -> str:
+        """As in a proposal (`aes256gcm16`), or by its registered name where there is no such word."""
+        return keyword_of(self._key)
+
+    @property
+    def weakness(self) -> str | None:
+        """Why nobody should use it; None when nothing is known against it."""
+        return weakness_of(self._key) or _ALSO_WEAK.get((self.transform.type, self.transform.id))
+
+    @property
+    def _key(self) -> tuple[TransformType, int, int | None]:
+        return self.transform.type, self.transform.id, self.transform.key_length
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """Whether IKE is behind a port. `said` is the notation of the answer, or what the network says."""
+
+    number: int
+    answers: bool
+    said: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """A vendor ID; `name` None: not in our table."""
+
+    value: bytes
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """Address translation between us (RFC 7296 section 2.23). `supported` False: the gateway does not say."""
+
+    supported: bool
+    we_are_behind: bool
+    gateway_is_behind: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """Cookies (RFC 7296 section 2.6). `demanded`: how many of our questions were answered with one; `octets` its
+    length; `unasked`: what it says to a cookie that it never gave."""
+
+    demanded: int
+    octets: int
+    unasked: str
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate that the gateway shows before we are authenticated."""
+
+    facts: dict[str, str | list[str]]
+    der: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """What IKE_AUTH without a proof of ours brings out (RFC 7296 section 2.16)."""
+
+    answered: str  # the notation of the response; what went wrong when there is none
+    identity: str = ""
+    certificates: tuple[Certificate, ...] = ()
+    method: str = ""  # of its AUTH payload
+    eap: str = ""  # what it wants to know first
+    refusal: str = ""  # the notify, when it refuses
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Who made it, as far as that shows. A guess, with its reasons."""
+
+    name: str
+    why: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeReport:
+    """All of it. Octets are hexadecimal in `to_json`."""
+
+    host: str
+    address: str
+    other_addresses: tuple[str, ...]
+    ports: tuple[Port, ...]
+    first_answer: str  # to everything that we have at once
+    chosen: str  # the proposal that it chose out of that; empty when it chose none
+    announced: tuple[str, ...]  # notifies of its first answer
+    vendors: tuple[Vendor, ...]
+    authorities: tuple[str, ...]  # SHA-1 of the CAs that it names in CERTREQ
+    asks_certificate: bool
+    fragmentation: bool
+    nat: Nat
+    cookie: Cookie
+    wrong_group: str  # what it says to a KE payload of a method that was not offered
+    version: str  # what it says to IKE version 3
+    redirect: str
+    transforms: tuple[TransformAnswer, ...]
+    authentication: Authentication | None
+    product: Product
+    questions: int
+    seconds: float
+    remarks: tuple[str, ...] = ()
+
+    def taken(self, kind: TransformType) -> tuple[TransformAnswer, ...]:
+        """The transforms of a type that the gateway takes."""
+        return tuple(each for each in self.transforms if each.state is State.TAKEN and each.transform.type == kind)
+
+    @property
+    def weak(self) -> tuple[TransformAnswer, ...]:
+        """What it takes and should not."""
+        return tuple(each for each in self.transforms if each.state is State.TAKEN and each.weakness)
+
+    def to_json(self) -> dict[str, Any]:
+        """Objects, lists, text, numbers and truth values only."""
+        found: dict[str, Any] = {
+            each.name: _plain(getattr(self, each.name))
+            for each in dataclasses.fields(self)
+            if each.name != "transforms"
+        }
+        found["transforms"] = [
+            {
+                "type": each.transform.type.name,
+                "name": str(each.transform.id),
+                "number": int(each.transform.id),
+                "key_bits": each.transform.key_length,
+                "keyword": each.keyword,
+                "state": each.state.value,
+                "said": each.said,
+                "weakness": each.weakness,
+            }
+            for each in self.transforms
+        ]
+        return found
+
+    def to_text(self) -> str:
+        """For people."""
+        from ikeway.workbench.probe.text import to_text
+
+        return to_text(self)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any value of the above
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    return value

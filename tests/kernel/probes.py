@@ -1,0 +1,58 @@
+"""`ikeway probe` against libreswan and OpenIKED: cases of the suite `others`."""
+
+from __future__ import annotations
+
+from ikeway.wire.registry import TransformType
+from ikeway.workbench.probe import ProbeReport, ProbeSettings, State, probe
+from tests.interop.network import Way
+from tests.kernel import libreswan, openiked
+from tests.kernel.daemons import SUITE, Guest
+
+
+def ask(guest: Guest) -> ProbeReport:
+    settings = ProbeSettings(rate=50, patience=5)
+    return guest.network.client.call(lambda: probe(Way.WAN.gateway, settings))
+
+
+def check(report: ProbeReport, product: str, taken: dict[TransformType, set[str]]) -> None:
+    """Exactly what the gateway was configured with, and who made it."""
+    text = report.to_text()
+    for kind, keywords in taken.items():
+        assert {each.keyword for each in report.taken(kind)} == keywords, f"{kind}: {text}"
+    assert all(each.state is not State.UNCLEAR for each in report.transforms), text
+    assert report.product.name.startswith(product), f"{report.product}\n{text}"
+    assert all(port.answers for port in report.ports), text
+    assert not report.nat.we_are_behind and not report.nat.gateway_is_behind, text
+    assert "INVALID_KE_PAYLOAD" in report.wrong_group, text
+
+
+@SUITE.case()
+def a_probe_of_libreswan(guest: Guest) -> None:
+    with guest.libreswan(guest.network.gateway, libreswan.gateway(Way.WAN)):
+        report = ask(guest)
+    check(
+        report,
+        "Libreswan",
+        {
+            TransformType.ENCR: {"aes256gcm16"},
+            TransformType.PRF: {"prfsha256"},
+            TransformType.INTEG: set(),
+            TransformType.KE: {"x25519"},
+        },
+    )
+
+
+@SUITE.case()
+def a_probe_of_openiked(guest: Guest) -> None:
+    with guest.iked(guest.network.gateway, openiked.passive(Way.WAN, "esp from 10.91.0.0/24 to dynamic")):
+        report = ask(guest)
+    check(
+        report,
+        "OpenIKED",
+        {
+            TransformType.ENCR: {"aes256gcm16"},
+            TransformType.PRF: {"prfsha256"},
+            TransformType.INTEG: set(),
+            TransformType.KE: {"x25519"},
+        },
+    )
