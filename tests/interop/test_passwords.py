@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -9,9 +10,11 @@ import pytest
 
 from ikeway.auth.totp import Totp
 from tests.interop.agreement import PASSWORD, Agreement, agreement
-from tests.interop.lab import PAIRS, Pair, Tunnel
+from tests.interop.lab import PAIRS, Lab, Pair, Tunnel
+from tests.interop.network import Way
 from tests.interop.strongswan import ConnectFailed
 from tests.interop.test_refusals import Refusal, fails
+from tests.interop.waiting import wait_until
 
 pytestmark = pytest.mark.peer
 
@@ -76,5 +79,50 @@ def test_a_code_is_asked_for_after_the_password(tunnel: Make) -> None:
     user = {"user": {"password": PASSWORD, "totp": SEED}}
     client = {"ours": {"login": {"totp": SEED}}}
     made = tunnel(OURS, agreement("eap-gtc", client=client, gateway=user))
+    made.client.connect()
+    made.check_ping()
+
+
+def test_a_client_that_does_not_try_again_where_it_may(tunnel: Make) -> None:
+    retries = {"ours": {"connections": {"lab": {"retries": 2}}}}
+    made = tunnel(TO_OURS, agreement("eap-mschapv2", client={"password": "wrong"}, gateway=retries))
+    with pytest.raises(ConnectFailed):  # charon does not ask again, and says so to nobody
+        made.client.connect()
+    wait_until(
+        lambda: "wrong password, or no such user: 'alice@lab.test'" in made.gateway.log(), "unsaid", 5, made.logs
+    )
+    wait_until(lambda: not made.charon.sas(), "an SA is left", logs=made.logs)
+
+
+LIMITS = {"limits": {"login_failures": 2, "login_wait": 4.0}}
+
+
+@pytest.mark.parametrize("auth", ["psk", "eap-mschapv2", "eap-md5", "eap-gtc"])
+def test_who_fails_too_often_waits(tunnel: Make, lab: Lab, auth: str) -> None:
+    """Refused before the password is looked at, with a notify and not by EAP; elsewhere the user gets in."""
+    expects = {"expects": "*"}
+    wrong = {"secret": "wrong"} if auth == "psk" else {"password": "wrong"}
+    made = tunnel(TO_OURS, agreement(auth, client=wrong, gateway={"ours": LIMITS} | expects))
+    for _ in range(2):
+        with pytest.raises(ConnectFailed):
+            made.client.connect()
+    began = time.monotonic()
+    made.gateway.wait_for_log(
+        r"2 log-ins of 'alice@lab.test' from 10\.90\.0\.2 have failed; the next is refused for 4 s"
+    )  # type: ignore[attr-defined]
+    made.client.stop()
+    made.client = lab.client("charon", agreement(auth))
+    with pytest.raises(ConnectFailed):
+        made.client.connect()
+    assert "parsed IKE_AUTH response 1 [ N(AUTH_FAILED) ]" in made.client.log()
+    assert "too many log-ins of 'alice@lab.test' from 10.90.0.2" in made.gateway.log()
+    elsewhere = lab.client("charon", agreement(auth, way=Way.NAT), lab.network.nat)
+    try:
+        elsewhere.connect()
+        elsewhere.close()
+    finally:
+        elsewhere.stop()
+        lab.without_charon(lab.network.nat)
+    time.sleep(max(0.0, began + 4.5 - time.monotonic()))
     made.client.connect()
     made.check_ping()

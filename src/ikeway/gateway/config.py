@@ -26,6 +26,7 @@ from ikeway.config.reading import Location, Problems, read_document, validate
 from ikeway.config.secrets import Prompt
 from ikeway.dataplane.choice import DataPlaneKind
 from ikeway.errors import ConfigError, ConfigErrors
+from ikeway.gateway.attempts import AttemptLimits
 from ikeway.gateway.config_model import AddressRange, ConnectionPart, GatewayFile, NetworkPart
 from ikeway.gateway.select import Candidate, scoped_to
 from ikeway.gateway.users import FileUserStore, User, UserStore, load_users
@@ -91,6 +92,7 @@ class GatewayConfig:
     pools: dict[str, tuple[AddressRange, ...]]
     reserved: frozenset[IpAddress]  # addresses that are not given out from pools
     own_addresses: tuple[tuple[IpAddress, ...], ...]  # of users who have some for themselves
+    attempts: AttemptLimits
     users: UserStore = field(repr=False)
     host: GatewayHostSettings
     application_version: str
@@ -149,6 +151,7 @@ class _Builder:
             pools={name: tuple(one for one in (pool.ipv4, pool.ipv6) if one) for name, pool in file.pools.items()},
             reserved=self._reserved(),
             own_addresses=self._own_addresses(),
+            attempts=file.limits.attempts,
             users=self._users or FileUserStore({}),
             host=self._host(),
             application_version=file.gateway.application_version,

@@ -27,6 +27,7 @@ from ikeway.config.secrets import Secret
 from ikeway.config.trust import ChecksSection
 from ikeway.dataplane.choice import DataPlaneKind
 from ikeway.dataplane.userspace.steering import MOST_WORKERS
+from ikeway.gateway.attempts import AttemptLimits
 from ikeway.gateway.select import LoginKind
 
 RANGE_TEXT = 'a network such as "10.99.0.0/24", or a range such as "10.99.0.10-10.99.0.200"'
@@ -205,6 +206,38 @@ class LimitsPart(Section):
             "A log-in that takes longer is given up. People who type their password while connecting need a minute."
         ),
     )
+    login_failures: Count = Field(
+        default=5,
+        description=(
+            "After so many failed log-ins of one user from one address (of IPv6: one /64), that user waits there. 0: never."
+        ),
+    )
+    login_failures_per_address: Count = Field(
+        default=50,
+        description="After so many failed log-ins from one address, whoever it was, all wait there. 0: never.",
+    )
+    login_failures_per_user: Count = Field(
+        default=30,
+        description=(
+            "After so many failed log-ins of one user from anywhere, each address has one try in place of "
+            "`login_failures`. 0: never."
+        ),
+    )
+    login_wait: fields.Duration = Field(
+        default=30.0, description="How long to wait. Each further failure doubles it, up to `login_wait_limit`."
+    )
+    login_wait_limit: fields.Duration = Field(default=900.0, description="The longest wait.")
+
+    @property
+    def attempts(self) -> AttemptLimits:
+        """How often somebody may fail to log in."""
+        return AttemptLimits(
+            per_user_and_address=self.login_failures,
+            per_address=self.login_failures_per_address,
+            per_user=self.login_failures_per_user,
+            wait=self.login_wait,
+            longest_wait=self.login_wait_limit,
+        )
 
 
 class ConnectionEspPart(EspSection):

@@ -15,10 +15,10 @@ import functools
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cryptography.x509 import Certificate
 
@@ -35,9 +35,10 @@ from ikeway.daemon.status import CountersBySa, PoolStatus, SessionStatus, Status
 from ikeway.daemon.threads import in_thread
 from ikeway.dataplane.interface import DataPlaneDied
 from ikeway.eap.questions import NewPassword, PasswordCheck, SecretQuestion
-from ikeway.errors import HostError
+from ikeway.errors import AuthenticationFailed, HostError
 from ikeway.esp.parameters import EspTransforms
 from ikeway.gateway.answers import GatewayAnswers
+from ikeway.gateway.attempts import LoginAttempts
 from ikeway.gateway.config import GatewayConfig, load_gateway_config
 from ikeway.gateway.users import EVERYONE
 from ikeway.host import GatewayConfiguration, HostNetwork, check_rights, open_host_network, recover_stale
@@ -49,6 +50,8 @@ from ikeway.wire.registry import EncryptionAlgorithm, IntegrityAlgorithm
 
 if TYPE_CHECKING:
     from ikeway.ike.sa import IkeSa
+
+Answer = TypeVar("Answer")
 
 log = logging.getLogger("ikeway.gateway")
 
@@ -91,6 +94,7 @@ class Gateway:
         self._observers = tuple(observers)
         self._drop_privileges = drop_privileges
         self._answers = GatewayAnswers(self.config)
+        self._attempts = LoginAttempts(self.config.attempts, clock.now)
         self._runner = Runner(
             RunnerSettings(
                 listen=Listen(
@@ -233,6 +237,7 @@ class Gateway:
         fresh = await in_thread(load)
         old, self.config = self.config, fresh
         self._answers.reload(fresh)
+        self._attempts.limits = fresh.attempts
         if self._restarting is None:  # else it is taken up when the data plane runs again
             self._runner.engine.reconfigure(self._runner.responder(fresh.responder))
         await self._configure_host()
@@ -249,18 +254,32 @@ class Gateway:
         driver = self._runner.driver
         driver.listen(self._on_event)
         driver.on_refused_sa = self._on_refused_sa
-        driver.answer_with(SelectConnection, self._select)
+        driver.answer_of_sa(SelectConnection, self._select)
         passwords = self._answers.passwords
-        driver.answer_with(SecretQuestion, passwords.secret)
-        driver.answer_with(PasswordCheck, passwords.check)
+        driver.answer_of_sa(SecretQuestion, self._counted(passwords.secret))
+        driver.answer_of_sa(PasswordCheck, self._counted(passwords.check))
         driver.answer_with(NewPassword, passwords.change)
-        driver.answer_with(PskQuestion, self._answers.psk)
+        driver.answer_of_sa(PskQuestion, self._counted(self._answers.psk))
         driver.answer_with(AssignAddresses, self._answers.assign)
         self._runner.on_dataplane_died = self._on_dataplane_died
         for observe in self._observers:
             observe(self._runner)
 
-    async def _select(self, question: SelectConnection) -> Connection:
+    def _counted(self, handler: Callable[[Any], Awaitable[Answer]]) -> Callable[[Any, IkeSa], Awaitable[Answer]]:
+        """Look secrets up for those only who have not failed too often."""
+
+        async def counted(question: SecretQuestion | PasswordCheck | PskQuestion, sa: IkeSa) -> Answer:
+            if isinstance(question, PskQuestion):
+                name = str(question.remote_identity)
+            else:
+                name = question.identity.decode(errors="replace")  # as `user_of` says it
+            self._attempts.admit(sa.connection_id, sa.remote, name, guess=True)
+            return await handler(question)
+
+        return counted
+
+    async def _select(self, question: SelectConnection, sa: IkeSa) -> Connection:
+        self._attempts.admit(sa.connection_id, question.remote, str(question.initiator_identity))
         return dataclasses.replace(await self._answers.select(question), additional_addresses=self._addresses())
 
     def _addresses(self) -> tuple[str, ...]:
@@ -314,10 +333,12 @@ class Gateway:
         match event:
             case ike.IkeEstablished(sa=sa):
                 self._since[sa.connection_id] = clock.now()
+                self._attempts.ended(sa.connection_id, proven=user_of(sa), refused=False)
             case ike.PathChanged(sa=sa, remote=remote):
                 self._answers.move(sa.connection_id, remote)
-            case ike.IkeClosed(sa=sa):
+            case ike.IkeClosed(sa=sa, error=error):
                 self._since.pop(sa.connection_id, None)
+                self._attempts.ended(sa.connection_id, proven=None, refused=isinstance(error, AuthenticationFailed))
                 self._answers.release(sa.connection_id)
 
     def _on_refused_sa(self, event: ike.Event, error: HostError) -> None:
