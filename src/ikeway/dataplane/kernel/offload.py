@@ -29,24 +29,24 @@ def offload_device(state: State, *, inbound: bool) -> int:
     return path.interface_index if path is not None and has_offload(path.interface_index) else 0
 
 
-def has_offload(index: int) -> bool:
-    """True when this interface says that it does ESP, and it is switched on (`ethtool -k`)."""
+def has_offload(index: int, feature: bytes = _WANTED) -> bool:
+    """True when this interface says that it does ESP (or another feature), and it is switched on (`ethtool -k`)."""
     try:
         name = socket.if_indextoname(index)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            number = _feature_number(sock, name)
+            number = _feature_number(sock, name, feature)
             return number is not None and _is_active(sock, name, number)
     except OSError:
         return False
 
 
-def _feature_number(sock: socket.socket, name: str) -> int | None:
+def _feature_number(sock: socket.socket, name: str, feature: bytes) -> int | None:
     """The bit of the feature among all that this kernel knows."""
     answer = _ask(sock, name, struct.pack("=IIQI", _ETHTOOL_GSSET_INFO, 0, 1 << _FEATURES, 0))
     (count,) = struct.unpack_from("=I", answer, 16)
     answer = _ask(sock, name, struct.pack("=III", _ETHTOOL_GSTRINGS, _FEATURES, count) + bytes(count * _STRING))
     names = [answer[12 + at * _STRING : 12 + (at + 1) * _STRING].split(b"\0")[0] for at in range(count)]
-    return names.index(_WANTED) if _WANTED in names else None
+    return names.index(feature) if feature in names else None
 
 
 def _is_active(sock: socket.socket, name: str, number: int) -> bool:
