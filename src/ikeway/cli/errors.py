@@ -43,7 +43,7 @@ def explain(error: IkewayError) -> str:
     """An error in lines for a person at a terminal."""
     if isinstance(error, ConfigError):
         return "\n".join(map(_config_lines, error.errors if isinstance(error, ConfigErrors) else [error]))
-    lines = [f"error: {error.reason}"]
+    lines = [f"error: {error.reason}{error.place}"]
     lines += [f"  expected: {error.expected}"] if error.expected else []
     lines += [f"  got: {error.got}"] if error.got else []
     lines += [f"  to mend it, on {error.side.value}: {error.remedy}"] if error.remedy else []
