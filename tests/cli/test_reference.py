@@ -71,7 +71,7 @@ def test_every_key_has_a_meaning(subject: Subject) -> None:
     text = reference_of(subject)
     for name in keys(MODELS[subject]):
         assert re.search(
-            rf"^\| `{name}` \| [^|]+ \|(?:\\\||[^|])+\| [^|]{{10,}} \|$|`\[[a-zA-Z.]*\b{name}\b", text, re.MULTILINE
+            rf"^\| `{name}` \| [^|]+ \|(?:\\\||[^|])+\| [^|]{{10,}} \|$|`\[+[a-zA-Z.]*\b{name}\b", text, re.MULTILINE
         ), name
 
 

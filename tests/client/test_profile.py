@@ -11,9 +11,12 @@ import pytest
 from ikeway.address import Address
 from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity
+from ikeway.client.login import FurtherPassword
 from ikeway.client.profile import Profile, load_profile
+from ikeway.client.secrets import ClientSecrets
 from ikeway.config import credentials, paths
 from ikeway.config.eap import PEERS
+from ikeway.eap.questions import PasswordQuestion
 from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.esp.parameters import Mode
 from ikeway.ike.selectors import format_selector
@@ -358,3 +361,58 @@ def test_secrets_are_in_no_representation(pki: Path) -> None:
     assert not found.asks_secret
     assert "hunter2" not in repr(found)
     assert "hunter2" not in repr(found.connection())
+
+
+# --- several log-ins --------------------------------------------------------------------------------------------------
+
+
+MACHINE = (
+    '[gateway]\naddress = "vpn.example.com"\nca = "ca.pem"\n[login]\npkcs12 = "alice.p12"\nkey_password = "open"\n'
+)
+
+
+def test_a_certificate_and_then_a_person(pki: Path) -> None:
+    found = profile(pki, MACHINE + '[[login.then]]\nusername = "bob"\npassword = "hunter2"\n')
+    connection = found.connection()
+    assert isinstance(connection.local_credential, CertificateCredential)
+    (further,) = connection.further_credentials
+    assert isinstance(further.credential, EapCredential) and further.identity == Identity.parse("bob")
+    assert found.username == "" and [each.username for each in found.further] == ["bob"]
+    assert not found.asks_secret
+
+
+def test_a_password_and_then_a_code_of_the_same_user(pki: Path) -> None:
+    found = profile(pki, EAP + 'password = "x"\n[[login.then]]\nmethod = "eap-gtc"\ncode = { command = "true" }\n')
+    (further,) = found.connection().further_credentials
+    assert further.identity is None  # the one of before
+    (seen,) = found.further
+    assert seen.username == "alice" and seen.code is not None and seen.password is None
+    assert found.code is None
+
+
+def test_a_person_and_then_a_certificate(pki: Path) -> None:
+    found = profile(pki, EAP + '[[login.then]]\npkcs12 = "alice.p12"\nkey_password = "open"\n')
+    (further,) = found.connection().further_credentials
+    assert isinstance(further.credential, CertificateCredential) and further.identity is None
+
+
+def test_mistakes_of_further_log_ins(pki: Path) -> None:
+    further = (
+        '[[login.then]]\nmethod = "eap-mschapv2"\ncode = "1"\n[[login.then]]\npsk = "x"\n[[login.then]]\nthen = []\n'
+    )
+    found = mistakes(pki, MACHINE + further)
+    lines = (MACHINE + further).splitlines()
+    reasons = {lines[line - 1]: error.reason for line, error in found.items() if line}
+    assert "`code` is not used" in reasons['code = "1"']
+    assert "cannot follow" in reasons['psk = "x"']
+    assert "unknown key `then`" in reasons["then = []"]
+    assert any("no user name" in error.reason for error in found.values())
+
+
+async def test_each_log_in_asks_for_its_own_password(pki: Path) -> None:
+    """What EAP asks in the second log-in is answered from there, through the engine's own question."""
+    found = profile(pki, EAP + 'password = "first"\n[[login.then]]\nusername = "alice"\npassword = "second"\n')
+    secrets = ClientSecrets(found)
+    asked = PasswordQuestion(b"alice", "vpn", "", "EAP-MSCHAPv2")
+    assert await secrets.password(asked) == "first"
+    assert await secrets.further_password(FurtherPassword(0, asked)) == "second"

@@ -12,10 +12,13 @@ import pytest
 from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity
 from ikeway.config.eap import PEERS
+from ikeway.eap.packet import EapCode, EapPacket, EapType
+from ikeway.eap.questions import PasswordCheck, Refused, SecretQuestion, Wanted
 from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.gateway.config import GatewayConfig, load_gateway_config
 from ikeway.ike.selectors import format_selector
 from ikeway.ike.settings import CertificateExpected, EapExpected, PskCredential, PskExpected
+from ikeway.questions import Question
 from tests.config.material import authority, make_pki, write_private
 
 BASE = (
@@ -299,3 +302,79 @@ def test_the_interfaces_of_all_workers_need_names(folder: Path) -> None:
     assert config(folder, BASE + EAP + '[network]\nworkers = 10\ninterface = "thirteen-chrs"\n')
     (error,) = mistakes(folder, BASE + EAP + '[network]\nworkers = 11\ninterface = "thirteen-chrs"\n')
     assert "thirteen-chrs-10" in str(error)
+
+
+# --- several log-ins --------------------------------------------------------------------------------------------------
+
+
+MACHINES = (
+    '[connections.machines]\nlogin = "certificate"\nca = "ca.pem"\nidentities = "*@example.com"\npools = "office"\n'
+)
+MD5 = EAP.replace("eap-mschapv2", "eap-md5")
+THEN = "[[connections.%s.then]]\n"
+
+
+def test_a_certificate_and_then_a_password(folder: Path) -> None:
+    found = config(folder, BASE + MACHINES + THEN % "machines" + 'login = "eap-mschapv2"\n')
+    (connection,) = found.candidates[0].connections
+    assert isinstance(connection.remote_expectation, CertificateExpected)
+    (further,) = connection.further_expectations
+    assert isinstance(further.expectation, EapExpected) and further.identity is None
+    assert found.responder.multiple_auth and found.candidates[0].login == "certificate"
+
+
+def test_one_log_in_announces_nothing(folder: Path) -> None:
+    assert not config(folder, BASE + EAP).responder.multiple_auth
+
+
+async def asked_of(expectation: EapExpected, user: bytes = b"alice") -> list[Question]:
+    """What the first method of a log-in asks the gateway, when its user answers anything."""
+    asked: list[Question] = []
+
+    async def answer(question: Question) -> object:
+        asked.append(question)
+        return Refused() if isinstance(question, PasswordCheck) else None
+
+    session = expectation.new_authenticator(answer)
+    packet = await session.start()
+    for _ in range(2):
+        request = EapPacket.decode(packet)
+        data = user if request.type == EapType.IDENTITY else b"\x10" + bytes(16)
+        packet = await session.receive(EapPacket(EapCode.RESPONSE, request.identifier, request.type, data).encode())
+    return asked
+
+
+async def test_a_code_after_the_password(folder: Path) -> None:
+    """The password alone is right in the first log-in, and the code alone in the second."""
+    found = config(folder, BASE + MD5 + THEN % "people" + 'login = "eap-gtc"\n')
+    (connection,) = found.candidates[0].connections
+    assert isinstance(connection.remote_expectation, EapExpected)
+    (secret,) = await asked_of(connection.remote_expectation)
+    assert isinstance(secret, SecretQuestion) and secret.code_follows
+    (check,) = await asked_of(connection.further_expectations[0].expectation)
+    assert isinstance(check, PasswordCheck) and check.wanted is Wanted.CODE and not check.code_follows
+
+
+@pytest.mark.parametrize("then", ['login = "eap-mschapv2"\n', 'login = ["eap-gtc", "eap-md5"]\n'])
+async def test_where_no_code_follows_for_certain_the_first_log_in_needs_it(folder: Path, then: str) -> None:
+    (connection,) = config(folder, BASE + MD5 + THEN % "people" + then).candidates[0].connections
+    (secret,) = await asked_of(connection.remote_expectation)
+    assert not secret.code_follows
+
+
+async def test_a_password_after_a_certificate(folder: Path) -> None:
+    (connection,) = (
+        config(folder, BASE + MACHINES + THEN % "machines" + 'login = "eap-gtc"\n').candidates[0].connections
+    )
+    (check,) = await asked_of(connection.further_expectations[0].expectation)
+    assert check.wanted is Wanted.PASSWORD
+
+
+def test_mistakes_of_further_log_ins(folder: Path) -> None:
+    further = 'login = "eap-gtc"\nca = "ca.pem"\n' + THEN % "people" + 'login = "psk"\n'
+    found = {error.reason for error in mistakes(folder, BASE + EAP + THEN % "people" + further)}
+    assert any("`ca` is not used" in reason for reason in found)
+    assert "a log-in by psk cannot follow another one" in found
+    found = {error.reason for error in mistakes(folder, BASE + EAP + THEN % "people" + 'pools = "office"\n')}
+    assert any("unknown key `pools`" in reason for reason in found)
+    assert any("`login` is missing" in reason for reason in found)

@@ -154,10 +154,10 @@ async def test_methods_that_cannot_ask_for_a_code_let_nobody_in_who_needs_one(
         assert [await desk.secret(question), await desk.secret(question)] == [None, None]
     assert [record.getMessage() for record in caplog.records if "second factor" in record.getMessage()] == [
         "bob has a second factor, which EAP-MSCHAPv2 cannot ask for, and is refused; "
-        "to mend it: let this user log in by eap-gtc, or remove `totp`"
+        "to mend it: let this user log in by eap-gtc, alone or in `then`, or remove `totp`"
     ]
-    assert await desk.secret(question, code_follows=True) == "password 12"
-    assert await desk.secret(SecretQuestion(b"carol", "m"), code_follows=True) == NtHash(nt_password_hash("hunter4"))
+    assert await desk.secret(SecretQuestion(b"bob", "m", code_follows=True)) == "password 12"
+    assert await desk.secret(SecretQuestion(b"carol", "m", code_follows=True)) == NtHash(nt_password_hash("hunter4"))
 
 
 async def test_a_password_that_must_be_changed(desk: PasswordDesk, file: Path) -> None:

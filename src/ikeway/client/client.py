@@ -32,6 +32,7 @@ from ikeway.client.assigned import Assigned
 from ikeway.client.attachment import Attachment
 from ikeway.client.enclave.network import EnclaveNetwork
 from ikeway.client.link import Link
+from ikeway.client.login import FurtherPassword
 from ikeway.client.profile import Profile
 from ikeway.client.roaming import Roaming
 from ikeway.client.secrets import ClientSecrets
@@ -251,6 +252,7 @@ class Client:
         driver.listen(self._on_event)
         driver.on_refused_sa = self._on_refused_sa
         driver.answer_with(PasswordQuestion, self._secrets.password)
+        driver.answer_with(FurtherPassword, self._secrets.further_password)
         driver.answer_with(PskQuestion, lambda question: self._secrets.psk())
         self.runner.sockets.on_unreachable = self._on_unreachable
         self.runner.on_dataplane_died = self._on_dataplane_died

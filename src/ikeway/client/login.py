@@ -1,13 +1,21 @@
-"""How the user's side of a profile logs in: `[login]` as a credential of the engine."""
+"""How the user's side of a profile logs in: `[login]`, and what follows it, as credentials of the engine."""
 
 from __future__ import annotations
 
-from ikeway.client.profile_model import LoginSection
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ikeway.client.profile_model import LoginPart, LoginSection
 from ikeway.config.credentials import load_credential
 from ikeway.config.eap import PEERS, PeerInputs, peer_factory
 from ikeway.config.reading import Location, Problems
 from ikeway.config.secrets import Prompt
+from ikeway.eap.questions import PasswordQuestion
 from ikeway.ike.settings import EapCredential, LocalCredential, PskCredential
+from ikeway.questions import Ask, Question
+
+Answer = TypeVar("Answer")
 
 _CERTIFICATE = frozenset({"certificate", "key", "pkcs12", "key_password"})
 
@@ -15,18 +23,31 @@ _CERTIFICATE = frozenset({"certificate", "key", "pkcs12", "key_password"})
 class LoginBuilder:
     """Makes the credential of one log-in, and notes what does not go together.
 
-    `psk_is_used`: the gateway proves itself by the pre-shared key, whatever the user does.
+    `psk_is_used`: the gateway proves itself by the pre-shared key, whatever the user does. `username`: the one of the
+    log-in before, which serves where none is written.
     """
 
     def __init__(
-        self, login: LoginSection, problems: Problems, prompt: Prompt | None, at: Location = ("login",)
+        self,
+        login: LoginPart,
+        problems: Problems,
+        prompt: Prompt | None,
+        at: Location = ("login",),
+        *,
+        username: str = "",
     ) -> None:
         self._login = login
+        self._username = username_of(login) or username
         self._problems = problems
         self._prompt = prompt
         self._at = at
 
-    def credential(self, *, psk_is_used: bool) -> LocalCredential | None:
+    @property
+    def username(self) -> str:
+        """The user name for EAP; empty with other methods."""
+        return self._username if self._login.methods[0] in PEERS else ""
+
+    def credential(self, *, psk_is_used: bool = False) -> LocalCredential | None:
         """The credential; None after a problem was noted."""
         methods = self._login.methods
         self._complain_of_unused(methods, psk_is_used=psk_is_used)
@@ -62,8 +83,7 @@ class LoginBuilder:
                 remedy="keep the one that the gateway wants",
             )
             return None
-        username = username_of(self._login)
-        if not username:
+        if not self._username:
             self._problems.add(
                 self._at,
                 "there is no user name to log in with",
@@ -71,9 +91,9 @@ class LoginBuilder:
                 remedy='add for example username = "alice"',
             )
             return None
-        return (
-            EapCredential(peer_factory(methods, PeerInputs(username=username.encode()))) if self._has(methods) else None
-        )
+        if not self._has(methods):
+            return None
+        return EapCredential(peer_factory(methods, PeerInputs(username=self._username.encode())))
 
     def _has(self, methods: tuple[str, ...]) -> bool:
         """True when all is there that the methods cannot do without."""
@@ -117,7 +137,50 @@ class LoginBuilder:
             self._problems.add((*self._at, "totp"), "there are both `code` and `totp`", remedy="remove one of them")
 
 
-def username_of(login: LoginSection) -> str:
+@dataclass(frozen=True, slots=True, eq=False)
+class FurtherPassword(Question["str | None"]):
+    """What EAP asks the user in a further log-in; `number` counts these from 0."""
+
+    number: int
+    question: PasswordQuestion
+
+
+def further_login(credential: LocalCredential, number: int) -> LocalCredential:
+    """The credential of a further log-in: its passwords are asked for apart from those of the others."""
+    if not isinstance(credential, EapCredential):
+        return credential
+
+    def scope(ask: Ask) -> Ask:
+        def scoped(question: Question[Answer]) -> Awaitable[Answer]:
+            if isinstance(question, PasswordQuestion):
+                return ask(FurtherPassword(number, question))  # type: ignore[arg-type]  # answered alike
+            return ask(question)
+
+        return scoped
+
+    return EapCredential(lambda ask: credential.new_peer(scope(ask)))
+
+
+def further_builders(login: LoginSection, problems: Problems, prompt: Prompt | None) -> list[LoginBuilder]:
+    """Those of the log-ins in `then`."""
+    found, username = [], username_of(login)
+    for number, part in enumerate(login.then):
+        at: Location = ("login", "then", number)
+        if "psk" in part.methods:
+            problems.add(
+                (*at, "method" if part.method else "psk"),
+                "a pre-shared key cannot follow another log-in",
+                expected="a certificate or an EAP method",
+                remedy="let the first log-in be by `psk`",
+            )
+            continue
+        builder = LoginBuilder(part, problems, prompt, at, username=username)
+        username = builder.username or username
+        found.append(builder)
+    return found
+
+
+def username_of(login: LoginPart) -> str:
     """The user name of a log-in by EAP; empty with other methods."""
     if login.methods[0] not in PEERS:
         return ""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from ikeway.address import Address
 from ikeway.auth.identity import Identity, IdentityPattern
-from ikeway.client.login import LoginBuilder, username_of
-from ikeway.client.profile_model import NetworkSection, ProfileFile
+from ikeway.client.login import LoginBuilder, further_builders, further_login, username_of
+from ikeway.client.profile_model import LoginPart, LoginSection, NetworkSection, ProfileFile
 from ikeway.config.credentials import load_trust, system_authorities
 from ikeway.config.eap import ALONE_REFUSED, PEERS, may_stand_alone
 from ikeway.config.fields import IpAddress, IpInterface, IpNetwork
 from ikeway.config.paths import find_profile
 from ikeway.config.protocol import ChildSection, ClientEspSection, connection_options
-from ikeway.config.reading import Problems, read_document, validate
+from ikeway.config.reading import Location, Problems, read_document, validate
 from ikeway.config.secrets import Prompt, SecretSource
 from ikeway.dataplane.choice import DataPlaneKind
 from ikeway.errors import ConfigError
@@ -27,6 +28,7 @@ from ikeway.ike.settings import (
     Connection,
     EapCredential,
     EapOnlyExpected,
+    FurtherCredential,
     PeerExpectation,
     PskCredential,
     PskExpected,
@@ -80,6 +82,7 @@ class Profile:
     code: SecretSource | None = field(repr=False)
     totp: SecretSource | None = field(repr=False)
     _connection: Connection = field(repr=False)
+    further: tuple[Profile, ...] = ()  # the same with the user name and the secrets of each log-in that follows
 
     def connection(self) -> Connection:
         """What may be agreed with the gateway. Passwords and shared secrets are not in it: they are asked for with
@@ -98,7 +101,7 @@ class Profile:
     def asks_secret(self) -> bool:
         """True when a person will be asked for a password or a pre-shared key."""
         asks_password = isinstance(self._connection.local_credential, EapCredential) and self.password is None
-        return asks_password or (self.needs_psk and self.psk is None)
+        return asks_password or (self.needs_psk and self.psk is None) or any(each.asks_secret for each in self.further)
 
 
 def load_profile(name_or_path: str | Path, prompt: Prompt | None = None) -> Profile:
@@ -113,12 +116,13 @@ def load_profile(name_or_path: str | Path, prompt: Prompt | None = None) -> Prof
     if file is None:
         problems.raise_if_any()
         raise AssertionError("a profile that is not valid has mistakes")
-    connection = _Builder(path.stem, file, problems, prompt).connection()
+    builder = _Builder(path.stem, file, problems, prompt)
+    connection = builder.connection()
     problems.raise_if_any()
     if connection is None:
         raise AssertionError("a connection that cannot be made has a reason")
     network = file.network
-    return Profile(
+    profile = Profile(
         name=path.stem,
         path=path,
         remote=Address(file.gateway.address, file.gateway.port),
@@ -146,6 +150,22 @@ def load_profile(name_or_path: str | Path, prompt: Prompt | None = None) -> Prof
         totp=file.login.totp,
         _connection=connection,
     )
+    return replace(profile, further=tuple(_further(profile, file.login, builder.usernames)))
+
+
+def _further(profile: Profile, login: LoginSection, usernames: Sequence[str]) -> Iterator[Profile]:
+    """The profile as each of its further log-ins sees it."""
+    connection = profile.connection()
+    credentials = (each.credential for each in connection.further_credentials)
+    for part, username, credential in zip(login.then, usernames, credentials, strict=True):
+        yield replace(
+            profile,
+            username=username,
+            password=part.password,
+            code=part.code,
+            totp=part.totp,
+            _connection=replace(connection, local_credential=credential, further_credentials=()),
+        )
 
 
 class _Builder:
@@ -156,6 +176,7 @@ class _Builder:
         self._file = file
         self._problems = problems
         self._prompt = prompt
+        self.usernames: list[str] = []  # of the further log-ins
 
     def connection(self) -> Connection | None:
         """The connection; None after a problem was noted."""
@@ -165,14 +186,16 @@ class _Builder:
         self._check_network(file.network)
         login = LoginBuilder(file.login, self._problems, self._prompt)
         credential = login.credential(psk_is_used=self._gateway_method() == "psk")
+        further = self._further_credentials()
         expectation, children = self._expectation(), self._children()
         pattern = self._remote_identity()
-        if credential is None or expectation is None or pattern is None:
+        if credential is None or expectation is None or pattern is None or len(further) < len(file.login.then):
             return None
         return Connection(
             name=self._name,
-            local_identity=self._local_identity(),
+            local_identity=self._local_identity(file.login, ("login",)),
             local_credential=credential,
+            further_credentials=further,
             remote_identity=pattern,
             remote_expectation=expectation,
             send_idr=file.gateway.send_identity,
@@ -240,14 +263,23 @@ class _Builder:
             )
         return pattern
 
-    def _local_identity(self) -> Identity | None:
-        login = self._file.login
+    def _further_credentials(self) -> tuple[FurtherCredential, ...]:
+        """The log-ins of `then`, fewer of them after a problem was noted."""
+        found = []
+        for number, builder in enumerate(further_builders(self._file.login, self._problems, self._prompt)):
+            self.usernames.append(builder.username)
+            identity = self._local_identity(self._file.login.then[number], ("login", "then", number))
+            if (credential := builder.credential()) is not None:
+                found.append(FurtherCredential(further_login(credential, number), identity))
+        return tuple(found)
+
+    def _local_identity(self, login: LoginPart, at: Location) -> Identity | None:
         if login.identity is not None or login.username is None:
             return login.identity
         try:
             return Identity.parse(login.username)
         except ConfigError as error:
-            self._problems.add_error(("login", "username"), error)
+            self._problems.add_error((*at, "username"), error)
             return None
 
     def _children(self) -> tuple[ChildSettings, ...]:
@@ -330,7 +362,8 @@ def _requests(network: NetworkSection) -> list[ConfigurationAttribute]:
 
 def _warnings(file: ProfileFile) -> list[str]:
     found = file.ike.warnings() + file.esp.warnings() + file.gateway.checks.warnings()
-    found += [PEERS[method].warning for method in file.login.methods if method in PEERS and PEERS[method].warning]
+    methods = [method for login in (file.login, *file.login.then) for method in login.methods]
+    found += [PEERS[method].warning for method in methods if method in PEERS and PEERS[method].warning]
     for child in file.children.values():
         found += child.warnings() if "proposals" in child.model_fields_set else []
     if file.network.kill_switch and not file.session.reconnect:

@@ -100,8 +100,8 @@ class GatewaySection(Section):
     )
 
 
-class LoginSection(Section):
-    """Who you are, and how you prove it."""
+class LoginPart(Section):
+    """One log-in."""
 
     method: Listed[LoginMethod] = Field(
         default=(),
@@ -164,6 +164,24 @@ class LoginSection(Section):
         if self.certificate is not None or self.pkcs12 is not None:
             return ("certificate",)
         return ("psk",) if self.psk is not None else ("eap-mschapv2",)
+
+
+class FurtherLogin(LoginPart):
+    """A log-in that follows the first one (RFC 4739)."""
+
+
+class LoginSection(LoginPart):
+    """Who you are, and how you prove it."""
+
+    then: Annotated[Listed[FurtherLogin], Field(max_length=3)] = Field(
+        default=(),
+        description=(
+            "What the gateway wants after that, in this order: a person after the machine's certificate, a code after the "
+            "password. The keys are those of `[login]`; it cannot be by `psk`. The `username` is by default that of the "
+            "log-in before."
+        ),
+        json_schema_extra={"shown": "nothing follows"},
+    )
 
 
 class NetworkSection(Section):

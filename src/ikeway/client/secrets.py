@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from ikeway.auth.totp import Totp
+from ikeway.client.login import FurtherPassword
 from ikeway.client.profile import Profile
 from ikeway.config.secrets import Prompt, SecretSource, shared_secret
 from ikeway.daemon.threads import in_thread
@@ -39,6 +40,7 @@ class ClientSecrets:
         self._now = now
         self._last_code = ""
         self._last_step = -1  # the period of the last code that was computed here
+        self._further = [ClientSecrets(each, prompt, now=now) for each in profile.further]
 
     async def password(self, question: PasswordQuestion) -> str:
         """What the gateway asks the user for: the password, a new one, or a one-time code."""
@@ -49,6 +51,10 @@ class ClientSecrets:
                 return await self._new_password(question)
             case Wanted.PASSWORD:
                 return await self._password(question)
+
+    async def further_password(self, question: FurtherPassword) -> str:
+        """The same in a log-in that follows the first one."""
+        return await self._further[question.number].password(question.question)
 
     async def _password(self, question: PasswordQuestion) -> str:
         """A wrong one is asked for again as long as a person answers."""
@@ -118,6 +124,8 @@ class ClientSecrets:
     def forget(self) -> None:
         """Drop what was typed: it was wrong, or is needed no more."""
         self._typed.clear()
+        for each in self._further:
+            each.forget()
 
     async def _fetch(self, what: str, source: SecretSource | None, words: str) -> str:
         async with self._asking:

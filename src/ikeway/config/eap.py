@@ -34,6 +34,7 @@ class AuthenticatorInputs:
 
     server_name: bytes
     retries: int = 0  # more passwords that may be tried in one log-in
+    after_password: bool = False  # a log-in before this one took the password: only the code is asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,10 @@ def _gtc_peer(inputs: PeerInputs) -> PeerMethodFactory:
 
 def _gtc_authenticator(inputs: AuthenticatorInputs) -> AuthenticatorMethodFactory:
     from ikeway.eap.gtc import GtcAuthenticator
+    from ikeway.eap.questions import Wanted
 
+    if inputs.after_password:
+        return lambda: GtcAuthenticator("Code: ", Wanted.CODE)
     return GtcAuthenticator
 
 

@@ -60,7 +60,9 @@ def _section(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
             yield f"{field.description}\n"
         same = _extra(field).get("shown")
         if same:
-            yield f"### `[{'.'.join((*path, name))}]`\n\n{field.description} By default {same}.\n"
+            title = f"[{'.'.join((*path, name))}]"
+            title = f"[{title}]" if typing.get_origin(field.annotation) is tuple else title  # an array of tables
+            yield f"### `{title}`\n\n{field.description} By default {same}.\n"
             continue
         yield from _section(table, (*path, name, "NAME") if repeated else (*path, name))
 

@@ -82,6 +82,7 @@ class SecretQuestion(AboutUser["str | NtHash | MustChange | None"]):
 
     identity: bytes
     method: str
+    code_follows: bool = False  # a later log-in of the same connection asks for the one-time code (RFC 4739)
 
     def for_nobody(self) -> None:
         """The answer for a user who is not known here."""
@@ -129,6 +130,7 @@ class PasswordCheck(AboutUser[Verdict]):
     wanted: Wanted = Wanted.PASSWORD
     may_prompt: bool = True
     state: object = field(default=None, repr=False)
+    code_follows: bool = False  # as in `SecretQuestion`
 
     def for_nobody(self) -> Verdict:
         """The answer for a user who is not known here."""

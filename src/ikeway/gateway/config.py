@@ -27,8 +27,8 @@ from ikeway.config.secrets import Prompt
 from ikeway.dataplane.choice import DataPlaneKind
 from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.gateway.attempts import AttemptLimits
-from ikeway.gateway.config_model import AddressRange, ConnectionPart, GatewayFile, NetworkPart
-from ikeway.gateway.select import Candidate, scoped_to
+from ikeway.gateway.config_model import AddressRange, ConnectionPart, GatewayFile, LoginPart, NetworkPart
+from ikeway.gateway.select import Candidate, before_code, scoped_to
 from ikeway.gateway.users import FileUserStore, User, UserStore, load_users
 from ikeway.ike.selectors import networks as selector_networks
 from ikeway.ike.selectors import parse_selector
@@ -37,6 +37,7 @@ from ikeway.ike.settings import (
     ChildSettings,
     Connection,
     EapExpected,
+    FurtherExpectation,
     LocalCredential,
     PeerExpectation,
     PskCredential,
@@ -209,8 +210,9 @@ class _Builder:
     def _candidate(self, name: str, part: ConnectionPart) -> Candidate | None:
         at: Location = ("connections", name)
         self._check_connection(at, part)
+        further = self._further(at, part)
         credential, expectation = self._local_credential(at, part), self._expectation(at, name, part)
-        if credential is None or expectation is None:
+        if credential is None or expectation is None or len(further) < len(part.then):
             return None
         by_certificate = isinstance(credential, CertificateCredential)
         names = self._names() if by_certificate else tuple(filter(None, (self._file.gateway.identity,)))
@@ -220,6 +222,7 @@ class _Builder:
             local_credential=credential,
             remote_identity=None,
             remote_expectation=expectation,
+            further_expectations=further,
             prefer_initiator_order=self._file.ike.prefer_client_order,
             children=(self._child(at, name, part),),
             require_configuration_request=bool(part.pools) and not part.client_subnets,
@@ -257,11 +260,30 @@ class _Builder:
             )
         return self._credential
 
+    def _further(self, at: Location, part: ConnectionPart) -> tuple[FurtherExpectation, ...]:
+        """The log-ins of `then`, fewer of them after a problem was noted."""
+        found = []
+        for number, further in enumerate(part.then):
+            here = (*at, "then", number)
+            if further.kind != "eap":
+                self._problems.add(
+                    (*here, "login"),
+                    f"a log-in by {further.words} cannot follow another one",
+                    expected="EAP methods",
+                    remedy="let it be the first log-in of the connection",
+                )
+                continue
+            self._check_login(here, further)
+            before, later = (part, *part.then[:number]), part.then[number + 1 :]
+            if (expectation := self._eap(here, further, before, later)) is not None:
+                found.append(FurtherExpectation(expectation))
+        return tuple(found)
+
     def _expectation(self, at: Location, name: str, part: ConnectionPart) -> PeerExpectation | None:
         if part.kind == "psk":
             return PskExpected()
         if part.kind == "eap":
-            return self._eap(at, part)
+            return self._eap(at, part, (), part.then)
         if not part.ca:
             self._problems.add(
                 at,
@@ -280,7 +302,10 @@ class _Builder:
             )
         return CertificateExpected(trust) if trust is not None else None
 
-    def _eap(self, at: Location, part: ConnectionPart) -> PeerExpectation | None:
+    def _eap(
+        self, at: Location, part: LoginPart, before: Sequence[LoginPart], later: Sequence[LoginPart]
+    ) -> PeerExpectation | None:
+        """One log-in by EAP; `before` and `later` are the others of its connection."""
         strange = [method for method in part.login if method not in AUTHENTICATORS]
         if strange:
             self._problems.add(
@@ -293,8 +318,15 @@ class _Builder:
             return None
         self._warnings += [kind.warning for kind in map(AUTHENTICATORS.__getitem__, part.login) if kind.warning]
         server = str(self._identity) if self._identity is not None else "ikeway"
-        inputs = AuthenticatorInputs(server_name=server.encode(), retries=part.retries)
-        return EapExpected(authenticator_factory(part.login, inputs, scoped_to(part.identities)))
+        inputs = AuthenticatorInputs(
+            server_name=server.encode(),
+            retries=part.retries,
+            after_password=any(each.kind == "eap" for each in before),
+        )
+        scope = scoped_to(part.identities)
+        if any(each.login == ("eap-gtc",) for each in later):
+            scope = before_code(scope)
+        return EapExpected(authenticator_factory(part.login, inputs, scope))
 
     def _child(self, at: Location, name: str, part: ConnectionPart) -> ChildSettings:
         own = part.esp
@@ -328,7 +360,7 @@ class _Builder:
                 remedy="add one of them",
             )
 
-    def _check_login(self, at: Location, part: ConnectionPart) -> None:
+    def _check_login(self, at: Location, part: LoginPart) -> None:
         """A key that the log-in does not use is a mistake, and so is one that it needs and that is not there."""
         kinds = [AUTHENTICATORS[method] for method in part.login if method in AUTHENTICATORS]
         by_method = {"certificate": _CERTIFICATE, **{name: kind.uses for name, kind in AUTHENTICATORS.items()}}
@@ -438,6 +470,7 @@ class _Builder:
             prefer_initiator_order=file.ike.prefer_client_order,
             vendor_ids=file.ike.vendor_ids,
             fragmentation=file.ike.fragment_size > 0,
+            multiple_auth=any(part.then for part in file.connections.values()),
             force_udp_encapsulation=file.ike.force_udp_encapsulation,
             certificate_authorities=b"".join(self._authorities) if file.ike.send_certificate_requests else b"",
             cookie_threshold=file.limits.cookie_threshold,

@@ -244,8 +244,8 @@ class ConnectionEspPart(EspSection):
     """What is different from [esp]."""
 
 
-class ConnectionPart(Section):
-    """Clients of one kind: how they log in, and what they get."""
+class LoginPart(Section):
+    """One log-in of clients."""
 
     login: Annotated[Listed[LoginMethod], Field(min_length=1)] = Field(
         description="How clients prove who they are. Of several EAP methods, those before are proposed first."
@@ -264,6 +264,42 @@ class ConnectionPart(Section):
             "that ask their user again (Windows, Ikeway)."
         ),
     )
+    ca: Listed[FilePath] = Field(
+        default=(), description="With `certificate`: files with the authorities that vouch for clients."
+    )
+    crls: Listed[FilePath] = Field(
+        default=(), description="With `certificate`: files with certificate revocation lists (CRLs)."
+    )
+    checks: ChecksSection = Field(default=ChecksSection(), description="With `certificate`: how strictly it is judged.")
+
+    @property
+    def kind(self) -> LoginKind:
+        """By what kind of AUTH payload clients log in."""
+        return "certificate" if self.login[0] == "certificate" else "psk" if self.login[0] == "psk" else "eap"
+
+    @property
+    def words(self) -> str:
+        """How clients log in, for people."""
+        return " or ".join(self.login)
+
+
+class FurtherLoginPart(LoginPart):
+    """A log-in that follows the first one (RFC 4739)."""
+
+
+class ConnectionPart(LoginPart):
+    """Clients of one kind: how they log in, and what they get."""
+
+    then: Annotated[Listed[FurtherLoginPart], Field(max_length=3)] = Field(
+        default=(),
+        description=(
+            "What clients have to prove after the first log-in, all of it and in this order (RFC 4739): a person after "
+            "the machine's certificate, or `eap-gtc`, the one-time code, after the password. The keys are `login`, EAP "
+            "methods here, and those that belong to it above. EAP after EAP has to be of the same user, whom the "
+            "addresses are for."
+        ),
+        json_schema_extra={"shown": "nothing follows"},
+    )
     gateway_authentication: Literal["certificate", "psk", "eap-only"] | None = Field(
         default=None,
         description=(
@@ -273,13 +309,6 @@ class ConnectionPart(Section):
         ),
         json_schema_extra={"shown": "see text"},
     )
-    ca: Listed[FilePath] = Field(
-        default=(), description="With `certificate`: files with the authorities that vouch for clients."
-    )
-    crls: Listed[FilePath] = Field(
-        default=(), description="With `certificate`: files with certificate revocation lists (CRLs)."
-    )
-    checks: ChecksSection = Field(default=ChecksSection(), description="With `certificate`: how strictly it is judged.")
     pools: Listed[str] = Field(
         default=(), description="The pools to assign addresses from: the first of each family that has one free."
     )
@@ -304,16 +333,6 @@ class ConnectionPart(Section):
         description="What is different from [esp] for these clients.",
         json_schema_extra={"shown": "as [esp]"},
     )
-
-    @property
-    def kind(self) -> LoginKind:
-        """By what kind of AUTH payload clients log in."""
-        return "certificate" if self.login[0] == "certificate" else "psk" if self.login[0] == "psk" else "eap"
-
-    @property
-    def words(self) -> str:
-        """How clients log in, for people."""
-        return " or ".join(self.login)
 
 
 class GatewayIkePart(IkeSection):

@@ -60,13 +60,12 @@ class PasswordDesk:
         """Go on with other users."""
         self._users = users
 
-    async def secret(self, question: SecretQuestion, *, code_follows: bool = False) -> str | NtHash | MustChange | None:
-        """The password of a user; None when there is no such user, who must not learn that. `code_follows`: a later
-        round of the log-in asks for the code."""
+    async def secret(self, question: SecretQuestion) -> str | NtHash | MustChange | None:
+        """The password of a user; None when there is no such user, who must not learn that."""
         user = await self._find(question.identity)
         if user is None:
             return None
-        if user.totp is not None and not code_follows:
+        if user.totp is not None and not question.code_follows:
             self._say_once(user.name, question.method)
             return None
         secret = NtHash(user.nt_hash) if user.nt_hash is not None else user.password
@@ -87,7 +86,7 @@ class PasswordDesk:
             return Refused("the right one, which has to be changed first")
         if with_code:
             return self._check_code(user, text[-digits:], question)
-        if not digits:
+        if not digits or question.code_follows:
             return Granted()
         if question.may_prompt:
             return Prompt("Code: ", state=_Proven())
@@ -137,7 +136,7 @@ class PasswordDesk:
             self._said.add((user, method))
             log.warning(
                 "%s has a second factor, which %s cannot ask for, and is refused; "
-                "to mend it: let this user log in by eap-gtc, or remove `totp`",
+                "to mend it: let this user log in by eap-gtc, alone or in `then`, or remove `totp`",
                 user,
                 method,
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from ikeway.auth.identity import Identity, IdentityPattern
-from ikeway.eap.questions import AboutUser
+from ikeway.eap.questions import AboutUser, PasswordCheck, SecretQuestion
 from ikeway.errors import AuthenticationFailed, IkewayError, Side
 from ikeway.ike.questions import SelectConnection
 from ikeway.ike.settings import Connection
@@ -83,6 +83,20 @@ def scoped_to(patterns: Sequence[IdentityPattern]) -> Callable[[Ask], Ask]:
         return scoped
 
     return scope if patterns else lambda ask: ask
+
+
+def before_code(scope: Callable[[Ask], Ask]) -> Callable[[Ask], Ask]:
+    """The same for a log-in after which another one asks for the one-time code: the password alone is right in it."""
+
+    def wider(ask: Ask) -> Ask:
+        def marked(question: Question[Answer]) -> Awaitable[Answer]:
+            if isinstance(question, SecretQuestion | PasswordCheck):
+                return ask(replace(question, code_follows=True))  # type: ignore[arg-type]  # answered alike
+            return ask(question)
+
+        return scope(marked)
+
+    return wider
 
 
 def user_matches(patterns: Sequence[IdentityPattern], user: bytes) -> bool:

@@ -42,10 +42,11 @@ def peer_octets(sa: IkeSa, identification: Identification) -> bytes:
 
 
 def own_identity(sa: IkeSa, credential: LocalCredential, configured: Identity | None) -> Identity:
-    """The identity that we show: as configured, else the certificate's, else our address."""
+    """The identity that we show: as configured, else the certificate's, else that of our log-in before, else our
+    address."""
     if isinstance(credential, CertificateCredential):
         return credential.identity if configured is None else credential.spelled(configured)
-    return configured if configured is not None else Identity.parse(sa.local.host)
+    return configured or sa.local_identity or Identity.parse(sa.local.host)
 
 
 async def prove_by_key(sa: IkeSa, credential: LocalCredential, identification: Identification) -> Authentication:

@@ -73,7 +73,8 @@ PeerExpectation = PskExpected | CertificateExpected | EapExpected | EapOnlyExpec
 
 @dataclass(frozen=True, slots=True)
 class FurtherCredential:
-    """How we prove ourselves once more after the first time (RFC 4739). `identity` as `Connection.local_identity`."""
+    """How we prove ourselves once more after the first time (RFC 4739). `identity` None: the certificate's, else the
+    one of before."""
 
     credential: LocalCredential
     identity: Identity | None = None

@@ -14,6 +14,7 @@ follows. `auth_proofs` knows which proofs are due, `auth_outcome` what comes wit
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from ikeway.auth.identity import Identity
@@ -212,16 +213,16 @@ async def _respond(sa: IkeSa, message: Message) -> Answer:
     request = message  # the first one; the others do not repeat what it asks for
     sa.remote_identity = Identity.from_payload(_identification(message))
     await _select_connection(sa, message, authentication.claimed_identities(message))
-    auth_proofs.require_client_support(sa.connection, message)
-    own = OwnProofs(sa, message)
-    rounds = auth_proofs.peer_rounds(sa.connection)
-    payloads: tuple[Payload, ...] = ()
-    for index, due in enumerate(rounds):
-        if index:
-            message = await answer_and_wait(IKE_AUTH, (*payloads, *await own.next()))
-            _give_time(sa)
-        payloads, message = await _take_log_in(sa, due, message, own)
-        auth_proofs.require_end(sa.connection, message, expected=len(rounds) - index - 1)
+    auth_proofs.require_client_support(sa.connection, request)
+    own = OwnProofs(sa, request)
+    payloads, message = await _take_log_in(sa, auth_proofs.peer_rounds(sa.connection)[0], message, own)
+    # Who it is may have settled another connection: what that one demands is due.
+    auth_proofs.require_client_support(sa.connection, request)
+    further = deque(sa.connection.further_expectations)
+    while auth_proofs.goes_on(sa.connection, message, due=len(further)):
+        message = await answer_and_wait(IKE_AUTH, (*payloads, *await own.next()))
+        _give_time(sa)
+        payloads, message = await _take_log_in(sa, further.popleft(), message, own)
     payloads += await own.next()
     while own.remaining:
         await answer_and_wait(IKE_AUTH, payloads)

@@ -181,19 +181,20 @@ def _count(connection: Connection) -> str:
     return f"{theirs} authentications of its own" if theirs > 1 else f"{ours} authentications of the gateway"
 
 
-def require_end(connection: Connection, message: Message, *, expected: int) -> None:
-    """A proof of the initiator stood: does it go on if, and only if, `expected` more are due?"""
+def goes_on(connection: Connection, message: Message, *, due: int) -> bool:
+    """A proof of the initiator stood: True when it begins another one now. Raises `AuthenticationFailed` where that is
+    not what the connection demands: `due` are left."""
     another = announces_another(message)
-    if expected and not another:
+    if due and not another:
         raise AuthenticationFailed(
             f"the client stops before the further authentication that connection {connection.name} demands",
             notify=NotifyType.AUTHENTICATION_FAILED,
-            expected=f"{expected} more of its authentications",
+            expected=f"{due} more of its authentications",
             got="AUTH without ANOTHER_AUTH_FOLLOWS",
             side=Side.PEER,
             remedy="configure the further log-in on the client too",
         )
-    if another and not expected:
+    if another and not due:
         raise AuthenticationFailed(
             f"the client announces another authentication, which connection {connection.name} does not know",
             notify=NotifyType.AUTHENTICATION_FAILED,
@@ -202,6 +203,7 @@ def require_end(connection: Connection, message: Message, *, expected: int) -> N
             side=Side.BOTH,
             remedy="take the last log-in from the client's configuration, or add it to the connection",
         )
+    return another
 
 
 class OwnProofs:
