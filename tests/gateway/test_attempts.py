@@ -265,3 +265,24 @@ def test_nothing_is_left_over_and_no_wait_is_longer_than_it_may_be(
     assert all(record.count > 0 for record in world.attempts._records.values())
     world.now += 900
     assert world.log_in("alice", HOME, right=True)
+
+
+def test_all_secrets_of_several_log_ins_in_one_were_right() -> None:
+    """A pre-shared key of the office and then a user: neither has failed."""
+    world = World()
+    for _ in range(20):
+        login = world.begin()
+        for user in ("office", "alice"):
+            world.attempts.admit(login, Address(HOME, 500), user, guess=True)
+        world.attempts.ended(login, proven="alice", also=["office", "alice"], refused=False)
+    assert len(world.attempts) == 0
+
+
+def test_the_first_of_two_secrets_alone_forgives_nothing() -> None:
+    world = World()
+    for _ in range(5):
+        login = world.begin()
+        for user in ("office", "alice"):
+            world.attempts.admit(login, Address(HOME, 500), user, guess=True)
+        world.attempts.ended(login, proven=None, refused=True)
+    assert not world.log_in("alice", HOME) and not world.log_in("office", HOME)

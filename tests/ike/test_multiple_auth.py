@@ -119,6 +119,10 @@ AUTH, MORE, SUPPORTED = "Authentication", "ANOTHER_AUTH_FOLLOWS", "MULTIPLE_AUTH
 EAP = ["Eap"]
 
 
+def proofs(sa) -> tuple[str, ...]:
+    return tuple(map(str, sa.proofs))
+
+
 def assert_up(pair: Pair) -> None:
     pair.agree()
     assert len(pair.a.inbound) == 1 == len(pair.b.inbound), pair.a.errors
@@ -171,7 +175,7 @@ def test_two_log_ins_by_eap():
         [AUTH, *CHILD],
     ]
     assert pair.b.sa.eap_identity == b"bob"
-    assert pair.b.sa.proofs == ("bob by keyed", "bob by keyless")
+    assert proofs(pair.b.sa) == ("bob by keyed", "bob by keyless")
 
 
 def test_a_certificate_and_then_eap():
@@ -184,8 +188,8 @@ def test_a_certificate_and_then_eap():
     assert sent[1] == ["IdResponder", "Certificate", AUTH]
     assert sent[2:4] == [["IdInitiator"], EAP]
     assert sent[-2:] == [[AUTH], [AUTH, *CHILD]]
-    assert pair.b.sa.proofs == ("a.example by certificate", "bob by keyed")
-    assert pair.a.sa.proofs == ("b.example by certificate",)
+    assert proofs(pair.b.sa) == ("a.example by certificate", "bob by keyed")
+    assert proofs(pair.a.sa) == ("b.example by certificate",)
     assert str(pair.b.sa.remote_identity) == "a.example" and pair.b.sa.eap_identity == b"bob"
 
 
@@ -200,7 +204,7 @@ def test_two_certificates_of_the_client():
         ["IdInitiator", "Certificate", AUTH],
         CHILD,
     ]
-    assert pair.b.sa.proofs == ("a.example by certificate", "bob.example by certificate")
+    assert proofs(pair.b.sa) == ("a.example by certificate", "bob.example by certificate")
     assert str(pair.b.sa.remote_identity) == "a.example"
 
 
@@ -215,7 +219,7 @@ def test_two_certificates_of_the_gateway():
         [],
         ["IdResponder", "Certificate", AUTH, *CHILD],
     ]
-    assert pair.a.sa.proofs == ("b.example by certificate", "b2.example by certificate")
+    assert proofs(pair.a.sa) == ("b.example by certificate", "b2.example by certificate")
     assert str(pair.a.sa.remote_identity) == "b.example" and str(pair.b.sa.local_identity) == "b.example"
 
 
@@ -315,7 +319,7 @@ def test_rekeying_keeps_what_was_proven():
     pair.connect()
     pair.a.sa.rekey(pair.now)
     pair.run(2)
-    assert pair.b.sa.proofs == ("a.example by certificate", "bob by keyed")
+    assert proofs(pair.b.sa) == ("a.example by certificate", "bob by keyed")
 
 
 def test_logging_in_anew_takes_all_log_ins_again():

@@ -27,9 +27,9 @@ def report(happened: ike.Event) -> None:
     match happened:
         case ike.IkeEstablished(sa=sa, replaces=replaces):
             again = " again, in place of an older login" if replaces else ""
-            proven = f", proven as {' and '.join(sa.proofs)}" if len(sa.proofs) > 1 else ""
+            proven = f", proven as {' and '.join(map(str, sa.proofs))}" if len(sa.proofs) > 1 else ""
             text = f"{_who(sa)} at {sa.remote} is connected{again} ({sa.suite}){proven}"
-            _say(logging.INFO, "ike-up", sa, text, {"user": _who(sa), "proofs": list(sa.proofs)})
+            _say(logging.INFO, "ike-up", sa, text, {"user": _who(sa), "proofs": [str(proof) for proof in sa.proofs]})
         case ike.IkeRekeyed(sa=sa):
             _say(logging.INFO, "ike-rekeyed", sa, f"the IKE SA with {_who(sa)} has new keys ({sa.suite})")
         case ike.IkeClosed(sa=sa, error=error, established=established):

@@ -217,7 +217,7 @@ def session_status(sa: IkeSa, counters: CountersBySa, now: float, *, addresses: 
         rekey_in=_left(sa, "rekey", now),
         login_in=_left(sa, "reauthenticate", now),
         expires_in=_left(sa, "life", now),
-        proofs=sa.proofs,
+        proofs=tuple(map(str, sa.proofs)),
     )
 
 

@@ -16,7 +16,7 @@ import hashlib
 import ipaddress
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ikeway.address import Address
@@ -96,9 +96,9 @@ class LoginAttempts:
             entry.guesses[user] += 1
             self._under_way[address, user] += 1
 
-    def ended(self, login: int, *, proven: str | None, refused: bool) -> None:
-        """It came to its end: `proven` is who has logged in, None when nobody has. `refused`: by us, as the client had
-        not proven who it is."""
+    def ended(self, login: int, *, proven: str | None, refused: bool, also: Iterable[str] = ()) -> None:
+        """It came to its end: `proven` is who has logged in, None when nobody has, and `also` who else was proven with
+        several log-ins in one (RFC 4739). `refused`: by us, as the client had not proven who it is."""
         entry = self._open.pop(login, None)
         if entry is None:
             return
@@ -106,11 +106,11 @@ class LoginAttempts:
             self._under_way[entry.address, user] -= count
             if self._under_way[entry.address, user] <= 0:
                 del self._under_way[entry.address, user]
-        user_now = _key_of(proven) if proven is not None else None
-        if user_now is not None:
-            self._forgive(entry.address, user_now)
+        right = {_key_of(name) for name in (proven, *also)} if proven is not None else frozenset[str]()
+        for user in right:
+            self._forgive(entry.address, user)
         for user, count in entry.guesses.items():  # of others than the one who has logged in they were wrong
-            if user != user_now:
+            if user not in right:
                 self._fail(entry.address, user, count)
         if refused and not entry.guesses and not entry.refused:
             self._fail(entry.address, entry.claimed, 1)

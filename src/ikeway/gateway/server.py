@@ -333,7 +333,8 @@ class Gateway:
         match event:
             case ike.IkeEstablished(sa=sa):
                 self._since[sa.connection_id] = clock.now()
-                self._attempts.ended(sa.connection_id, proven=user_of(sa), refused=False)
+                also = [proof.identity for proof in sa.proofs]
+                self._attempts.ended(sa.connection_id, proven=user_of(sa), also=also, refused=False)
             case ike.PathChanged(sa=sa, remote=remote):
                 self._answers.move(sa.connection_id, remote)
             case ike.IkeClosed(sa=sa, error=error):

@@ -30,6 +30,7 @@ from ikeway.ike.events import Event
 from ikeway.ike.half_open import Key as HalfOpenKey
 from ikeway.ike.interception import Interception
 from ikeway.ike.nat import NatFindings
+from ikeway.ike.proof import Proof
 from ikeway.ike.proposals import Suite
 from ikeway.ike.protection import Protection
 from ikeway.ike.settings import ChildSettings, Connection
@@ -132,7 +133,7 @@ class IkeSa:
         self.remote_identity: Identity | None = None
         self.eap_identity: bytes | None = None
         self.peer_certificate: object | None = None
-        self.proofs: tuple[str, ...] = ()  # who the peer has proven to be, and how, for people; one for each round
+        self.proofs: tuple[Proof, ...] = ()  # of the peer, in order
         # What the peer supports.
         self.peer_hashes: frozenset[HashAlgorithm] | None = None
         self.peer_fragments = self.peer_childless = self.peer_multiple_auth = False

@@ -25,6 +25,7 @@ from ikeway.errors import (
 )
 from ikeway.ike import authentication, events
 from ikeway.ike.notifies import error_from, failure_of, told
+from ikeway.ike.proof import Proof
 from ikeway.ike.sa import IkeSa
 from ikeway.ike.settings import (
     CertificateExpected,
@@ -158,7 +159,7 @@ class ProofsDue:
         authentication.check_identity(due.identity, identity)
         if isinstance(due.expectation, PskExpected | CertificateExpected):
             await authentication.verify_by_key(sa, due.expectation, peer, reply)
-            sa.proofs += (f"{identity} by {authentication.word_of(due.expectation)}",)
+            sa.proofs += (Proof(str(identity), authentication.word_of(due.expectation)),)
 
 
 # --- responder --------------------------------------------------------------------------------------------------------
@@ -254,5 +255,5 @@ class OwnProofs:
 
 def note_proof(sa: IkeSa, who: str, how: str) -> None:
     """A proof of the initiator stood; people see it in the log and in the status."""
-    sa.proofs += (f"{who} by {how}",)
+    sa.proofs += (Proof(who, how),)
     sa.report(events.PeerSeen(sa, f"proven: {sa.proofs[-1]}"))
