@@ -34,7 +34,7 @@ from ikeway.dataplane.userspace.messages import (
     SetMtu,
     SocketRole,
 )
-from ikeway.dataplane.userspace.process import End, WorkerGone, WorkerProcess
+from ikeway.dataplane.userspace.process import START_PATIENCE, End, WorkerGone, WorkerProcess
 from ikeway.dataplane.userspace.sockets import NON_ESP_MARKER, accept_merged, is_unspecified, send_datagram
 from ikeway.errors import HostError
 from ikeway.esp.parameters import EspSa
@@ -284,7 +284,7 @@ class UserspaceDataPlane:
             tuple(SocketRole(sock.fileno(), sock.family == socket.AF_INET6, raw) for sock, raw in sockets),
         )
         try:
-            await process.request(lambda number: replace(configure, request=number), descriptors)
+            await process.request(lambda number: replace(configure, request=number), descriptors, START_PATIENCE)
             await self._install_all(process)
             await process.request(Begin)
         except BaseException:

@@ -27,6 +27,7 @@ from ikeway.errors import HostError, Side
 
 _LARGEST_MESSAGE = 1 << 18
 _PATIENCE = 10.0  # seconds for any answer of the worker
+START_PATIENCE = 60.0  # for the first one: a busy or a slow host takes long to load what the worker needs
 _MESSAGES_A_TURN = 64  # so that a flood of IKE messages leaves the event loop some air
 _REFUSED = 3  # `worker.REFUSED`; not imported, as the daemon has no use for numpy
 
@@ -77,7 +78,9 @@ class WorkerProcess:
         """Its process id."""
         return self._process.pid
 
-    async def request(self, make: Callable[[int], Request], descriptors: Sequence[int] = ()) -> Answer:
+    async def request(
+        self, make: Callable[[int], Request], descriptors: Sequence[int] = (), patience: float = _PATIENCE
+    ) -> Answer:
         """Send a request, with duplicates of descriptors, and wait for its answer. Raises `HostError`: what the worker
         has against it, `WorkerGone`, or that it does not answer; then it is killed, as it will never answer anybody."""
         if self._control is None:
@@ -88,11 +91,11 @@ class WorkerProcess:
         try:
             self._waiting.append((encode(make(number)), descriptors))
             self._flush()
-            async with asyncio.timeout(_PATIENCE):  # wait_for() of Python 3.11 may swallow a cancellation
+            async with asyncio.timeout(patience):  # wait_for() of Python 3.11 may swallow a cancellation
                 return await answer
         except TimeoutError as error:
             self._process.kill()
-            raise WorkerGone(f"the data plane did not answer within {_PATIENCE:.0f} seconds") from error
+            raise WorkerGone(f"the data plane did not answer within {patience:.0f} seconds") from error
         finally:
             self._answers.pop(number, None)
             self._pages.pop(number, None)
