@@ -6,6 +6,7 @@ its gateway.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -172,9 +173,7 @@ class Charon:
 
     def forget(self) -> None:
         """Drop all connections, SAs, secrets and pools of the case before."""
-        for sa in self.sas():
-            with Vici(self._socket) as control:
-                control.command("terminate", {"ike-id": sa.id, "force": "yes", "timeout": "2000"})
+        wait_until(self._ends_all, "an SA stays")
         for name in _list(self.vici("get-conns").get("conns")):
             self.vici("unload-conn", {"name": name})
         for name in _list(self.vici("get-shared").get("keys")):
@@ -184,6 +183,13 @@ class Charon:
                 wait_until(lambda name=name: _unload_pool(control, name), f"pool {name} keeps its leases")
         self.vici("clear-creds")
         self._mark = self._log.stat().st_size
+
+    def _ends_all(self) -> bool:
+        """Ask for the end of every SA; True when none is left. One that is rekeyed meanwhile is another one then."""
+        for sa in self.sas():
+            with contextlib.suppress(ViciError), Vici(self._socket) as control:
+                control.command("terminate", {"ike-id": sa.id, "force": "yes", "timeout": "2000"})
+        return not self.sas()
 
     def load(self, name: str, connection: Section, own: Party) -> None:
         """Load a connection with the secrets that its own side needs."""
