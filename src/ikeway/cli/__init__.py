@@ -25,9 +25,10 @@ COMMANDS = {
     "proposals": "ikeway.cli.proposals",
     "decode": "ikeway.cli.decode",
     "probe": "ikeway.cli.probe",
+    "workbench": "ikeway.cli.workbench",
     "reference": "ikeway.cli.reference",
 }
-_GROUPS = frozenset({"gateway", "pki"})
+_GROUPS = frozenset({"gateway", "pki", "workbench"})
 
 _HELP = """
 Ikeway connects to IKEv2/IPsec VPNs, and serves them.

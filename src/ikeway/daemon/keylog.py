@@ -125,11 +125,11 @@ class KeyLog:
     def ike(self, initiator_spi: bytes, responder_spi: bytes, suite: Suite, keys: IkeKeys) -> None:
         """Note the keys of an IKE SA."""
         record = ike_record(initiator_spi, responder_spi, suite, keys)
-        self._note("ikev2_decryption_table", record, f"IKE SA {initiator_spi.hex()} ({suite})")
+        self.note("ikev2_decryption_table", record, f"IKE SA {initiator_spi.hex()} ({suite})")
 
     def esp(self, esp: EspSa, *, inbound: bool) -> None:
         """Note the keys of one direction of a child SA."""
-        self._note(
+        self.note(
             "esp_sa", esp_record(esp, inbound=inbound), f"ESP SA {esp.spi:08x} ({esp.transforms.encryption.name})"
         )
 
@@ -149,7 +149,8 @@ class KeyLog:
         """Close the file."""
         self.close()
 
-    def _note(self, table: str, record: str | None, what: str) -> None:
+    def note(self, table: str, record: str | None, what: str) -> None:
+        """Write a record of one of Wireshark's tables; without one, that there is none for `what`."""
         self._write(f"uat:{table}:{record}\n" if record else f"# {what}: Wireshark has no word for its algorithms\n")
 
     def _write(self, text: str) -> None:

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import struct
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -22,14 +23,15 @@ _LINKTYPE_RAW = 101
 _UDP = 17
 _TTL = 64
 _OPTION_FLAGS, _OPTION_APPLICATION, _OPTION_NAME, _OPTION_RESOLUTION = 2, 4, 2, 9
+_OPTION_COMMENT, _MAX_COMMENT = 1, 4000
 _INBOUND, _OUTBOUND = 1, 2
 
 
 class PcapWriter:
     """The file. Every packet is written through at once, so that the file is whole however the process ends."""
 
-    def __init__(self, path: Path) -> None:
-        """Begin the file anew. Raises `HostError`."""
+    def __init__(self, path: Path, interfaces: Sequence[str] = ("ike",)) -> None:
+        """Begin the file anew; packets belong to one of the interfaces. Raises `HostError`."""
         try:
             # Who talks to whom is not for everybody.
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -41,17 +43,30 @@ class PcapWriter:
         application = _options((_OPTION_APPLICATION, f"ikeway {__version__}".encode()))
         self._block(_SECTION, struct.pack("=IHHq", 0x1A2B3C4D, 1, 0, -1) + application)
         # Time stamps count nanoseconds (if_tsresol 9).
-        options = _options((_OPTION_NAME, b"ike"), (_OPTION_RESOLUTION, b"\x09"))
-        self._block(_INTERFACE, struct.pack("=HHI", _LINKTYPE_RAW, 0, 0) + options)
+        for name in interfaces:
+            options = _options((_OPTION_NAME, name.encode()), (_OPTION_RESOLUTION, b"\x09"))
+            self._block(_INTERFACE, struct.pack("=HHI", _LINKTYPE_RAW, 0, 0) + options)
 
-    def udp(self, octets: bytes, local: Address, remote: Address, sent: bool) -> None:
-        """Note a UDP payload as it is on the wire (non-ESP marker included)."""
+    def udp(
+        self,
+        octets: bytes,
+        local: Address,
+        remote: Address,
+        sent: bool,
+        *,
+        at: int | None = None,
+        interface: int = 0,
+        comment: str = "",
+    ) -> None:
+        """Note a UDP payload as it is on the wire (non-ESP marker included). `at`: nanoseconds since 1970, now unless
+        given."""
         source, destination = (local, remote) if sent else (remote, local)
         packet = ip_packet(octets, source, destination)
-        now = time.time_ns()
-        head = struct.pack("=IIIII", 0, now >> 32, now & 0xFFFFFFFF, len(packet), len(packet))
-        flags = _options((_OPTION_FLAGS, struct.pack("=I", _OUTBOUND if sent else _INBOUND)))
-        self._block(_PACKET, head + _padded(packet) + flags)
+        now = time.time_ns() if at is None else at
+        head = struct.pack("=IIIII", interface, now >> 32, now & 0xFFFFFFFF, len(packet), len(packet))
+        flags = (_OPTION_FLAGS, struct.pack("=I", _OUTBOUND if sent else _INBOUND))
+        comments = ((_OPTION_COMMENT, comment.encode()[:_MAX_COMMENT]),) if comment else ()
+        self._block(_PACKET, head + _padded(packet) + _options(*comments, flags))
 
     def close(self) -> None:
         """Close the file. Idempotent."""

@@ -1,0 +1,120 @@
+"""`ikeway workbench`: recordings, and what becomes of them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ikeway.cli.errors import explain, guarded, printable
+
+if TYPE_CHECKING:
+    from ikeway.workbench.recording import Recording
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="""For protocol engineers: stand-in peers that show every plaintext, and recordings (docs/workbench.md).
+
+[bold]Examples[/bold]
+
+  ikeway workbench show session.ikr
+
+  ikeway workbench export session.ikr session.pcapng
+""",
+)
+
+RecordingFile = Annotated[Path, typer.Argument(help="A recording, as --record writes it.", show_default=False)]
+Secrets = Annotated[bool, typer.Option("--secrets", help="Show passwords, AUTH values and key exchange values too.")]
+
+
+@app.command()
+@guarded
+def show(recording: RecordingFile, secrets: Secrets = False) -> None:
+    """Show the messages of a recording in the clear: every payload by name, both directions.
+
+    [bold]Examples[/bold]
+
+      ikeway workbench show session.ikr
+
+      ikeway workbench show --secrets session.ikr | less -R
+    """
+    from ikeway.workbench.paint import Painter
+    from ikeway.workbench.recording import Note, Plaintext
+
+    loaded = _load(recording)
+    painter = Painter(secrets=secrets)
+    for each in loaded.entries:
+        match each:
+            case Plaintext():
+                painter.message(each.message, each.local, each.remote, sent=each.sent, t=each.t, again=each.again)
+            case Note(kind=kind, text=text, t=t):
+                painter.note(kind, text, t)
+    _end(loaded)
+
+
+@app.command()
+@guarded
+def export(
+    recording: RecordingFile,
+    capture: Annotated[Path, typer.Argument(help="The capture to write (pcapng).", show_default=False)],
+    keys: Annotated[
+        Path | None, typer.Option("--keys", help="Where the keys go; CAPTURE.keys when not given.", show_default=False)
+    ] = None,
+) -> None:
+    """Export a recording for Wireshark: what was on the wire, each message once more decrypted (interface
+    "plaintext"), and a file of keys for Wireshark's tables.
+
+    Wireshark's Decryption Secrets Block has no kind for IKE or ESP, so the keys stand beside the capture.
+
+    [bold]Examples[/bold]
+
+      ikeway workbench export session.ikr session.pcapng
+
+      tshark -r session.pcapng -Y 'frame.interface_name == "plaintext"' -V
+    """
+    from ikeway.workbench.recording.export import export as write
+
+    loaded = _load(recording)
+    beside = keys or capture.with_name(capture.name + ".keys")
+    count = write(loaded, capture, beside)
+    print(printable(f"{count} packets in {capture}, the keys in {beside}"))
+    _end(loaded)
+
+
+@app.command()
+@guarded
+def test(
+    recording: RecordingFile,
+    target: Annotated[Path, typer.Argument(help="The file of tests to write.", show_default=False)],
+    title: Annotated[str, typer.Option("--title", help="Its first line.", show_default=False)] = "",
+) -> None:
+    """Turn a recording into a pytest file: what the peer said then must be opened and read the same way later.
+
+    [bold]Examples[/bold]
+
+      ikeway workbench test session.ikr tests/test_session.py --title "The client of version 4.10"
+    """
+    from ikeway.workbench.recording.testcase import write_test
+
+    loaded = _load(recording)
+    count = write_test(loaded, recording, target, title)
+    print(printable(f"{count} messages in {target}"))
+    _end(loaded)
+
+
+def _load(path: Path) -> Recording:
+    from ikeway.workbench.recording import load
+
+    loaded = load(path)
+    for error in loaded.errors:
+        print(printable(explain(error)), file=sys.stderr)
+    return loaded
+
+
+def _end(loaded: Recording) -> None:
+    """Exit code 1 when something of the recording was not used."""
+    if loaded.errors:
+        raise typer.Exit(1)
