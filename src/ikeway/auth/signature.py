@@ -8,6 +8,7 @@ their RSA keys; who uses it warns. A signature lives as long as the log-in: a co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -64,15 +65,15 @@ def sign_auth(
     credential: CertificateCredential,
     peer_hashes: frozenset[HashAlgorithm] | None,
     octets: bytes,
-    hash_of_method_1: HashAlgorithm = HashAlgorithm.SHA1,
+    hash_of_method_1: Callable[[], HashAlgorithm] = lambda: HashAlgorithm.SHA1,
 ) -> Authentication:
     """Sign; `peer_hashes` None says that the peer sent no SIGNATURE_HASH_ALGORITHMS. Raises NoCommonSignature.
 
     `hash_of_method_1`: another than the RFC's for RSA without RFC 7427, where a peer is known to want it.
     """
     plan = plan_signature(credential, peer_hashes)
-    if plan.method == AuthenticationMethod.RSA_DIGITAL_SIGNATURE and plan.scheme.hash != hash_of_method_1:
-        plan = SignaturePlan(plan.method, _BY_HASH_OF_METHOD_1[hash_of_method_1])
+    if plan.method == AuthenticationMethod.RSA_DIGITAL_SIGNATURE:
+        plan = SignaturePlan(plan.method, _BY_HASH_OF_METHOD_1[hash_of_method_1()])
     return plan.finish(credential.signer.sign(plan.scheme, octets))
 
 

@@ -53,10 +53,8 @@ async def prove_by_key(sa: IkeSa, credential: LocalCredential, identification: I
     """Our AUTH by pre-shared key or certificate."""
     octets = own_octets(sa, identification)
     if isinstance(credential, CertificateCredential):
-        rule, prf = sa.connection.hash_of_method_1, sa.suite.prf if sa.suite is not None else None
-        classic = rule(prf) if rule is not None and prf is not None else HashAlgorithm.SHA1
-        made = sign_auth(credential, sa.peer_hashes, octets, classic)
-        if made.method == AuthenticationMethod.RSA_DIGITAL_SIGNATURE and classic == HashAlgorithm.SHA1:
+        made = sign_auth(credential, sa.peer_hashes, octets, lambda: _hash_of_method_1(sa))
+        if made.method == AuthenticationMethod.RSA_DIGITAL_SIGNATURE and _hash_of_method_1(sa) == HashAlgorithm.SHA1:
             _warn_of_sha1(sa, "we proved our identity")
         return made
     assert isinstance(credential, PskCredential)
@@ -65,6 +63,15 @@ async def prove_by_key(sa: IkeSa, credential: LocalCredential, identification: I
     if secret is None:
         secret = await _ask_secret(sa, Identity.from_payload(identification), peer)
     return Authentication(AuthenticationMethod.SHARED_KEY_MIC, psk_mac(sa.prf, secret, octets))
+
+
+def _hash_of_method_1(sa: IkeSa) -> HashAlgorithm:
+    rule = sa.connection.hash_of_method_1
+    if rule is None:
+        return HashAlgorithm.SHA1
+    assert sa.suite is not None
+    assert sa.suite.prf is not None
+    return rule(sa.suite.prf)
 
 
 def prove_by_eap(sa: IkeSa, msk: bytes | None, identification: Identification) -> Authentication:
