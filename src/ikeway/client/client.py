@@ -30,9 +30,10 @@ from ikeway.auth.questions import PskQuestion
 from ikeway.client import reach
 from ikeway.client.assigned import Assigned
 from ikeway.client.attachment import Attachment
+from ikeway.client.card import ClientCard
 from ikeway.client.enclave.network import EnclaveNetwork
 from ikeway.client.link import Link
-from ikeway.client.login import FurtherPassword
+from ikeway.client.login import FurtherCard, FurtherPassword
 from ikeway.client.profile import Profile
 from ikeway.client.roaming import Roaming
 from ikeway.client.secrets import ClientSecrets
@@ -45,6 +46,7 @@ from ikeway.daemon.sockets import IKE_PORT, NAT_PORT, Listen
 from ikeway.daemon.status import Status, drops, session_status
 from ikeway.dataplane.interface import DataPlaneDied
 from ikeway.eap.questions import PasswordQuestion
+from ikeway.eap.sim_questions import GsmChallenge, UmtsChallenge
 from ikeway.errors import AuthenticationFailed, Closed, ConfigError, HostError, IkewayError, PeerUnreachable
 from ikeway.host import (
     HostNetwork,
@@ -126,6 +128,7 @@ class Client:
         if enclave is not None:  # another one of the same profile may run, and they would push each other out for ever
             self._connection = dataclasses.replace(self._connection, initial_contact=False)
         self._secrets = ClientSecrets(profile, prompt)
+        self._card = ClientCard(profile)
         self._tell = tell
         self._observers = tuple(observers)
         self._drop_privileges = drop_privileges
@@ -254,6 +257,9 @@ class Client:
         driver.answer_with(PasswordQuestion, self._secrets.password)
         driver.answer_with(FurtherPassword, self._secrets.further_password)
         driver.answer_with(PskQuestion, lambda question: self._secrets.psk())
+        driver.answer_with(UmtsChallenge, self._card.answer_umts)
+        driver.answer_with(GsmChallenge, self._card.answer_gsm)
+        driver.answer_with(FurtherCard, self._card.answer_further)
         self.runner.sockets.on_unreachable = self._on_unreachable
         self.runner.on_dataplane_died = self._on_dataplane_died
         for observe in self._observers:

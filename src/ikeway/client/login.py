@@ -12,6 +12,7 @@ from ikeway.config.eap import PEERS, PeerInputs, peer_factory
 from ikeway.config.reading import Location, Problems
 from ikeway.config.secrets import Prompt
 from ikeway.eap.questions import PasswordQuestion
+from ikeway.eap.sim_questions import CardReply, GsmChallenge, UmtsChallenge
 from ikeway.ike.settings import EapCredential, LocalCredential, PskCredential
 from ikeway.questions import Ask, Question
 
@@ -91,9 +92,11 @@ class LoginBuilder:
                 remedy='add for example username = "alice"',
             )
             return None
-        if not self._has(methods):
-            return None
-        return EapCredential(peer_factory(methods, PeerInputs(username=self._username.encode())))
+        return EapCredential(peer_factory(methods, self._inputs())) if self._has(methods) else None
+
+    def _inputs(self) -> PeerInputs:
+        name = self._login.network_name
+        return PeerInputs(username=self._username.encode(), network_name=name.encode() if name is not None else None)
 
     def _has(self, methods: tuple[str, ...]) -> bool:
         """True when all is there that the methods cannot do without."""
@@ -135,6 +138,8 @@ class LoginBuilder:
             )
         if login.code is not None and login.totp is not None:
             self._problems.add((*self._at, "totp"), "there are both `code` and `totp`", remedy="remove one of them")
+        if login.opc is not None and login.op is not None:
+            self._problems.add((*self._at, "op"), "there are both `opc` and `op`", remedy="remove one of them")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,8 +150,17 @@ class FurtherPassword(Question["str | None"]):
     question: PasswordQuestion
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FurtherCard(Question[CardReply]):
+    """What EAP asks the SIM card of a further log-in; `number` counts these from 0."""
+
+    number: int
+    question: UmtsChallenge | GsmChallenge
+
+
 def further_login(credential: LocalCredential, number: int) -> LocalCredential:
-    """The credential of a further log-in: its passwords are asked for apart from those of the others."""
+    """The credential of a further log-in: its passwords and cards are asked for apart from those of the
+    others."""
     if not isinstance(credential, EapCredential):
         return credential
 
@@ -154,6 +168,8 @@ def further_login(credential: LocalCredential, number: int) -> LocalCredential:
         def scoped(question: Question[Answer]) -> Awaitable[Answer]:
             if isinstance(question, PasswordQuestion):
                 return ask(FurtherPassword(number, question))  # type: ignore[arg-type]  # answered alike
+            if isinstance(question, UmtsChallenge | GsmChallenge):
+                return ask(FurtherCard(number, question))  # type: ignore[arg-type]  # so are these
             return ask(question)
 
         return scoped

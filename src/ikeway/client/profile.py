@@ -26,7 +26,6 @@ from ikeway.ike.settings import (
     CertificateExpected,
     ChildSettings,
     Connection,
-    EapCredential,
     EapOnlyExpected,
     FurtherCredential,
     PeerExpectation,
@@ -81,6 +80,10 @@ class Profile:
     psk: SecretSource | None = field(repr=False)
     code: SecretSource | None = field(repr=False)
     totp: SecretSource | None = field(repr=False)
+    ki: SecretSource | None = field(repr=False)  # of a SIM card, with one of the next two
+    opc: SecretSource | None = field(repr=False)
+    op: SecretSource | None = field(repr=False)
+    takes_password: bool  # one of its EAP methods may want one
     _connection: Connection = field(repr=False)
     further: tuple[Profile, ...] = ()  # the same with the user name and the secrets of each log-in that follows
 
@@ -100,7 +103,7 @@ class Profile:
     @property
     def asks_secret(self) -> bool:
         """True when a person will be asked for a password or a pre-shared key."""
-        asks_password = isinstance(self._connection.local_credential, EapCredential) and self.password is None
+        asks_password = self.takes_password and self.password is None
         return asks_password or (self.needs_psk and self.psk is None) or any(each.asks_secret for each in self.further)
 
 
@@ -148,9 +151,17 @@ def load_profile(name_or_path: str | Path, prompt: Prompt | None = None) -> Prof
         psk=file.login.psk,
         code=file.login.code,
         totp=file.login.totp,
+        ki=file.login.ki,
+        opc=file.login.opc,
+        op=file.login.op,
+        takes_password=_takes_password(file.login),
         _connection=connection,
     )
     return replace(profile, further=tuple(_further(profile, file.login, builder.usernames)))
+
+
+def _takes_password(login: LoginPart) -> bool:
+    return any("password" in PEERS[method].uses for method in login.methods if method in PEERS)
 
 
 def _further(profile: Profile, login: LoginSection, usernames: Sequence[str]) -> Iterator[Profile]:
@@ -164,6 +175,10 @@ def _further(profile: Profile, login: LoginSection, usernames: Sequence[str]) ->
             password=part.password,
             code=part.code,
             totp=part.totp,
+            ki=part.ki,
+            opc=part.opc,
+            op=part.op,
+            takes_password=_takes_password(part),
             _connection=replace(connection, local_credential=credential, further_credentials=()),
         )
 

@@ -136,6 +136,23 @@ class LoginPart(Section):
             "computed here. For scripts: with the password beside it, it is no second factor any more."
         ),
     )
+    ki: Secret | None = Field(
+        default=None,
+        description=(
+            "With `eap-aka-prime`, `eap-aka` and `eap-sim`: the subscriber key K (Ki) of the SIM card that this profile "
+            "stands for, 32 hexadecimal digits. `username` is then the IMSI, perhaps with `@realm`."
+        ),
+    )
+    opc: Secret | None = Field(default=None, description="Beside `ki`: OPc, 32 hexadecimal digits.")
+    op: Secret | None = Field(
+        default=None, description="In place of `opc`: the operator's OP, from which OPc is computed."
+    )
+    network_name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=253,
+        description="With `eap-aka-prime`: refuse a gateway whose network has another name. By default any.",
+    )
     psk: Secret | None = Field(
         default=None,
         description=(

@@ -7,16 +7,17 @@ configuration that are its own. Methods are imported when a row is used: a start
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
+from ikeway.config.cards import CardMethod, CardPeerFactory, card_authenticator
 from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.questions import Ask
 
 if TYPE_CHECKING:
     from ikeway.eap.method import AuthenticatorMethodFactory, PeerMethodFactory
 
-EapLogin = Literal["eap-mschapv2", "eap-gtc", "eap-md5"]
+EapLogin = Literal["eap-mschapv2", "eap-gtc", "eap-md5", "eap-sim", "eap-aka", "eap-aka-prime"]
 EAP_LOGINS: tuple[str, ...] = get_args(EapLogin)
 ALONE_REFUSED = "`eap-only` needs a log-in by an EAP method that proves the gateway too, and {login} does not"
 
@@ -26,6 +27,8 @@ class PeerInputs:
     """What a profile gives to the user's side of a method."""
 
     username: bytes
+    network_name: bytes | None = None  # which network it has to be, for EAP-AKA'
+    logins: tuple[str, ...] = ()  # all methods of the log-in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,8 @@ class AuthenticatorInputs:
     server_name: bytes
     retries: int = 0  # more passwords that may be tried in one log-in
     after_password: bool = False  # a log-in before this one took the password: only the code is asked for
+    network_name: bytes | None = None  # what the network is called, in EAP-AKA'
+    logins: tuple[str, ...] = ()  # all methods of the connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,20 +106,43 @@ def _md5_authenticator(inputs: AuthenticatorInputs) -> AuthenticatorMethodFactor
     return lambda: Md5Authenticator(inputs.server_name)
 
 
+def _card_peer(method: CardMethod) -> Callable[[PeerInputs], PeerMethodFactory]:
+    return lambda inputs: CardPeerFactory(method, inputs.username, inputs.logins, inputs.network_name)
+
+
+def _card_authenticator(method: CardMethod) -> Callable[[AuthenticatorInputs], AuthenticatorMethodFactory]:
+    return lambda inputs: card_authenticator(method, inputs.logins, inputs.network_name)
+
+
 _MD5_WARNING = (
     "eap-md5 gives no key that ties the log-in to the connection, does not prove the gateway, and lets whoever runs it "
     "guess the password from one log-in; prefer eap-mschapv2, or better a method with TLS"
 )
 _CODE = frozenset({"code", "totp"})
+_SIM_WARNING = (
+    "eap-sim stands on the short keys of GSM, and who has learnt a card's answers to some challenges can pass for the "
+    "gateway; prefer eap-aka-prime or eap-aka"
+)
+_CARD = frozenset({"username", "ki", "opc", "op"})
+_CARD_NEEDS = (("ki",), ("opc", "op"))
+_NETWORK_NAME = frozenset({"network_name"})
 
 PEERS: Mapping[str, PeerKind] = {
+    "eap-aka": PeerKind(make=_card_peer(CardMethod.AKA), uses=_CARD, needs=_CARD_NEEDS, mutual=True),
+    "eap-aka-prime": PeerKind(
+        make=_card_peer(CardMethod.AKA_PRIME), uses=_CARD | _NETWORK_NAME, needs=_CARD_NEEDS, mutual=True
+    ),
     "eap-gtc": PeerKind(make=_gtc_peer, uses=frozenset({"username", "password"}) | _CODE),
     "eap-md5": PeerKind(make=_md5_peer, uses=frozenset({"username", "password"}), warning=_MD5_WARNING),
+    "eap-sim": PeerKind(make=_card_peer(CardMethod.SIM), uses=_CARD, needs=_CARD_NEEDS, warning=_SIM_WARNING),
     "eap-mschapv2": PeerKind(make=_mschapv2_peer, uses=frozenset({"username", "password"})),
 }
 AUTHENTICATORS: Mapping[str, AuthenticatorKind] = {
+    "eap-aka": AuthenticatorKind(make=_card_authenticator(CardMethod.AKA), mutual=True),
+    "eap-aka-prime": AuthenticatorKind(make=_card_authenticator(CardMethod.AKA_PRIME), uses=_NETWORK_NAME, mutual=True),
     "eap-gtc": AuthenticatorKind(make=_gtc_authenticator),
     "eap-md5": AuthenticatorKind(make=_md5_authenticator, warning=_MD5_WARNING),
+    "eap-sim": AuthenticatorKind(make=_card_authenticator(CardMethod.SIM), warning=_SIM_WARNING),
     "eap-mschapv2": AuthenticatorKind(make=_mschapv2_authenticator, uses=frozenset({"retries"})),
 }
 
@@ -126,9 +154,19 @@ def may_stand_alone(logins: Sequence[str]) -> bool:
 
 
 def peer_factory(logins: Sequence[str], inputs: PeerInputs) -> Callable[[Ask], EapPeer]:
-    """Makes the user's side of one log-in; the server proposes one of these methods."""
+    """Makes the user's side of one log-in; the server proposes one of these methods. The first one says who logs in."""
+    inputs = replace(inputs, logins=tuple(logins))
     methods = [PEERS[login].make(inputs) for login in logins]
-    return lambda ask: EapPeer(ask, inputs.username, methods)
+
+    def new_peer(ask: Ask) -> EapPeer:
+        first = methods[0]
+        identity = first.offer() if isinstance(first, CardPeerFactory) else inputs.username
+        for method in methods[1:]:
+            if isinstance(method, CardPeerFactory):
+                method.offer(identity)
+        return EapPeer(ask, identity, methods)
+
+    return new_peer
 
 
 def authenticator_factory(
@@ -136,5 +174,6 @@ def authenticator_factory(
 ) -> Callable[[Ask], EapAuthenticator]:
     """Makes the gateway's side of one log-in; methods are proposed in this order. `scope` limits which users it may
     ask for."""
+    inputs = replace(inputs, logins=tuple(logins))
     methods = [AUTHENTICATORS[login].make(inputs) for login in logins]
     return lambda ask: EapAuthenticator(scope(ask), methods)

@@ -74,11 +74,15 @@ class PeerIdentities:
         self.pseudonym: bytes | None = None
         self.next: Reauthentication | None = None
         self.offered: Reauthentication | None = None
+        self.told = self.permanent
 
-    def offer(self) -> bytes:
-        """The identity for the log-in that begins. One of fast re-authentication is used once, whatever comes of it."""
+    def offer(self, told: bytes | None = None) -> bytes:
+        """The identity for the log-in that begins; `told`: EAP-Identity is answered with this one, for another method.
+        One of fast re-authentication is used once, whatever comes of it."""
         self.offered, self.next = self.next, None
-        return self.offered.identity if self.offered is not None else self.full
+        own = self.offered.identity if self.offered is not None else self.full
+        self.told = own if told is None else told
+        return self.told
 
     @property
     def full(self) -> bytes:

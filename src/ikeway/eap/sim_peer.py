@@ -77,8 +77,7 @@ class SimFamilyPeer(EapPeerMethod):
 
     async def run(self, request: bytes, ask: Ask) -> AsyncGenerator[bytes, bytes]:
         """Answer whatever the server asks."""
-        offered = self._identities.offered
-        self._identity = offered.identity if offered is not None else self._identities.full
+        self._identity = self._identities.told
         while True:
             if self._error is not None:
                 raise self._error  # the server goes on although this side, or it itself, has given up

@@ -34,8 +34,12 @@ class NetworkNotAuthentic:
     """Who made AUTN does not know the card's key."""
 
 
+UmtsReply = UmtsAnswer | OutOfSync | NetworkNotAuthentic
+CardReply = UmtsReply | tuple[GsmTriplet, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class UmtsChallenge(Question["UmtsAnswer | OutOfSync | NetworkNotAuthentic"]):
+class UmtsChallenge(Question[UmtsReply]):
     """The peer's side: what does the card say to this challenge?"""
 
     subscriber: bytes  # the permanent identity

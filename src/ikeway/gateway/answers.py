@@ -15,6 +15,7 @@ from ikeway.gateway.passwords import PasswordDesk
 from ikeway.gateway.placement import Placement
 from ikeway.gateway.pools import AddressPools, Family
 from ikeway.gateway.select import select_connection
+from ikeway.gateway.subscribers import SubscriberDesk
 from ikeway.gateway.users import EVERYONE, User
 from ikeway.ike.questions import AssignAddresses, SelectConnection
 from ikeway.ike.selectors import networks
@@ -30,6 +31,7 @@ class GatewayAnswers:
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
         self.passwords = PasswordDesk(config.users)
+        self.subscribers = SubscriberDesk(config.users)
         self.pools = AddressPools(config.pools, reserved=config.reserved)
         self.placement = Placement(config)
         self.on_routes_changed: Callable[[], Awaitable[None]] | None = None  # before the client hears of its address
@@ -43,6 +45,7 @@ class GatewayAnswers:
         """Go on with another configuration; what clients hold stays theirs."""
         self._config = config
         self.passwords.reload(config.users)
+        self.subscribers.reload(config.users)
         self.pools.reconfigure(config.pools, reserved=config.reserved)
         self.placement.reload(config, self.pools.held())
 

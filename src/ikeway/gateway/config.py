@@ -321,6 +321,7 @@ class _Builder:
         inputs = AuthenticatorInputs(
             server_name=server.encode(),
             retries=part.retries,
+            network_name=part.network_name.encode() if part.network_name is not None else None,
             after_password=any(each.kind == "eap" for each in before),
         )
         scope = scoped_to(part.identities)

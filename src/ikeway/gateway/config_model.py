@@ -250,6 +250,13 @@ class LoginPart(Section):
     login: Annotated[Listed[LoginMethod], Field(min_length=1)] = Field(
         description="How clients prove who they are. Of several EAP methods, those before are proposed first."
     )
+    network_name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=253,
+        description="With `eap-aka-prime`: what the network is called, which goes into the keys. By default `WLAN`.",
+        json_schema_extra={"shown": '"WLAN"'},
+    )
     identities: Listed[PatternText] = Field(
         default=(),
         description=(

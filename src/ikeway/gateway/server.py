@@ -35,6 +35,7 @@ from ikeway.daemon.status import CountersBySa, PoolStatus, SessionStatus, Status
 from ikeway.daemon.threads import in_thread
 from ikeway.dataplane.interface import DataPlaneDied
 from ikeway.eap.questions import NewPassword, PasswordCheck, SecretQuestion
+from ikeway.eap.sim_questions import GsmTripletsQuestion, SubscriberQuestion, UmtsVectorQuestion
 from ikeway.errors import AuthenticationFailed, HostError
 from ikeway.esp.parameters import EspTransforms
 from ikeway.gateway.answers import GatewayAnswers
@@ -260,6 +261,10 @@ class Gateway:
         driver.answer_of_sa(PasswordCheck, self._counted(passwords.check))
         driver.answer_with(NewPassword, passwords.change)
         driver.answer_of_sa(PskQuestion, self._counted(self._answers.psk))
+        subscribers = self._answers.subscribers  # not counted: nobody guesses the key of a card
+        driver.answer_with(SubscriberQuestion, subscribers.known)
+        driver.answer_with(UmtsVectorQuestion, subscribers.vector)
+        driver.answer_with(GsmTripletsQuestion, subscribers.triplets)
         driver.answer_with(AssignAddresses, self._answers.assign)
         self._runner.on_dataplane_died = self._on_dataplane_died
         for observe in self._observers:

@@ -19,11 +19,21 @@ from ikeway.config import fields
 from ikeway.config.fields import Kind, Section
 from ikeway.config.reading import Document, read_document, validate
 from ikeway.config.secrets import shared_secret
+from ikeway.crypto.milenage import derive_opc
 from ikeway.daemon.threads import in_thread
 from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.gateway.edit_users import edit_user
 
 EVERYONE = "%any"  # an entry whose shared secret serves all who have no entry of their own
+
+
+@dataclass(frozen=True, slots=True)
+class CardKeys:
+    """What is known of a user's SIM card: K (Ki), OPc, and the AMF of vectors for it (TS 35.206)."""
+
+    ki: bytes = field(repr=False)
+    opc: bytes = field(repr=False)
+    amf: bytes = bytes(2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +48,7 @@ class User:
     ipv6: ipaddress.IPv6Address | None = None
     totp: Totp | None = field(default=None, repr=False)
     must_change: bool = False
+    card: CardKeys | None = field(default=None, repr=False)
     disabled: bool = False
 
 
@@ -90,6 +101,8 @@ HASH_TEXT = "32 hexadecimal digits"
 Password = Annotated[SecretStr, _hidden(PASSWORD_TEXT, ".{1,256}"), Kind(PASSWORD_TEXT, secret=True)]
 NtHash = Annotated[SecretStr, _hidden(HASH_TEXT, "[0-9A-Fa-f]{32}"), Kind(HASH_TEXT, secret=True)]
 Psk = Annotated[SecretStr, PlainValidator(_check_psk), Kind(PSK_TEXT, secret=True)]
+CardKey = Annotated[SecretStr, _hidden(HASH_TEXT, "[0-9A-Fa-f]{32}"), Kind(HASH_TEXT, secret=True)]
+Amf = Annotated[str, Field(pattern="^[0-9A-Fa-f]{4}$"), Kind("4 hexadecimal digits")]
 TotpSecret = Annotated[SecretStr, PlainValidator(_check_totp), Kind(SECRET_TEXT, secret=True)]
 
 
@@ -116,6 +129,19 @@ class UserPart(Section):
             "The password lets nobody in before it is changed, which the client can do while it logs in "
             "(EAP-MSCHAPv2). The new one is written into this file."
         ),
+    )
+    ki: CardKey | None = Field(
+        default=None,
+        description=(
+            "The subscriber key K (Ki) of this user's SIM card, for `eap-aka-prime`, `eap-aka` and `eap-sim` with "
+            "Milenage. The user's name is the IMSI, or the whole permanent identity."
+        ),
+    )
+    opc: CardKey | None = Field(default=None, description="Beside `ki`: OPc.")
+    op: CardKey | None = Field(default=None, description="In place of `opc`: the operator's OP.")
+    amf: Amf = Field(
+        default="0000",
+        description="Beside `ki`: AMF of the vectors. Its first bit (8000) is set and cleared as the method wants it.",
     )
     disabled: bool = Field(default=False, description="Refuse this user, whatever proves who it is.")
 
@@ -187,8 +213,35 @@ def _user(name: str, part: UserPart) -> User:
         ipv6=part.ipv6 if isinstance(part.ipv6, ipaddress.IPv6Address) else None,
         totp=Totp.parse(part.totp.get_secret_value()) if part.totp else None,
         must_change=part.must_change,
+        card=_card(part),
         disabled=part.disabled,
     )
+
+
+def _card(part: UserPart) -> CardKeys | None:
+    if part.ki is None or (part.opc is None and part.op is None):
+        return None
+    ki, op = bytes.fromhex(part.ki.get_secret_value()), part.op
+    opc = bytes.fromhex(part.opc.get_secret_value()) if part.opc is not None else b""
+    return CardKeys(
+        ki,
+        derive_opc(ki, bytes.fromhex(op.get_secret_value())) if op is not None else opc,
+        bytes.fromhex(part.amf),
+    )
+
+
+def _mistakes_of_card(document: Document, at: tuple[str, ...], part: UserPart) -> list[ConfigError]:
+    wrong = "`{}` belongs to a SIM card, and there is no `ki`"
+    found = [
+        document.error((*at, key), wrong.format(key), remedy="add `ki`")
+        for key in ("opc", "op", "amf")
+        if key in part.model_fields_set and part.ki is None
+    ]
+    if part.opc is not None and part.op is not None:
+        found.append(document.error((*at, "op"), "there are both `opc` and `op`", remedy="remove one"))
+    if part.ki is not None and part.opc is None and part.op is None:
+        found.append(document.error((*at, "ki"), "there is `ki` without `opc` or `op`", remedy="add `opc`"))
+    return found
 
 
 def _mistakes(document: Document, name: str, part: UserPart, earlier: dict[str, User]) -> list[ConfigError]:
@@ -209,6 +262,8 @@ def _mistakes(document: Document, name: str, part: UserPart, earlier: dict[str, 
             found.append(
                 document.error((*at, key), f"`{key}` belongs to a password, and there is none", remedy="add `password`")
             )
-    if name == EVERYONE and (part.password is not None or part.nt_hash is not None or part.ipv4 or part.ipv6):
+    found += _mistakes_of_card(document, at, part)
+    own = (part.ki, part.password, part.nt_hash, part.ipv4, part.ipv6)
+    if name == EVERYONE and any(value is not None for value in own):
         found.append(document.error(at, f"{EVERYONE} can have a `psk` only", remedy="remove the other keys"))
     return found
