@@ -28,6 +28,9 @@ class Party:
     secret: str = field(default=SECRET, repr=False)
     password: str = field(default=PASSWORD, repr=False)
     credential: Credential | None = None  # for cert, and for EAP methods with certificates of the client
+    # The client's: EAP methods by which it logs in once more after that, one by one, and its password there.
+    then: tuple[str, ...] = ()
+    then_password: str = field(default=PASSWORD, repr=False)
     trusts: Credential | None = None  # its issuer is the trust anchor
     ike: str = MODERN_IKE
     esp: str = MODERN_ESP

@@ -175,6 +175,9 @@ def _profile(own: Party, agreed: Agreement, folder: Path) -> Table:
         login |= {"certificate": str(certificate), "key": str(key)}
     else:
         login |= {"method": own.auth, "username": own.identity, "password": own.password}
+    if own.then:
+        further = {"username": own.identity, "password": own.then_password}
+        login["then"] = [{"method": method, **further} for method in own.then]
     children = {name: {"remote": list(networks)} for name, networks in own.networks.items() if networks}
     profile: Table = {
         "gateway": gateway,
@@ -201,6 +204,8 @@ def _gateway(own: Party, agreed: Agreement, folder: Path, users: Path) -> Table:
         "pools": ["lab"] if agreed.pool else [],
         "subnets": [network for networks in own.networks.values() for network in networks],
     }
+    if agreed.client.then:
+        connection["then"] = [{"login": method} for method in agreed.client.then]
     if own.credential is not None:
         certificate, key, _ = own.credential.write(folder, "gateway")
         gateway |= {"certificate": str(certificate), "key": str(key)}
@@ -232,11 +237,10 @@ def _laid_over(table: Table, above: Table) -> Table:
 
 
 def _users(own: Party, agreed: Agreement) -> Table:
-    if agreed.client.auth == "psk":
-        return {"%any": {"psk": own.secret}}
-    if not agreed.client.auth.startswith("eap"):
-        return {}
-    return {"alice@lab.test": own.user if own.user is not None else {"password": own.password}}
+    users: dict[str, object] = {"%any": {"psk": own.secret}} if agreed.client.auth == "psk" else {}
+    if any(method.startswith("eap") for method in (agreed.client.auth, *agreed.client.then)):
+        users["alice@lab.test"] = own.user if own.user is not None else {"password": own.password}
+    return users
 
 
 def _ike(own: Party) -> Table:
@@ -275,13 +279,23 @@ def write_private(path: Path, table: Table) -> None:
 
 def _toml(table: Table, name: str = "") -> Iterator[str]:
     inner = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    arrays = {key: value for key, value in table.items() if isinstance(value, list) and _are_tables(value)}
     for key, value in table.items():
-        if key not in inner:
+        if key not in inner and key not in arrays:
             yield f"{_word(key)} = {json.dumps(value)}"
     for key, value in inner.items():
         path = f"{name}.{_word(key)}" if name else _word(key)
         yield f"[{path}]"
         yield from _toml(value, path)
+    for key, tables in arrays.items():
+        path = f"{name}.{_word(key)}" if name else _word(key)
+        for each in tables:
+            yield f"[[{path}]]"
+            yield from _toml(each, path)
+
+
+def _are_tables(values: list[object]) -> bool:
+    return bool(values) and all(isinstance(each, Mapping) for each in values)
 
 
 def _word(key: str) -> str:

@@ -275,6 +275,7 @@ class StrongswanGateway(_Side):
             "local_addrs": ["%any"],
             "pools": [f"pool{version}" for version in agreed.pool],
             "remote": _remote(own, agreed.client.auth) | dict(own.charon_round),
+            **_rounds("remote", agreed.client.then, {"eap_id": "%any"}),
             "children": {name: _child(own, local=networks) for name, networks in own.networks.items()},
         }
         charon.load(self.name, connection, own)
@@ -292,6 +293,7 @@ class StrongswanClient(_Side):
             "remote_addrs": [agreed.way.gateway],
             "vips": [{4: "0.0.0.0", 6: "::"}[version] for version in agreed.pool],
             "remote": _remote(own, agreed.gateway.auth),
+            **_rounds("local", own.then, {"id": own.identity, "eap_id": own.identity}),
             "children": {name: _child(own, remote=networks) for name, networks in own.networks.items()},
         }
         charon.load(self.name, connection, own)
@@ -325,6 +327,11 @@ def _connection(own: Party) -> dict[str, object]:
         "send_cert": "always",
         "local": local,
     }
+
+
+def _rounds(side: str, methods: tuple[str, ...], keys: dict[str, str]) -> dict[str, object]:
+    """The rounds of one side after the first."""
+    return {f"{side}-{at}": {"round": str(at), "auth": method, **keys} for at, method in enumerate(methods, 2)}
 
 
 def _remote(own: Party, auth: str) -> dict[str, object]:
