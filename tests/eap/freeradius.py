@@ -40,7 +40,8 @@ client local {{ ipaddr = 127.0.0.1
   require_message_authenticator = yes }}
 modules {{
   pap {{ }}
-  mschap {{ use_mppe = yes }}
+  mschap {{ use_mppe = yes
+    {mschap} }}
   always reject {{ rcode = reject }}
   always ok {{ rcode = ok }}
   files {{ filename = {folder}/users }}
@@ -52,7 +53,7 @@ modules {{
     md5 {{ }}
     gtc {{ challenge = "Password: "
       auth_type = PAP }}
-    mschapv2 {{ }}
+    mschapv2 {{ send_error = yes }}
     tls-config common {{
       private_key_file = {folder}/server.key
       certificate_file = {folder}/server.pem
@@ -104,7 +105,9 @@ server inner {{
 class FreeRadius:
     """A running server. `log` has its words."""
 
-    def __init__(self, folder: Path, *, method: str, inner: str, cache: bool, fragment: int) -> None:
+    def __init__(
+        self, folder: Path, *, method: str, inner: str, cache: bool, fragment: int, mschap: str, checks: str
+    ) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -119,10 +122,11 @@ class FreeRadius:
             inner=inner,
             cache="yes" if cache else "no",
             fragment=fragment,
+            mschap=mschap,
         )
         # Its parser wants a line for each brace; the reader of the above does not.
         (folder / "radiusd.conf").write_text(settings.replace(" }", "\n}").replace("{ ", "{\n"))
-        known = f'Cleartext-Password := "{PASSWORD}"'
+        known = f'Cleartext-Password := "{PASSWORD}"{checks}'
         (folder / "users").write_text(f'{USER} {known}\n"{CLIENT}" {known}\n')
         self.log = folder / "log"
         with self.log.open("wb") as log:
@@ -141,9 +145,19 @@ class FreeRadius:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, *, method: str = "tls", inner: str = "mschapv2", cache: bool = False, fragment: int = 1024
+    folder: Path,
+    *,
+    method: str = "tls",
+    inner: str = "mschapv2",
+    cache: bool = False,
+    fragment: int = 1024,
+    mschap: str = "",
+    checks: str = "",
 ) -> Iterator[FreeRadius]:
-    server = FreeRadius(folder, method=method, inner=inner, cache=cache, fragment=fragment)
+    """`mschap`: more of this module's configuration. `checks`: more that the users file says of everybody."""
+    server = FreeRadius(
+        folder, method=method, inner=inner, cache=cache, fragment=fragment, mschap=mschap, checks=checks
+    )
     try:
         yield server
     finally:
