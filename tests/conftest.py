@@ -42,6 +42,7 @@ PEER_PROGRAMS = {
 # Programs that a test names one by one: `@pytest.mark.programs("freeradius")`, by Debian's package.
 OTHER_PROGRAMS = {
     "freeradius": "/usr/sbin/freeradius",
+    "freeradius-utils": "/usr/bin/radclient",
     "eapoltest": "/usr/bin/eapol_test",
     "hostapd": "/usr/sbin/hostapd",
 }

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ikeway.daemon.control import ControlClient, Instance
 from ikeway.daemon.log import escape
-from ikeway.daemon.status import ChildStatus, SessionStatus, Status, WorkerStatus
+from ikeway.daemon.status import ChildStatus, RadiusServerStatus, SessionStatus, Status, WorkerStatus
 
 if TYPE_CHECKING:
     from ikeway.daemon.control import Json
@@ -54,7 +54,7 @@ def render(status: Status) -> RenderableType:
     """A status for people."""
     parts: list[RenderableType] = [head(status)]
     if status.role == "gateway":
-        parts += [pool_lines(status), session_table(status.sessions)]
+        parts += [pool_lines(status), radius_lines(status), session_table(status.sessions)]
     else:
         for session in status.sessions:
             parts += [session_lines(session), child_table(session.children)]
@@ -193,6 +193,19 @@ def pool_lines(status: Status) -> RenderableType:
     return Group(
         *(line(f"pool {pool.name}", f"{pool.addresses}: {pool.used} of {pool.size} in use") for pool in status.pools)
     )
+
+
+def radius_lines(status: Status) -> RenderableType:
+    """How the RADIUS servers are."""
+    return Group(*(line(f"radius {each.name}", _radius_server(each)) for each in status.radius))
+
+
+def _radius_server(server: RadiusServerStatus) -> str:
+    answered = f"{server.answered} of {server.requests} requests answered"
+    last = f", the last one {duration(server.idle)} ago" if server.idle is not None else ""
+    dropped = f"; dropped: {counted(server.dropped)}" if server.dropped else ""
+    state = f"{server.state} ({server.trouble})" if server.trouble else server.state
+    return f"{server.server} {server.role}: {state}, {answered}{last}{dropped}"
 
 
 def line(name: str, text: str) -> RenderableType:

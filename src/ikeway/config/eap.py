@@ -126,6 +126,7 @@ _SIM_WARNING = (
 _CARD = frozenset({"username", "ki", "opc", "op"})
 _CARD_NEEDS = (("ki",), ("opc", "op"))
 _NETWORK_NAME = frozenset({"network_name"})
+_JUDGED_ELSEWHERE = frozenset({"radius", "groups"})  # the password arrives in clear: RADIUS servers may judge it
 
 PEERS: Mapping[str, PeerKind] = {
     "eap-aka": PeerKind(make=_card_peer(CardMethod.AKA), uses=_CARD, needs=_CARD_NEEDS, mutual=True),
@@ -140,7 +141,7 @@ PEERS: Mapping[str, PeerKind] = {
 AUTHENTICATORS: Mapping[str, AuthenticatorKind] = {
     "eap-aka": AuthenticatorKind(make=_card_authenticator(CardMethod.AKA), mutual=True),
     "eap-aka-prime": AuthenticatorKind(make=_card_authenticator(CardMethod.AKA_PRIME), uses=_NETWORK_NAME, mutual=True),
-    "eap-gtc": AuthenticatorKind(make=_gtc_authenticator),
+    "eap-gtc": AuthenticatorKind(make=_gtc_authenticator, uses=_JUDGED_ELSEWHERE),
     "eap-md5": AuthenticatorKind(make=_md5_authenticator, warning=_MD5_WARNING),
     "eap-sim": AuthenticatorKind(make=_card_authenticator(CardMethod.SIM), warning=_SIM_WARNING),
     "eap-mschapv2": AuthenticatorKind(make=_mschapv2_authenticator, uses=frozenset({"retries"})),

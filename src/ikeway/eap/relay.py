@@ -17,19 +17,22 @@ type, by which it knows whether the method proves the server too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ikeway.eap.errors import EapFailed, MalformedEap
 from ikeway.eap.packet import EapCode, EapPacket, EapType, MethodType
+from ikeway.eap.questions import PasswordCheck, Verdict
 from ikeway.eap.session import MAX_IDENTITY, MAX_OCTETS, MAX_ROUNDS
 from ikeway.errors import IkewayError, Side
 from ikeway.questions import Ask, Question
 
-# Methods that prove both sides, give a key, and let nobody guess a password offline (RFC 5998 section 4).
-MUTUAL_METHODS = frozenset(
-    {EapType.TLS, EapType.TTLS, EapType.PEAP, EapType.TEAP, EapType.AKA, EapType.AKA_PRIME, EapType.SIM}
-)
+Answer = TypeVar("Answer")
+
+# Methods that prove both sides, give a key, and let nobody guess a password offline (RFC 5998 section 4). SIM proves the
+# network only to a card whose answers nobody has recorded, and is not among them.
+MUTUAL_METHODS = frozenset({EapType.TLS, EapType.TTLS, EapType.PEAP, EapType.TEAP, EapType.AKA, EapType.AKA_PRIME})
 _NO_METHODS = frozenset({EapType.IDENTITY, EapType.NOTIFICATION, EapType.NAK})
 _EXPANDED_NAK = MethodType(0, EapType.NAK)
 
@@ -73,15 +76,33 @@ class RelayQuestion(Question[RelayAnswer]):
     state: object = field(default=None, repr=False)
 
 
-def _anybody(identity: bytes) -> bool:
-    return True
+@dataclass(frozen=True, slots=True, eq=False)
+class PasswordRelay(Question[Verdict]):
+    """What does the server say to a password, or to another answer of a user?"""
+
+    server: str
+    check: PasswordCheck
+
+
+def judged_elsewhere(server: str) -> Callable[[Ask], Ask]:
+    """Let a log-in by a method of ours have its passwords judged by the server that is configured under this name."""
+
+    def scope(ask: Ask) -> Ask:
+        def scoped(question: Question[Answer]) -> Awaitable[Answer]:
+            if isinstance(question, PasswordCheck):
+                return ask(PasswordRelay(server, question))  # type: ignore[arg-type] # both want a verdict
+            return ask(question)
+
+        return scoped
+
+    return scope
 
 
 class EapRelay:
     """An `Authenticator` in front of the server that is configured as `server`.
 
-    `admits` says whom of those that the server accepts we take. Whoever is not among them is told apart from a wrong
-    password by nobody but the log.
+    Whoever answers `RelayQuestion` may refuse whom the server has accepted: nobody but the log tells that apart from a
+    wrong password.
     """
 
     def __init__(
@@ -89,13 +110,11 @@ class EapRelay:
         ask: Ask,
         server: str,
         *,
-        admits: Callable[[bytes], bool] = _anybody,
         max_rounds: int = MAX_ROUNDS,
         max_octets: int = MAX_OCTETS,
     ) -> None:
         self._ask = ask
         self._server = server
-        self._admits = admits
         self._rounds = max_rounds
         self._max_octets = max_octets
         self._claimed: bytes | None = None
@@ -224,13 +243,6 @@ class EapRelay:
             raise _not_mutual(self._method)
         proven = answer.identity if answer.identity is not None else self._claimed
         assert proven is not None
-        if not self._admits(proven):
-            raise EapFailed(
-                f"the server accepts {_shown(proven)}, and this connection does not",
-                expected="a user that `identities` of the connection names",
-                got=_shown(proven),
-                remedy="add the user to `identities`, or another connection",
-            )
         self._proven, self._msk, self.succeeded = proven, answer.msk, True
         return EapPacket(EapCode.SUCCESS, self._identifier).encode()
 
@@ -263,7 +275,7 @@ def _malformed_answer(expected: str, got: str) -> EapFailed:
 def _not_mutual(method: MethodType | None) -> EapFailed:
     return EapFailed(
         "the client wants EAP alone to prove the gateway, and the method does not prove it",
-        expected="EAP-TLS, -TTLS, -PEAP, -TEAP, -SIM or -AKA, with a key",
+        expected="EAP-TLS, -TTLS, -PEAP, -TEAP or -AKA, with a key",
         got=f"EAP-{method}" if method is not None else "no method",
         side=Side.BOTH,
         remedy="give the gateway a certificate, or let client and RADIUS server use such a method (RFC 5998)",

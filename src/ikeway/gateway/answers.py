@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from ikeway.address import Address
 from ikeway.auth.identity import Identity
@@ -14,7 +14,8 @@ from ikeway.gateway.config import ClientSettings, GatewayConfig
 from ikeway.gateway.passwords import PasswordDesk
 from ikeway.gateway.placement import Placement
 from ikeway.gateway.pools import AddressPools, Family
-from ikeway.gateway.select import select_connection
+from ikeway.gateway.radius.grant import Grant
+from ikeway.gateway.select import select_connection, settle_connection
 from ikeway.gateway.subscribers import SubscriberDesk
 from ikeway.gateway.users import EVERYONE, User
 from ikeway.ike.questions import AssignAddresses, SelectConnection
@@ -35,6 +36,7 @@ class GatewayAnswers:
         self.pools = AddressPools(config.pools, reserved=config.reserved)
         self.placement = Placement(config)
         self.on_routes_changed: Callable[[], Awaitable[None]] | None = None  # before the client hears of its address
+        self.granted: Callable[[int], Grant | None] = lambda connection_id: None  # what RADIUS says of a client
 
     def serve_by(self, workers: int) -> None:
         """So many workers carry ESP. To be said before the first client comes."""
@@ -86,13 +88,15 @@ class GatewayAnswers:
         """The CFG_REPLY: addresses, name servers, what may be reached. Raises `NegotiationFailed`."""
         client = self._config.clients[question.connection.name]
         user = await self._config.users.find(str(question.identity))
-        reply = self._addresses(question, client, user)
+        grant = self.granted(question.connection_id)
+        own = (grant.addresses if grant is not None else ()) or _own_addresses(user)
+        reply = self._addresses(question, client, own)
         if self.placement.routes_have_changed and self.on_routes_changed is not None:
             await self.on_routes_changed()
         asked = {attribute.type for attribute in question.requested}
         reply += [
             ConfigurationAttribute(kind, server.packed)
-            for server in client.dns
+            for server in (grant.dns if grant is not None else ()) or client.dns
             if (kind := _DNS[server.version]) in asked
         ]
         if Attribute.INTERNAL_DNS_DOMAIN in asked:
@@ -103,8 +107,35 @@ class GatewayAnswers:
             reply.append(ConfigurationAttribute(Attribute.APPLICATION_VERSION, version))
         return tuple(reply)
 
+    def settle(self, selected: Connection, grant: Grant) -> Connection:
+        """Which agreement holds with a client that RADIUS let in. Raises `AuthenticationFailed`."""
+        groups = {name.casefold() for name in grant.groups}
+        before = self._config.clients.get(selected.name)
+        if before is None:
+            raise AuthenticationFailed(
+                f"there is no connection {selected.name} any more",
+                notify=NotifyType.AUTHENTICATION_FAILED,
+                side=Side.LOCAL,
+                remedy="log in again",
+            )
+        # Behind the first log-in, whatever another connection demands further is demanded then; behind a later one, that
+        # has to be what was demanded already.
+        proven = slice(1) if before.radius in before.logins[0] else slice(None)
+
+        def suits(name: str) -> bool:
+            """For such a group, and behind the same log-ins."""
+            client = self._config.clients[name]
+            wanted = {group.casefold() for group in client.groups}
+            return (
+                client.radius == grant.server
+                and client.logins[proven] == before.logins[proven]
+                and (not wanted or bool(wanted & groups))
+            )
+
+        return settle_connection(self._config.candidates, selected, grant.user.encode(), suits)
+
     def _addresses(
-        self, question: AssignAddresses, client: ClientSettings, user: User | None
+        self, question: AssignAddresses, client: ClientSettings, owned: Sequence[IpAddress]
     ) -> list[ConfigurationAttribute]:
         """One address of each family that is asked for and that there is; INTERNAL_ADDRESS_FAILURE when none is.
 
@@ -112,7 +143,6 @@ class GatewayAnswers:
         """
         reply: list[ConfigurationAttribute] = []
         refusal: NegotiationFailed | None = None
-        owned = tuple(each for each in (user.ipv4, user.ipv6) if each is not None) if user is not None else ()
         workers = self.placement.preferred(question.connection.name, question.remote, owned)
         for family, kind in _ADDRESSES:
             wishes = [attribute for attribute in question.requested if attribute.type == kind]
@@ -148,6 +178,10 @@ _ADDRESSES: tuple[tuple[Family, Attribute], ...] = (
     (4, Attribute.INTERNAL_IP4_ADDRESS),
     (6, Attribute.INTERNAL_IP6_ADDRESS),
 )
+
+
+def _own_addresses(user: User | None) -> tuple[IpAddress, ...]:
+    return tuple(each for each in (user.ipv4, user.ipv6) if each is not None) if user is not None else ()
 
 
 def _holder(identity: Identity) -> str:

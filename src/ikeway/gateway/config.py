@@ -25,9 +25,12 @@ from ikeway.config.protocol import EspSection, connection_options
 from ikeway.config.reading import Location, Problems, read_document, validate
 from ikeway.config.secrets import Prompt
 from ikeway.dataplane.choice import DataPlaneKind
+from ikeway.eap.relay import EapRelay, judged_elsewhere
 from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.gateway.attempts import AttemptLimits
 from ikeway.gateway.config_model import AddressRange, ConnectionPart, GatewayFile, LoginPart, NetworkPart
+from ikeway.gateway.radius.config import RadiusBuilder, check_use
+from ikeway.gateway.radius.settings import RadiusSettings
 from ikeway.gateway.select import Candidate, before_code, scoped_to
 from ikeway.gateway.users import FileUserStore, User, UserStore, load_users
 from ikeway.ike.selectors import networks as selector_networks
@@ -48,6 +51,7 @@ from ikeway.wire.payloads import TrafficSelector
 
 _INTERFACE_NAME = 15
 _CERTIFICATE = frozenset({"ca", "crls", "checks"})
+_RELAYED = frozenset({"radius", "groups"})
 _MOST_BY_DEFAULT = 16  # workers: each takes some 40 MB
 
 EVERYWHERE = (parse_selector("0.0.0.0/0"), parse_selector("::/0"))
@@ -77,6 +81,9 @@ class ClientSettings:
     domains: tuple[str, ...]
     subnets: tuple[TrafficSelector, ...]  # empty: everything
     networks: tuple[IpNetwork, ...] = ()  # behind the client
+    radius: str = ""  # the `[radius.NAME]` that judges them; empty: none
+    groups: tuple[str, ...] = ()  # whom it is for, of those whom RADIUS lets in; empty: all
+    logins: tuple[tuple[str, ...], ...] = ()  # what they have to prove, and before whom
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +102,7 @@ class GatewayConfig:
     own_addresses: tuple[tuple[IpAddress, ...], ...]  # of users who have some for themselves
     attempts: AttemptLimits
     users: UserStore = field(repr=False)
+    radius: dict[str, RadiusSettings]  # by name
     host: GatewayHostSettings
     application_version: str
     warnings: tuple[str, ...]
@@ -154,10 +162,19 @@ class _Builder:
             own_addresses=self._own_addresses(),
             attempts=file.limits.attempts,
             users=self._users or FileUserStore({}),
+            radius=self._radius(),
             host=self._host(),
             application_version=file.gateway.application_version,
             warnings=tuple(dict.fromkeys(self._warnings)),
         )
+
+    def _radius(self) -> dict[str, RadiusSettings]:
+        builder = RadiusBuilder(self._problems, str(self._identity) if self._identity is not None else "ikeway")
+        found = {name: builder.settings(name, part) for name, part in self._file.radius.items()}
+        self._warnings += builder.warnings
+        used = {part.radius for part in self._file.connections.values()}
+        self._warnings += [f"[radius.{name}] is not used by any connection" for name in found if name not in used]
+        return {name: settings for name, settings in found.items() if settings is not None}
 
     def _load_credential(self, prompt: Prompt | None) -> CertificateCredential | None:
         gateway = self._file.gateway
@@ -243,7 +260,8 @@ class _Builder:
         has_certificate = self._file.gateway.certificate is not None or self._file.gateway.pkcs12 is not None
         if method is None:
             method = "psk" if part.kind == "psk" and not has_certificate else "certificate"
-        if method == "eap-only" and not may_stand_alone(part.login):
+        # What RADIUS servers choose is seen when it runs: the relay then takes mutual methods only.
+        if method == "eap-only" and not (part.is_relayed or may_stand_alone(part.login)):
             self._problems.add(
                 (*at, "gateway_authentication"),
                 ALONE_REFUSED.format(login=part.words),
@@ -274,6 +292,12 @@ class _Builder:
                 )
                 continue
             self._check_login(here, further)
+            if further.radius is not None and further.identities:
+                self._problems.add(
+                    (*here, "identities"),
+                    "whom RADIUS servers let in is not looked at again in a further log-in",
+                    remedy="name them in the connection itself",
+                )
             before, later = (part, *part.then[:number]), part.then[number + 1 :]
             if (expectation := self._eap(here, further, before, later)) is not None:
                 found.append(FurtherExpectation(expectation))
@@ -306,6 +330,9 @@ class _Builder:
         self, at: Location, part: LoginPart, before: Sequence[LoginPart], later: Sequence[LoginPart]
     ) -> PeerExpectation | None:
         """One log-in by EAP; `before` and `later` are the others of its connection."""
+        if part.is_relayed:
+            server_name = part.radius or ""
+            return EapExpected(lambda ask: EapRelay(ask, server_name), settles=True)
         strange = [method for method in part.login if method not in AUTHENTICATORS]
         if strange:
             self._problems.add(
@@ -324,10 +351,11 @@ class _Builder:
             network_name=part.network_name.encode() if part.network_name is not None else None,
             after_password=any(each.kind == "eap" for each in before),
         )
-        scope = scoped_to(part.identities)
+        # Of those whom RADIUS lets in, `SettleConnection` looks whom the connections are for.
+        scope = scoped_to(part.identities) if part.radius is None else judged_elsewhere(part.radius)
         if any(each.login == ("eap-gtc",) for each in later):
             scope = before_code(scope)
-        return EapExpected(authenticator_factory(part.login, inputs, scope))
+        return EapExpected(authenticator_factory(part.login, inputs, scope), settles=part.radius is not None)
 
     def _child(self, at: Location, name: str, part: ConnectionPart) -> ChildSettings:
         own = part.esp
@@ -364,7 +392,11 @@ class _Builder:
     def _check_login(self, at: Location, part: LoginPart) -> None:
         """A key that the log-in does not use is a mistake, and so is one that it needs and that is not there."""
         kinds = [AUTHENTICATORS[method] for method in part.login if method in AUTHENTICATORS]
-        by_method = {"certificate": _CERTIFICATE, **{name: kind.uses for name, kind in AUTHENTICATORS.items()}}
+        by_method = {
+            "certificate": _CERTIFICATE,
+            "eap": _RELAYED,
+            **{name: kind.uses for name, kind in AUTHENTICATORS.items()},
+        }
         complained = frozenset[str]().union(*(by_method.get(method, ()) for method in part.login))
         for method, keys in by_method.items():
             for key in sorted((keys - complained) & part.model_fields_set):
@@ -386,7 +418,8 @@ class _Builder:
                         expected=wanted,
                         remedy=f"add {wanted}",
                     )
-        looks_up = part.kind == "psk" or any(kind.users for kind in kinds)
+        check_use(self._problems, at, part.login, part.radius, part.groups, self._file.radius)
+        looks_up = part.kind == "psk" or (part.radius is None and any(kind.users for kind in kinds))
         if looks_up and self._file.gateway.users is None and not self._problems.was_removed("gateway", "users"):
             self._problems.add(
                 (*at, "login"),
@@ -481,12 +514,17 @@ class _Builder:
         )
 
     def _client_settings(self, part: ConnectionPart) -> ClientSettings:
+        logins: list[LoginPart] = [part, *part.then]
+        judged = next((each for each in logins if each.radius is not None), part)
         return ClientSettings(
             pools=part.pools,
             dns=part.dns,
             domains=part.domains,
             subnets=part.subnets,
             networks=tuple(selector_networks(part.client_subnets)),
+            radius=judged.radius or "",
+            groups=judged.groups,
+            logins=tuple((*each.login, each.radius or "") for each in logins),
         )
 
     def _host(self) -> GatewayHostSettings:

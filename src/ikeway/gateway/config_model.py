@@ -28,6 +28,7 @@ from ikeway.config.trust import ChecksSection
 from ikeway.dataplane.choice import DataPlaneKind
 from ikeway.dataplane.userspace.steering import MOST_WORKERS
 from ikeway.gateway.attempts import AttemptLimits
+from ikeway.gateway.radius.config import RadiusPart
 from ikeway.gateway.select import LoginKind
 
 RANGE_TEXT = 'a network such as "10.99.0.0/24", or a range such as "10.99.0.10-10.99.0.200"'
@@ -102,7 +103,7 @@ Mtu = Annotated[int, fields.between(0, 65535), Kind("0, or octets from 576 to 65
 Count = Annotated[int, fields.between(0, 10_000_000), Kind("a whole number")]
 Retries = Annotated[int, fields.between(0, 9), Kind("a number from 0 to 9")]
 Masquerade = Annotated[bool | str, PlainValidator(_parse_masquerade), Kind("true, false, or names of interfaces")]
-LoginMethod = Literal["certificate", "psk", EapLogin]
+LoginMethod = Literal["certificate", "psk", "eap", EapLogin]
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,15}$"), Kind("up to 15 letters, digits, . _ -")]
 
 
@@ -248,7 +249,10 @@ class LoginPart(Section):
     """One log-in of clients."""
 
     login: Annotated[Listed[LoginMethod], Field(min_length=1)] = Field(
-        description="How clients prove who they are. Of several EAP methods, those before are proposed first."
+        description=(
+            "How clients prove who they are. Of several EAP methods, those before are proposed first. `eap`: by whatever "
+            "method the RADIUS servers of `radius` choose."
+        )
     )
     network_name: str | None = Field(
         default=None,
@@ -271,6 +275,20 @@ class LoginPart(Section):
             "that ask their user again (Windows, Ikeway)."
         ),
     )
+    radius: str | None = Field(
+        default=None,
+        description=(
+            "With `eap`: the name of the RADIUS servers that run the method, `[radius.NAME]`. With `eap-gtc`: those that "
+            "judge the passwords, in place of the users file."
+        ),
+    )
+    groups: Listed[str] = Field(
+        default=(),
+        description=(
+            "With `radius`: only for users of whom the server says one of these groups, in Filter-Id or Class. By default "
+            "for all. Of several connections with the same servers, the first that fits is taken."
+        ),
+    )
     ca: Listed[FilePath] = Field(
         default=(), description="With `certificate`: files with the authorities that vouch for clients."
     )
@@ -283,6 +301,11 @@ class LoginPart(Section):
     def kind(self) -> LoginKind:
         """By what kind of AUTH payload clients log in."""
         return "certificate" if self.login[0] == "certificate" else "psk" if self.login[0] == "psk" else "eap"
+
+    @property
+    def is_relayed(self) -> bool:
+        """True when RADIUS servers run the EAP method."""
+        return self.login == ("eap",)
 
     @property
     def words(self) -> str:
@@ -359,6 +382,9 @@ class GatewayFile(Section):
     limits: LimitsPart = LimitsPart()
     ike: GatewayIkePart = GatewayIkePart()
     esp: EspSection = EspSection()
+    radius: dict[str, RadiusPart] = Field(
+        default={}, description="RADIUS servers that judge clients, each group with a name: `[radius.NAME]`."
+    )
     pools: dict[str, PoolPart] = Field(default={}, description="Pools of addresses, each with a name: `[pools.NAME]`.")
     connections: dict[str, ConnectionPart] = Field(
         min_length=1, description="Who may connect: `[connections.NAME]`. The first that fits a client is taken."

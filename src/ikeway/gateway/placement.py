@@ -100,7 +100,7 @@ class Placement:
 
     def lead(self, address: IpAddress, worker: int) -> None:
         """Let an inner address lead to this worker, if it does not yet."""
-        if self.worker_at(address) != worker:
+        if self._pinned.get(address, self._routed_to(address)) != worker:
             self._pinned[address] = worker
             self.routes_have_changed = True
 

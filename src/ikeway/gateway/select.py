@@ -71,6 +71,30 @@ def select_connection(candidates: Sequence[Candidate], question: SelectConnectio
     return replace(connection, local_identity=_name_for(candidate, wanted))
 
 
+def settle_connection(
+    candidates: Sequence[Candidate], selected: Connection, user: bytes, suits: Callable[[str], bool]
+) -> Connection:
+    """The first connection for a client that was let in as `user` under `selected`: how the gateway proves itself is
+    settled, whom it is for is not. `suits` says whether a connection, by its name, is for such a user. Raises
+    `AuthenticationFailed`."""
+    own = selected.local_identity
+    for candidate in candidates:
+        is_selected = candidate.name == selected.name
+        # Where a certificate or key came first, `identities` were those of its name, and nothing else may take its place.
+        if candidate.login == "eap":
+            fits = user_matches(candidate.patterns, user) and (own is None or _name_for(candidate, own) is not None)
+        else:
+            fits = is_selected
+        if fits and suits(candidate.name):
+            return selected if is_selected else replace(candidate.connections[0], local_identity=own)
+    raise _refused(
+        f"{user.decode('utf-8', 'backslashreplace')!r} has logged in rightly, and no connection here is for this user",
+        expected="a user and groups that a connection names",
+        got="none of its `identities` and `groups`",
+        remedy="correct `identities` and `groups`, or what the RADIUS server replies (Filter-Id, Class)",
+    )
+
+
 def scoped_to(patterns: Sequence[IdentityPattern]) -> Callable[[Ask], Ask]:
     """Let an EAP log-in ask only for users that a pattern allows; others are unknown to it."""
 

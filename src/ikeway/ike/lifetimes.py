@@ -19,6 +19,10 @@ HARD_SHARE, HARD_EXTRA = (
     1.1,
     60.0,
 )  # hard lifetime, where none is set: so much of the time to rekeying, and seconds more
+LOGIN_SHARE, LOGIN_SECONDS = (
+    0.1,
+    60.0,
+)  # of the time to the next log-in: what is left for it, at the most so many seconds
 RETRY_SECONDS = 5.0  # after TEMPORARY_FAILURE; up to twice that
 AWAIT_DELETE_SECONDS = 30.0  # how long a replaced SA waits for the peer's delete
 
@@ -37,6 +41,14 @@ def start(sa: IkeSa) -> None:
         sa.timers.set("dpd", sa.now + connection.dpd_seconds)
     if sa.nat.self_behind_nat and connection.nat_keepalive_seconds:
         sa.timers.set("keepalive", sa.now + connection.nat_keepalive_seconds)
+
+
+def log_in_within(sa: IkeSa, seconds: float) -> None:
+    """The peer wants another log-in within this time; some of it is left for the log-in itself."""
+    at = sa.now + seconds - min(seconds * LOGIN_SHARE, LOGIN_SECONDS)
+    before = sa.timers.get("reauthenticate")
+    if sa.connection.children and (before is None or at < before):
+        sa.timers.set("reauthenticate", at)
 
 
 def start_child(sa: IkeSa, child: ChildSa) -> None:

@@ -28,6 +28,25 @@ class SelectConnection(Question[Connection]):
     claimed: tuple[Identity, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The agreement with a peer that has proven who it is. `lifetime`: it has to log in again within so many seconds, and
+    is told so (AUTH_LIFETIME, RFC 4478); 0: no such limit."""
+
+    connection: Connection
+    lifetime: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SettleConnection(Question[Settled]):
+    """Responder, after EAP: does the agreement that was selected hold for whom the peer has proven to be, or another one?
+    How we prove ourselves has been decided. Refuse with `AuthenticationFailed`."""
+
+    connection: Connection
+    connection_id: int
+    identity: bytes
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AssignAddresses(Question[tuple[ConfigurationAttribute, ...]]):
     """Responder: the attributes of the CFG_REPLY (RFC 7296 section 3.15), addresses included.

@@ -84,6 +84,7 @@ class IkeSa:
     """One IKE SA, of either role. Made by `Engine` and by rekeying, never by a user."""
 
     interception: Interception | None = None  # set by `interception.install`
+    login_lifetime = 0.0  # responder: how long the log-in holds (RFC 4478); 0: no limit
 
     def __init__(
         self,

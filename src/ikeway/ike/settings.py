@@ -57,9 +57,11 @@ class CertificateExpected:
 
 @dataclass(frozen=True, slots=True)
 class EapExpected:
-    """The peer must pass EAP (responder only). `new_authenticator` makes the session for one log-in."""
+    """The peer must pass EAP (responder only). `new_authenticator` makes the session for one log-in. `settles`: once it
+    has passed, `SettleConnection` is asked, as who it is decides what it gets."""
 
     new_authenticator: Callable[[Ask], Authenticator]
+    settles: bool = False
 
 
 @dataclass(frozen=True, slots=True)

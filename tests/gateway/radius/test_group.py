@@ -10,7 +10,8 @@ from contextlib import ExitStack
 import pytest
 
 from ikeway.gateway.radius.attributes import Attr
-from ikeway.gateway.radius.group import Group, RadiusUnavailable
+from ikeway.gateway.radius.errors import RadiusUnavailable
+from ikeway.gateway.radius.group import Group
 from ikeway.gateway.radius.packets import Code
 from ikeway.gateway.radius.port import IDENTIFIERS
 from tests.gateway.radius.fake import ACCEPT, ACCOUNTING_RESPONSE, REJECT, FakeServer, Script, answer, settings

@@ -11,7 +11,8 @@ from ikeway.eap.questions import Granted, PasswordCheck, Prompt, Refused
 from ikeway.eap.relay import Accepted, Rejected, Relayed, RelayQuestion
 from ikeway.errors import AuthenticationFailed, IkewayError
 from ikeway.gateway.radius.attributes import MS_MPPE_RECV_KEY, MS_MPPE_SEND_KEY, Attr
-from ikeway.gateway.radius.group import Group, RadiusUnavailable
+from ikeway.gateway.radius.errors import RadiusUnavailable
+from ikeway.gateway.radius.group import Group
 from ikeway.gateway.radius.login import Logins
 from tests.gateway.radius.fake import (
     ACCEPT,

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from ikeway.daemon.log import event
 from ikeway.gateway.radius.attributes import Attr, Pair, integer, text
+from ikeway.gateway.radius.errors import RadiusUnavailable
 from ikeway.gateway.radius.grant import Grant
-from ikeway.gateway.radius.group import Group, RadiusUnavailable
+from ikeway.gateway.radius.group import Group
 from ikeway.gateway.radius.login import who_calls
 from ikeway.gateway.usage import Usage
 

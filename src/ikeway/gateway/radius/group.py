@@ -6,21 +6,12 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from ikeway.daemon.status import RadiusServerStatus
-from ikeway.errors import AuthenticationFailed, HostError, Side
+from ikeway.errors import HostError
 from ikeway.gateway.radius.attributes import Attr, Pair, address_pair, text
+from ikeway.gateway.radius.errors import RadiusUnavailable
 from ikeway.gateway.radius.packets import Code, Reply, Request
 from ikeway.gateway.radius.server import NoAnswer, Server
 from ikeway.gateway.radius.settings import RadiusSettings
-from ikeway.wire.registry import NotifyType
-
-
-class RadiusUnavailable(AuthenticationFailed):
-    """No server answers, or none can be asked."""
-
-    default_side = Side.LOCAL
-
-    def __init__(self, reason: str, *, remedy: str) -> None:
-        super().__init__(reason, notify=NotifyType.AUTHENTICATION_FAILED, remedy=remedy)
 
 
 class Group:

@@ -31,6 +31,8 @@ from ikeway.gateway.radius.login import Logins
 from ikeway.gateway.radius.settings import RadiusSettings
 from ikeway.gateway.usage import Usage, UsageBook
 from ikeway.ike import events as ike
+from ikeway.ike.questions import SettleConnection, Settled
+from ikeway.ike.settings import Connection
 from ikeway.wire.registry import NotifyType
 
 if TYPE_CHECKING:
@@ -44,8 +46,8 @@ _FLUSH_SECONDS = 3.0  # for the last accounting records
 class RadiusHost(Protocol):
     """What the gateway is to RADIUS."""
 
-    def settle(self, sa: IkeSa, grant: Grant) -> str:
-        """The name of the connection that a client with this grant gets. Raises when there is none for it."""
+    def settle(self, sa: IkeSa, grant: Grant) -> Connection:
+        """The connection that a client with this grant gets. Raises when there is none for it."""
         ...
 
     def addresses_of(self, connection_id: int) -> Sequence[IpAddress]:
@@ -80,6 +82,7 @@ class RadiusService:
         self._former: list[_Member] = []  # not configured any more, with accounts that are to be closed
         self._replaced: list[Group] = []  # what they are waiting for may still come
         self._grants: dict[int, Grant] = {}
+        self._settled: dict[int, Settled] = {}
         self._sessions: dict[int, IkeSa] = {}
         self._causes: dict[int, TerminateCause] = {}
         self._limits = Limits(self._end)
@@ -95,6 +98,10 @@ class RadiusService:
         """Let the last accounting records go out, but not for long, and end."""
         if self._idle is not None:
             self._idle.cancel()
+        if self._sessions:  # clients that did not answer our goodbye
+            counters = await self._host.counters()
+            for connection_id, sa in list(self._sessions.items()):
+                self._finish(connection_id, None, self._book.total(sa, counters))
         members = [*self._members.values(), *self._former]
         await asyncio.gather(*(member.accounting.flush(_FLUSH_SECONDS) for member in members))
         for member in members:
@@ -143,6 +150,15 @@ class RadiusService:
         """What the server says to a password."""
         return await self._named(server).logins.check(question, sa)
 
+    async def settled(self, question: SettleConnection) -> Settled:
+        """Which agreement holds with a client that was let in."""
+        found = self._settled.get(question.connection_id)
+        if found is None:
+            raise AuthenticationFailed(
+                "the log-in succeeded without the RADIUS server", notify=NotifyType.AUTHENTICATION_FAILED
+            )
+        return found
+
     def _named(self, name: str) -> _Member:
         member = self._members.get(name)
         if member is None:
@@ -154,7 +170,7 @@ class RadiusService:
         return member
 
     def _settle(self, sa: IkeSa, grant: Grant) -> None:
-        self._host.settle(sa, grant)
+        self._settled[sa.connection_id] = Settled(self._host.settle(sa, grant), grant.session_timeout)
         self._grants[sa.connection_id] = grant
 
     # -- sessions
@@ -185,14 +201,15 @@ class RadiusService:
         if member is not None and member.group.settings.accounting:
             member.accounting.open(sa, grant, self._framed(sa.connection_id))
 
-    def _finish(self, connection_id: int, error: IkewayError | None) -> None:
+    def _finish(self, connection_id: int, error: IkewayError | None, usage: Usage | None = None) -> None:
         self._grants.pop(connection_id, None)
+        self._settled.pop(connection_id, None)
         if self._sessions.pop(connection_id, None) is None:
             return
         self._limits.close(connection_id)
         cause = self._causes.pop(connection_id, None) or self._cause_of(error)
         for member in self._all:
-            member.accounting.close(connection_id, self._book.ended(connection_id), cause)
+            member.accounting.close(connection_id, usage or self._book.ended(connection_id), cause)
 
     def _cause_of(self, error: IkewayError | None) -> TerminateCause:
         match error:
@@ -287,8 +304,8 @@ class RadiusService:
             leads_to = self._host.settle(sa, grant)
         except IkewayError as error:
             raise Refusal(ErrorCause.INVALID_ATTRIBUTE_VALUE, error.reason) from None
-        if leads_to != sa.connection.name:
-            why = f"the group leads to the connection {leads_to}, which takes a new log-in: disconnect the session"
+        if leads_to.name != sa.connection.name:
+            why = f"the group leads to the connection {leads_to.name}, which takes a new log-in: disconnect the session"
             raise Refusal(ErrorCause.INVALID_ATTRIBUTE_VALUE, why)
         return grant
 

@@ -36,7 +36,7 @@ from ikeway.ike.exchanges.auth_proofs import OwnProofs, ProofsDue
 from ikeway.ike.negotiation import ChildOffer
 from ikeway.ike.notifies import error_from, failure_of
 from ikeway.ike.proposals import format_proposal, select
-from ikeway.ike.questions import SelectConnection
+from ikeway.ike.questions import SelectConnection, SettleConnection
 from ikeway.ike.sa import IkeSa
 from ikeway.ike.settings import (
     CertificateExpected,
@@ -230,6 +230,15 @@ async def _respond(sa: IkeSa, message: Message) -> Answer:
     return await auth_outcome.grant(sa, request, payloads)
 
 
+async def _settle(sa: IkeSa) -> None:
+    """Go on with the agreement for whom the peer has proven to be."""
+    settled = await sa.ask(SettleConnection(sa.connection, sa.connection_id, sa.eap_identity or b""))
+    sa.login_lifetime = settled.lifetime
+    if settled.connection is not sa.connection:
+        sa.connection = settled.connection
+        _require_allowed_suite(sa)
+
+
 def _give_time(sa: IkeSa) -> None:
     """Each log-in has its time, as a person may have to type something for it."""
     sa.timers.set("establish", sa.now + sa.shared.settings.login_seconds)
@@ -250,6 +259,8 @@ async def _take_log_in(
         own.leave_to(session)
         payloads, message = await auth_eap.authenticate(sa, session, identification, own)
         auth_eap.take_identity(sa, session)
+        if expectation.settles:
+            await _settle(sa)
         return payloads, message
     if message.find(Authentication) is None:
         raise _expects("a pre-shared key or certificate", "a request for EAP (no AUTH payload)")

@@ -115,6 +115,7 @@ class EapRefused(AuthenticationFailed):
             side=cause.side if cause is not None else Side.PEER,
             remedy=cause.remedy if cause is not None else "",
         )
+        self.cause = cause
         self.packet = packet
 
 

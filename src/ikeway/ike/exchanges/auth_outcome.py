@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ikeway.auth.identity import Identity
 from ikeway.errors import IkewayError, NegotiationFailed, PeerError, ProtocolViolation, Side
-from ikeway.ike import events, negotiation, succession
+from ikeway.ike import events, lifetimes, negotiation, succession
 from ikeway.ike.driver import Answer, Task, notify_for
 from ikeway.ike.exchanges import create_child, delete, informational, mobike
 from ikeway.ike.negotiation import ChildOffer, Grant, Nonces
@@ -65,6 +65,7 @@ def establish(sa: IkeSa, offer: ChildOffer | None, reply: Message) -> None:
     mobike.learn(sa, reply)
     _learn_window(sa, reply)
     sa.establish()
+    _learn_lifetime(sa, reply)
     sa.report(events.IkeEstablished(sa, sa.replaces))
     configuration = reply.find(Configuration)
     if configuration is not None and configuration.type == ConfigurationType.CFG_REPLY:
@@ -86,6 +87,13 @@ def establish(sa: IkeSa, offer: ChildOffer | None, reply: Message) -> None:
     if sa.replaces is not None:
         old, sa.replaces = sa.replaces, None
         delete.close_replaced(old, sa.now)
+
+
+def _learn_lifetime(sa: IkeSa, reply: Message) -> None:
+    """AUTH_LIFETIME: the responder ends the SA unless we log in anew within so many seconds (RFC 4478)."""
+    notify = reply.notify(NotifyType.AUTH_LIFETIME)
+    if notify is not None and len(notify.value) == 4 and (seconds := int.from_bytes(notify.value, "big")):
+        lifetimes.log_in_within(sa, seconds)
 
 
 # --- responder --------------------------------------------------------------------------------------------------------
@@ -113,7 +121,7 @@ async def grant(sa: IkeSa, request: Message, proof: tuple[Payload, ...]) -> Answ
         child = (notify_for(error),)
         sa.report(events.Refused(sa.local, sa.remote, error))
         sa.report(events.ChildFailed(sa, _first_child(sa), error))
-    extra = (*mobike.announce(sa, request), *_window_notify(sa))
+    extra = (*mobike.announce(sa, request), *_window_notify(sa), *_lifetime_notify(sa))
     _learn_window(sa, request)
     sa.channel.window = sa.connection.window  # not before: log-ins go one request at a time
     sa.establish()
@@ -154,6 +162,12 @@ async def _assign(sa: IkeSa, identity: Identity, request: Message) -> tuple[Payl
     attributes = await sa.ask(AssignAddresses(sa.connection, sa.connection_id, identity, sa.remote, asked.attributes))
     sa.configuration = attributes
     return (Configuration(ConfigurationType.CFG_REPLY, attributes),)
+
+
+def _lifetime_notify(sa: IkeSa) -> tuple[Payload, ...]:
+    """AUTH_LIFETIME, when the initiator has to log in anew (RFC 4478)."""
+    seconds = min(int(sa.login_lifetime), 0xFFFFFFFF)
+    return (Notify(NotifyType.AUTH_LIFETIME, seconds.to_bytes(4, "big")),) if seconds else ()
 
 
 # --- both -------------------------------------------------------------------------------------------------------------
