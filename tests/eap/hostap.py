@@ -10,8 +10,9 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ikeway.crypto.milenage import Milenage
 from ikeway.eap.authentication_centre import gsm_triplets
@@ -85,7 +86,15 @@ class EapolTest:
 class Hostapd:
     """hostapd as a RADIUS server, and the authentication centre behind it. `asked` has what it asked that for."""
 
-    def __init__(self, folder: Path, *, result_indication: bool, ki: bytes, sqn: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        result_indication: bool = True,
+        ki: bytes = KI,
+        sqn: int = 1 << 5,
+        popen: Callable[..., subprocess.Popen[Any]] = subprocess.Popen,
+    ) -> None:
         self._milenage, self._sqn = Milenage(ki, OPC), sqn
         self.asked: list[str] = []
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -102,13 +111,11 @@ class Hostapd:
         )
         self._hlr = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._hlr.bind(str(folder / "hlr"))
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
         self._log = folder / "log"
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [OTHER_PROGRAMS["hostapd"], "-dd", str(folder / "conf")], stdout=log, stderr=log
-            )
+            self._process = popen([OTHER_PROGRAMS["hostapd"], "-dd", str(folder / "conf")], stdout=log, stderr=log)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
         deadline = time.monotonic() + 15
         while "AP-ENABLED" not in self.log:
             assert self._process.poll() is None and time.monotonic() < deadline, self.log
@@ -150,9 +157,9 @@ class Hostapd:
 
 
 @contextlib.contextmanager
-def hostapd(folder: Path, *, result_indication: bool = True, ki: bytes = KI, sqn: int = 1 << 5) -> Iterator[Hostapd]:
+def hostapd(folder: Path, **options: Any) -> Iterator[Hostapd]:
     """A server, as long as the test needs it."""
-    server = Hostapd(folder, result_indication=result_indication, ki=ki, sqn=sqn)
+    server = Hostapd(folder, **options)
     try:
         yield server
     finally:
