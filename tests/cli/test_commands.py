@@ -97,6 +97,7 @@ def test_python_dash_m_and_the_version() -> None:
         ("doctor", ("pydantic", "ikeway.wire", "numpy", "asyncio")),
         ("bench", ("pydantic", "ikeway.wire", "numpy", "rich.table")),
         ("gateway", ("pydantic", "ikeway.client", "numpy")),
+        ("user", ("pydantic", "ikeway.client", "ikeway.gateway", "cryptography")),
     ],
 )
 def test_a_command_imports_only_what_it_needs(command: str, absent: tuple[str, ...]) -> None:

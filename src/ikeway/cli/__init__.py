@@ -18,6 +18,7 @@ COMMANDS = {
     "status": "ikeway.cli.status",
     "rekey": "ikeway.cli.rekey",
     "gateway": "ikeway.cli.gateway",
+    "user": "ikeway.cli.user",
     "pki": "ikeway.cli.pki",
     "doctor": "ikeway.cli.doctor",
     "bench": "ikeway.cli.bench",
@@ -28,7 +29,7 @@ COMMANDS = {
     "workbench": "ikeway.cli.workbench",
     "reference": "ikeway.cli.reference",
 }
-_GROUPS = frozenset({"gateway", "pki", "workbench"})
+_GROUPS = frozenset({"gateway", "pki", "user", "workbench"})
 
 _HELP = """
 Ikeway connects to IKEv2/IPsec VPNs, and serves them.
