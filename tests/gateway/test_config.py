@@ -220,7 +220,7 @@ def test_transport_mode_needs_no_addresses(folder: Path) -> None:
     ("text", "line", "words"),
     [
         (BASE, 0, "`connections` is missing"),
-        (BASE + EAP.replace("eap-mschapv2", "eap-tls"), 8, "not right"),
+        (BASE + EAP.replace("eap-mschapv2", "eap-teap"), 8, "not right"),
         (BASE + EAP.replace('"office"', '"offices"'), 9, "no pool 'offices'"),
         (BASE + EAP.replace('pools = "office"\n', ""), 7, "no address"),
         (BASE + EAP + 'ca = "ca.pem"\n', 10, "not used"),

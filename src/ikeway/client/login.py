@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ikeway.client.profile_model import LoginPart, LoginSection
+from ikeway.client.profile_model import GatewaySection, LoginPart, LoginSection
 from ikeway.config.credentials import load_credential
 from ikeway.config.eap import PEERS, PeerInputs, peer_factory
 from ikeway.config.reading import Location, Problems
 from ikeway.config.secrets import Prompt
+from ikeway.config.tunnels import TUNNEL_LOGINS
 from ikeway.eap.questions import PasswordQuestion
 from ikeway.eap.sim_questions import CardReply, GsmChallenge, UmtsChallenge
 from ikeway.ike.settings import EapCredential, LocalCredential, PskCredential
@@ -31,6 +32,7 @@ class LoginBuilder:
     def __init__(
         self,
         login: LoginPart,
+        gateway: GatewaySection,
         problems: Problems,
         prompt: Prompt | None,
         at: Location = ("login",),
@@ -38,6 +40,7 @@ class LoginBuilder:
         username: str = "",
     ) -> None:
         self._login = login
+        self._gateway = gateway
         self._username = username_of(login) or username
         self._problems = problems
         self._prompt = prompt
@@ -92,11 +95,19 @@ class LoginBuilder:
                 remedy='add for example username = "alice"',
             )
             return None
-        return EapCredential(peer_factory(methods, self._inputs())) if self._has(methods) else None
+        inputs = self._inputs(methods) if self._has(methods) else None
+        return EapCredential(peer_factory(methods, inputs)) if inputs is not None else None
 
-    def _inputs(self) -> PeerInputs:
+    def _inputs(self, methods: tuple[str, ...]) -> PeerInputs | None:
+        """What the methods want of the profile; None after a problem was noted."""
         name = self._login.network_name
-        return PeerInputs(username=self._username.encode(), network_name=name.encode() if name is not None else None)
+        inputs = PeerInputs(username=self._username.encode(), network_name=name.encode() if name is not None else None)
+        if TUNNEL_LOGINS.isdisjoint(methods):
+            return inputs
+        from ikeway.client.tunnel_login import load_tunnel
+
+        tunnel = load_tunnel(self._problems, self._at, self._login, self._gateway, self._prompt)
+        return replace(inputs, tunnel=tunnel) if tunnel is not None else None
 
     def _has(self, methods: tuple[str, ...]) -> bool:
         """True when all is there that the methods cannot do without."""
@@ -177,7 +188,9 @@ def further_login(credential: LocalCredential, number: int) -> LocalCredential:
     return EapCredential(lambda ask: credential.new_peer(scope(ask)))
 
 
-def further_builders(login: LoginSection, problems: Problems, prompt: Prompt | None) -> list[LoginBuilder]:
+def further_builders(
+    login: LoginSection, gateway: GatewaySection, problems: Problems, prompt: Prompt | None
+) -> list[LoginBuilder]:
     """Those of the log-ins in `then`."""
     found, username = [], username_of(login)
     for number, part in enumerate(login.then):
@@ -190,7 +203,7 @@ def further_builders(login: LoginSection, problems: Problems, prompt: Prompt | N
                 remedy="let the first log-in be by `psk`",
             )
             continue
-        builder = LoginBuilder(part, problems, prompt, at, username=username)
+        builder = LoginBuilder(part, gateway, problems, prompt, at, username=username)
         username = builder.username or username
         found.append(builder)
     return found

@@ -19,6 +19,7 @@ from ikeway.config.paths import find_profile
 from ikeway.config.protocol import ChildSection, ClientEspSection, connection_options
 from ikeway.config.reading import Location, Problems, read_document, validate
 from ikeway.config.secrets import Prompt, SecretSource
+from ikeway.config.tunnels import TUNNEL_LOGINS
 from ikeway.dataplane.choice import DataPlaneKind
 from ikeway.errors import ConfigError
 from ikeway.ike.selectors import parse_selector
@@ -199,7 +200,7 @@ class _Builder:
         file.ike.check(lambda at, reason, remedy: self._problems.add(("ike", *at), reason, remedy=remedy))
         file.esp.check(lambda at, reason, remedy: self._problems.add(("esp", *at), reason, remedy=remedy))
         self._check_network(file.network)
-        login = LoginBuilder(file.login, self._problems, self._prompt)
+        login = LoginBuilder(file.login, file.gateway, self._problems, self._prompt)
         credential = login.credential(psk_is_used=self._gateway_method() == "psk")
         further = self._further_credentials()
         expectation, children = self._expectation(), self._children()
@@ -227,7 +228,10 @@ class _Builder:
     def _expectation(self) -> PeerExpectation | None:
         gateway = self._file.gateway
         method = self._gateway_method()
-        if method != "certificate":
+        login = self._file.login
+        methods = [method for each in (login, *login.then) for method in each.methods]
+        asks_server = not TUNNEL_LOGINS.isdisjoint(methods)  # an EAP server, which the same files may vouch for
+        if method != "certificate" and not asks_server:
             for name in ("ca", "crls"):
                 if getattr(gateway, name):
                     self._problems.add(
@@ -281,7 +285,8 @@ class _Builder:
     def _further_credentials(self) -> tuple[FurtherCredential, ...]:
         """The log-ins of `then`, fewer of them after a problem was noted."""
         found = []
-        for number, builder in enumerate(further_builders(self._file.login, self._problems, self._prompt)):
+        builders = further_builders(self._file.login, self._file.gateway, self._problems, self._prompt)
+        for number, builder in enumerate(builders):
             self.usernames.append(builder.username)
             identity = self._local_identity(self._file.login.then[number], ("login", "then", number))
             if (credential := builder.credential()) is not None:
@@ -289,12 +294,15 @@ class _Builder:
         return tuple(found)
 
     def _local_identity(self, login: LoginPart, at: Location) -> Identity | None:
-        if login.identity is not None or login.username is None:
+        name, key = login.username, "username"
+        if login.anonymous_identity is not None:
+            name, key = login.anonymous_identity, "anonymous_identity"
+        if login.identity is not None or name is None:
             return login.identity
         try:
-            return Identity.parse(login.username)
+            return Identity.parse(name)
         except ConfigError as error:
-            self._problems.add_error((*at, "username"), error)
+            self._problems.add_error((*at, key), error)
             return None
 
     def _children(self) -> tuple[ChildSettings, ...]:

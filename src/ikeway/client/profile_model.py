@@ -13,6 +13,7 @@ from ikeway.config.fields import FilePath, IdentityText, IpAddress, IpNetwork, K
 from ikeway.config.protocol import ChildSection, ClientEspSection, ClientIkeSection
 from ikeway.config.secrets import Secret
 from ikeway.config.trust import GatewayChecksSection
+from ikeway.config.tunnels import InnerLogin
 from ikeway.dataplane.choice import DataPlaneKind
 
 
@@ -171,6 +172,45 @@ class LoginPart(Section):
     )
     key_password: Secret | None = Field(
         default=None, description="What the key or PKCS#12 file is encrypted with. Asked for when absent and needed."
+    )
+
+    inner: Listed[InnerLogin] = Field(
+        default=(),
+        description=(
+            "With `eap-ttls` and `eap-peap`: how to log in within the tunnel. By default `pap` (the password itself, to a "
+            "server that has proven who it is) with `eap-ttls`, `eap-mschapv2` with `eap-peap`."
+        ),
+        json_schema_extra={"shown": "see text"},
+    )
+    anonymous_identity: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=253,
+        description=(
+            "With `eap-ttls` and `eap-peap`: what to say outside of the tunnel in place of the user name, such as "
+            "`anonymous@example.com`. It is then the default of `identity` too."
+        ),
+    )
+    server_ca: Listed[FilePath] = Field(
+        default=(),
+        description=(
+            "With EAP methods on TLS: files with the authorities that may vouch for the EAP server, which may be another "
+            "than the gateway (RADIUS). By default `ca` of [gateway]."
+        ),
+    )
+    server_crls: Listed[FilePath] = Field(
+        default=(), description="The same for its revocation lists (CRLs). By default `crls` of [gateway]."
+    )
+    server_identity: PatternText | None = Field(
+        default=None,
+        description="Who the EAP server must be, as its certificate says. By default who the gateway must be.",
+    )
+    require_cryptobinding: bool = Field(
+        default=False,
+        description=(
+            "With `eap-peap`: the server must prove that tunnel and log-in belong together. FreeRADIUS 3 cannot, "
+            "Microsoft's NPS can."
+        ),
     )
 
     @property

@@ -56,11 +56,12 @@ def load_trust(
     authorities: Sequence[Path],
     crls: Sequence[Path] = (),
     policy: CertificatePolicy,
+    keys: tuple[str, str] = ("ca", "crls"),
 ) -> TrustStore | None:
-    """The trust in those authorities; None after a problem was noted."""
+    """The trust in those authorities; None after a problem was noted. `keys`: where they stand below `at`."""
     before = len(problems.errors)
-    anchors = [found for path in authorities for found in _parse(problems, (*at, "ca"), path, parse_certificates)]
-    lists = [found for path in crls for found in _parse(problems, (*at, "crls"), path, parse_crls)]
+    anchors = [found for path in authorities for found in _parse(problems, (*at, keys[0]), path, parse_certificates)]
+    lists = [found for path in crls for found in _parse(problems, (*at, keys[1]), path, parse_crls)]
     # An intermediate in the file of authorities is an anchor too: whoever names it trusts it.
     if len(problems.errors) > before or not anchors:
         return None

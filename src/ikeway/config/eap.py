@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
+from ikeway.config import tunnels
 from ikeway.config.cards import CardMethod, CardPeerFactory, card_authenticator
 from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.questions import Ask
@@ -17,7 +18,9 @@ from ikeway.questions import Ask
 if TYPE_CHECKING:
     from ikeway.eap.method import AuthenticatorMethodFactory, PeerMethodFactory
 
-EapLogin = Literal["eap-mschapv2", "eap-gtc", "eap-md5", "eap-sim", "eap-aka", "eap-aka-prime"]
+EapLogin = Literal[
+    "eap-mschapv2", "eap-gtc", "eap-md5", "eap-tls", "eap-ttls", "eap-peap", "eap-sim", "eap-aka", "eap-aka-prime"
+]
 EAP_LOGINS: tuple[str, ...] = get_args(EapLogin)
 ALONE_REFUSED = "`eap-only` needs a log-in by an EAP method that proves the gateway too, and {login} does not"
 
@@ -29,6 +32,7 @@ class PeerInputs:
     username: bytes
     network_name: bytes | None = None  # which network it has to be, for EAP-AKA'
     logins: tuple[str, ...] = ()  # all methods of the log-in
+    tunnel: tunnels.PeerTunnel | None = None  # of methods on TLS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,7 @@ class AuthenticatorInputs:
     after_password: bool = False  # a log-in before this one took the password: only the code is asked for
     network_name: bytes | None = None  # what the network is called, in EAP-AKA'
     logins: tuple[str, ...] = ()  # all methods of the connection
+    tunnel: tunnels.ServerTunnel | None = None  # of methods on TLS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +119,40 @@ def _card_authenticator(method: CardMethod) -> Callable[[AuthenticatorInputs], A
     return lambda inputs: card_authenticator(method, inputs.logins, inputs.network_name)
 
 
+def _tls_peer(inputs: PeerInputs) -> PeerMethodFactory:
+    return tunnels.tls_peer(inputs.tunnel, inputs.username)
+
+
+def _tls_authenticator(inputs: AuthenticatorInputs) -> AuthenticatorMethodFactory:
+    return tunnels.tls_authenticator(inputs.tunnel)
+
+
+def _peers_within(method: str, inputs: PeerInputs) -> list[PeerMethodFactory]:
+    inner = inputs.tunnel.inner if inputs.tunnel is not None else ()
+    return [PEERS[login].make(inputs) for login in tunnels.eap_within(method, inner)]
+
+
+def _authenticators_within(method: str, inputs: AuthenticatorInputs) -> list[AuthenticatorMethodFactory]:
+    inner = inputs.tunnel.inner if inputs.tunnel is not None else ()
+    return [AUTHENTICATORS[login].make(inputs) for login in tunnels.eap_within(method, inner, is_server=True)]
+
+
+def _ttls_peer(inputs: PeerInputs) -> PeerMethodFactory:
+    return tunnels.ttls_peer(inputs.tunnel, inputs.username, _peers_within("eap-ttls", inputs))
+
+
+def _ttls_authenticator(inputs: AuthenticatorInputs) -> AuthenticatorMethodFactory:
+    return tunnels.ttls_authenticator(inputs.tunnel, _authenticators_within("eap-ttls", inputs))
+
+
+def _peap_peer(inputs: PeerInputs) -> PeerMethodFactory:
+    return tunnels.peap_peer(inputs.tunnel, inputs.username, _peers_within("eap-peap", inputs))
+
+
+def _peap_authenticator(inputs: AuthenticatorInputs) -> AuthenticatorMethodFactory:
+    return tunnels.peap_authenticator(inputs.tunnel, _authenticators_within("eap-peap", inputs))
+
+
 _MD5_WARNING = (
     "eap-md5 gives no key that ties the log-in to the connection, does not prove the gateway, and lets whoever runs it "
     "guess the password from one log-in; prefer eap-mschapv2, or better a method with TLS"
@@ -127,6 +166,10 @@ _CARD = frozenset({"username", "ki", "opc", "op"})
 _CARD_NEEDS = (("ki",), ("opc", "op"))
 _NETWORK_NAME = frozenset({"network_name"})
 _JUDGED_ELSEWHERE = frozenset({"radius", "groups"})  # the password arrives in clear: RADIUS servers may judge it
+_CERTIFICATE = frozenset({"certificate", "key", "pkcs12", "key_password"})
+_TLS = _CERTIFICATE | {"username", "server_ca", "server_crls", "server_identity"}
+_TUNNEL = _TLS | _CODE | {"password", "anonymous_identity", "inner"}
+_CLIENTS = frozenset({"ca", "crls", "checks"})
 
 PEERS: Mapping[str, PeerKind] = {
     "eap-aka": PeerKind(make=_card_peer(CardMethod.AKA), uses=_CARD, needs=_CARD_NEEDS, mutual=True),
@@ -137,6 +180,9 @@ PEERS: Mapping[str, PeerKind] = {
     "eap-md5": PeerKind(make=_md5_peer, uses=frozenset({"username", "password"}), warning=_MD5_WARNING),
     "eap-sim": PeerKind(make=_card_peer(CardMethod.SIM), uses=_CARD, needs=_CARD_NEEDS, warning=_SIM_WARNING),
     "eap-mschapv2": PeerKind(make=_mschapv2_peer, uses=frozenset({"username", "password"})),
+    "eap-peap": PeerKind(make=_peap_peer, uses=_TUNNEL | {"require_cryptobinding"}, mutual=True),
+    "eap-tls": PeerKind(make=_tls_peer, uses=_TLS, needs=(("certificate", "pkcs12"),), mutual=True),
+    "eap-ttls": PeerKind(make=_ttls_peer, uses=_TUNNEL, mutual=True),
 }
 AUTHENTICATORS: Mapping[str, AuthenticatorKind] = {
     "eap-aka": AuthenticatorKind(make=_card_authenticator(CardMethod.AKA), mutual=True),
@@ -145,6 +191,11 @@ AUTHENTICATORS: Mapping[str, AuthenticatorKind] = {
     "eap-md5": AuthenticatorKind(make=_md5_authenticator, warning=_MD5_WARNING),
     "eap-sim": AuthenticatorKind(make=_card_authenticator(CardMethod.SIM), warning=_SIM_WARNING),
     "eap-mschapv2": AuthenticatorKind(make=_mschapv2_authenticator, uses=frozenset({"retries"})),
+    "eap-peap": AuthenticatorKind(
+        make=_peap_authenticator, uses=_CLIENTS | {"inner", "retries", "require_cryptobinding"}, mutual=True
+    ),
+    "eap-tls": AuthenticatorKind(make=_tls_authenticator, uses=_CLIENTS, needs=(("ca",),), mutual=True, users=False),
+    "eap-ttls": AuthenticatorKind(make=_ttls_authenticator, uses=_CLIENTS | {"inner", "retries"}, mutual=True),
 }
 
 
@@ -159,9 +210,11 @@ def peer_factory(logins: Sequence[str], inputs: PeerInputs) -> Callable[[Ask], E
     inputs = replace(inputs, logins=tuple(logins))
     methods = [PEERS[login].make(inputs) for login in logins]
 
+    outer = inputs.tunnel.outer_identity if inputs.tunnel is not None else None
+
     def new_peer(ask: Ask) -> EapPeer:
         first = methods[0]
-        identity = first.offer() if isinstance(first, CardPeerFactory) else inputs.username
+        identity = first.offer() if isinstance(first, CardPeerFactory) else outer or inputs.username
         for method in methods[1:]:
             if isinstance(method, CardPeerFactory):
                 method.offer(identity)

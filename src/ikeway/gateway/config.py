@@ -32,6 +32,7 @@ from ikeway.gateway.config_model import AddressRange, ConnectionPart, GatewayFil
 from ikeway.gateway.radius.config import RadiusBuilder, check_use
 from ikeway.gateway.radius.settings import RadiusSettings
 from ikeway.gateway.select import Candidate, before_code, scoped_to
+from ikeway.gateway.tunnel_login import is_tunnelled, load_tunnel
 from ikeway.gateway.users import FileUserStore, User, UserStore, load_users
 from ikeway.ike.selectors import networks as selector_networks
 from ikeway.ike.selectors import parse_selector
@@ -351,6 +352,11 @@ class _Builder:
             network_name=part.network_name.encode() if part.network_name is not None else None,
             after_password=any(each.kind == "eap" for each in before),
         )
+        if is_tunnelled(part):
+            tunnel = load_tunnel(self._problems, at, part, self._credential)
+            if tunnel is None:
+                return None
+            inputs = replace(inputs, tunnel=tunnel)
         # Of those whom RADIUS lets in, `SettleConnection` looks whom the connections are for.
         scope = scoped_to(part.identities) if part.radius is None else judged_elsewhere(part.radius)
         if any(each.login == ("eap-gtc",) for each in later):

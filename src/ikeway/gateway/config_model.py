@@ -25,6 +25,7 @@ from ikeway.config.fields import (
 from ikeway.config.protocol import EspSection, IkeSection
 from ikeway.config.secrets import Secret
 from ikeway.config.trust import ChecksSection
+from ikeway.config.tunnels import InnerLogin
 from ikeway.dataplane.choice import DataPlaneKind
 from ikeway.dataplane.userspace.steering import MOST_WORKERS
 from ikeway.gateway.attempts import AttemptLimits
@@ -289,13 +290,31 @@ class LoginPart(Section):
             "for all. Of several connections with the same servers, the first that fits is taken."
         ),
     )
+    inner: Listed[InnerLogin] = Field(
+        default=(),
+        description=(
+            "With `eap-ttls` and `eap-peap`: how clients may log in within the tunnel. By default `pap`, `mschapv2` and "
+            "`eap-mschapv2` with `eap-ttls`, `eap-mschapv2` with `eap-peap`."
+        ),
+        json_schema_extra={"shown": "see text"},
+    )
+    require_cryptobinding: bool = Field(
+        default=False,
+        description=(
+            "With `eap-peap`: clients must prove that tunnel and log-in belong together. Windows and wpa_supplicant can, "
+            "some others cannot."
+        ),
+    )
     ca: Listed[FilePath] = Field(
-        default=(), description="With `certificate`: files with the authorities that vouch for clients."
+        default=(),
+        description=(
+            "With `certificate`, and with `eap-tls` (also in a tunnel): files with the authorities that vouch for clients."
+        ),
     )
     crls: Listed[FilePath] = Field(
-        default=(), description="With `certificate`: files with certificate revocation lists (CRLs)."
+        default=(), description="With the same: files with certificate revocation lists (CRLs)."
     )
-    checks: ChecksSection = Field(default=ChecksSection(), description="With `certificate`: how strictly it is judged.")
+    checks: ChecksSection = Field(default=ChecksSection(), description="With the same: how strictly they are judged.")
 
     @property
     def kind(self) -> LoginKind:

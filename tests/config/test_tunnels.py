@@ -1,0 +1,218 @@
+"""EAP methods on TLS in profiles and in a gateway's configuration: both of them log in against each other, in memory."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ikeway.auth.errors import IdentityMismatch, UntrustedCertificate
+from ikeway.client.profile import Profile, load_profile
+from ikeway.eap.errors import EapFailed
+from ikeway.eap.questions import Granted, PasswordCheck, PasswordQuestion, Refused, SecretQuestion
+from ikeway.errors import ConfigError, ConfigErrors, IkewayError
+from ikeway.gateway.config import GatewayConfig, load_gateway_config
+from ikeway.ike.settings import EapCredential, EapExpected, EapOnlyExpected
+from ikeway.questions import CurrentTime
+from tests.config.material import make_pki, write_private
+from tests.eap.conversations import Asker, log_in
+
+PROFILE = '[gateway]\naddress = "vpn.example.com"\nca = "ca.pem"\n[login]\n'
+USER = 'username = "alice"\n'
+CERTIFICATE = 'username = "alice@example.com"\ncertificate = "alice.pem"\nkey = "alice.key"\n'
+GATEWAY = (
+    '[gateway]\ncertificate = "vpn.pem"\nkey = "vpn.key"\nusers = "users.toml"\n[pools.office]\nipv4 = "10.99.0.0/24"\n'
+    '[connections.people]\npools = "office"\n'
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_pki(tmp_path_factory.mktemp("tunnels"))
+    write_private(folder / "users.toml", '[users.alice]\npassword = "x"\n')
+    return folder
+
+
+def profile(folder: Path, text: str) -> Profile:
+    return load_profile(write_private(folder / "work.toml", PROFILE + text))
+
+
+def gateway(folder: Path, text: str) -> GatewayConfig:
+    return load_gateway_config(write_private(folder / "gateway.toml", GATEWAY + text))
+
+
+def answer(question: Any) -> Any:
+    match question:
+        case CurrentTime():
+            return datetime.now(UTC)
+        case PasswordQuestion():
+            return "x"
+        case SecretQuestion():
+            return "x" if question.identity == b"alice" else None
+        case PasswordCheck():
+            return Granted() if (question.identity, question.answer) == (b"alice", b"x") else Refused()
+    raise AssertionError(question)
+
+
+def meet(client: Profile, server: GatewayConfig) -> tuple[Any, Any]:
+    credential = client.connection().local_credential
+    expectation = server.candidates[0].connections[0].remote_expectation
+    assert isinstance(credential, EapCredential) and isinstance(expectation, EapExpected)
+    peer, authenticator = credential.new_peer(Asker(answer)), expectation.new_authenticator(Asker(answer))
+    log_in(peer, authenticator)
+    assert peer.msk == authenticator.msk is not None
+    return peer, authenticator
+
+
+@pytest.mark.parametrize(
+    ("login", "connection", "user"),
+    [
+        ('method = "eap-tls"\n' + CERTIFICATE, 'login = "eap-tls"\nca = "ca.pem"\n', "alice@example.com"),
+        (
+            'method = "eap-tls"\nusername = "alice@example.com"\npkcs12 = "alice.p12"\nkey_password = "open"\n',
+            'login = "eap-tls"\nca = "ca.pem"\nidentities = "*@example.com"\n',
+            "alice@example.com",
+        ),
+        ('method = "eap-ttls"\n' + USER, 'login = "eap-ttls"\n', "alice"),
+        ('method = "eap-ttls"\ninner = "mschapv2"\n' + USER, 'login = "eap-ttls"\n', "alice"),
+        ('method = "eap-ttls"\ninner = "eap-mschapv2"\n' + USER, 'login = "eap-ttls"\nretries = 1\n', "alice"),
+        ('method = "eap-ttls"\ninner = "eap-gtc"\n' + USER, 'login = "eap-ttls"\ninner = "eap-gtc"\n', "alice"),
+        (
+            'method = "eap-ttls"\ninner = "eap-tls"\n' + CERTIFICATE,
+            'login = "eap-ttls"\ninner = ["pap", "eap-tls"]\nca = "ca.pem"\n',
+            "alice@example.com",
+        ),
+        ('method = "eap-peap"\n' + USER, 'login = "eap-peap"\n', "alice"),
+        (
+            'method = "eap-peap"\nrequire_cryptobinding = true\ninner = ["eap-tls", "eap-gtc"]\n' + CERTIFICATE,
+            'login = "eap-peap"\nrequire_cryptobinding = true\ninner = ["eap-mschapv2", "eap-tls"]\nca = "ca.pem"\n',
+            "alice@example.com",
+        ),
+        ('method = ["eap-mschapv2", "eap-peap"]\n' + USER, 'login = ["eap-ttls", "eap-peap"]\n', "alice"),
+    ],
+)
+def test_both_sides_log_in(folder: Path, login: str, connection: str, user: str) -> None:
+    peer, authenticator = meet(profile(folder, login), gateway(folder, connection))
+    assert authenticator.identity == user.encode()
+    assert peer.mutual
+
+
+def test_an_anonymous_identity_is_all_that_is_said_outside(folder: Path) -> None:
+    client = profile(folder, 'method = "eap-ttls"\nanonymous_identity = "anonymous@example.com"\n' + USER)
+    assert str(client.connection().local_identity) == "anonymous@example.com"
+    credential = client.connection().local_credential
+    assert isinstance(credential, EapCredential)
+    server = gateway(folder, 'login = "eap-ttls"\n').candidates[0].connections[0].remote_expectation
+    assert isinstance(server, EapExpected)
+    packets = log_in(credential.new_peer(Asker(answer)), server.new_authenticator(Asker(answer)))
+    assert b"anonymous@example.com" in packets[1] and not any(b"alice" in packet for packet in packets)
+
+
+def test_users_that_the_connection_is_not_for(folder: Path) -> None:
+    client = profile(folder, 'method = "eap-ttls"\n' + USER)
+    with pytest.raises(IkewayError):
+        meet(client, gateway(folder, 'login = "eap-ttls"\nidentities = "bob"\n'))
+    client = profile(folder, 'method = "eap-tls"\n' + CERTIFICATE)
+    with pytest.raises(IkewayError):
+        meet(client, gateway(folder, 'login = "eap-tls"\nca = "ca.pem"\nidentities = "*@example.org"\n'))
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ('server_identity = "radius.example.com"\n', IdentityMismatch),
+        ('server_ca = "alice.pem"\n', UntrustedCertificate),
+        ('server_ca = "ca.pem"\nserver_crls = "crl.pem"\nserver_identity = "vpn.example.com"\n', None),
+    ],
+)
+def test_the_eap_server_may_be_another_than_the_gateway(folder: Path, more: str, expected: Any) -> None:
+    client, server = profile(folder, 'method = "eap-ttls"\n' + more + USER), gateway(folder, 'login = "eap-ttls"\n')
+    if expected is None:
+        meet(client, server)
+        return
+    with pytest.raises(expected):
+        meet(client, server)
+
+
+def test_the_log_in_alone_proves_the_gateway(folder: Path) -> None:
+    text = PROFILE.replace("[login]", 'authentication = "eap-only"\n[login]') + 'method = "eap-ttls"\n' + USER
+    client = load_profile(write_private(folder / "alone.toml", text))
+    assert isinstance(client.connection().remote_expectation, EapOnlyExpected)
+    meet(client, gateway(folder, 'login = "eap-ttls"\ngateway_authentication = "eap-only"\n'))
+
+
+def mistake(load: Any, folder: Path, text: str) -> ConfigError:
+    with pytest.raises(ConfigErrors) as caught:
+        load(folder, text)
+    (error,) = caught.value.errors
+    return error
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('method = "eap-tls"\n' + USER, "something of it is missing"),
+        ('method = "eap-peap"\ninner = "pap"\n' + USER, "does not carry pap"),
+        ('method = "eap-ttls"\ninner = ["pap", "mschapv2"]\n' + USER, "the client chooses"),
+        ('method = "eap-ttls"\ninner = "eap-tls"\n' + USER, "something of it is missing"),
+        ('method = "eap-ttls"\nrequire_cryptobinding = true\n' + USER, "`require_cryptobinding` is not used"),
+        ('method = "eap-mschapv2"\ninner = "eap-gtc"\n' + USER, "`inner` is not used"),
+        ('method = "eap-ttls"\nserver_ca = "none.pem"\n' + USER, "cannot be read"),
+        ('method = "eap-ttls"\nserver_crls = "none.pem"\n' + USER, "cannot be read"),
+        ('method = "eap-tls"\ncertificate = "alice.pem"\nkey = "vpn.key"\n' + USER, "does not belong"),
+    ],
+)
+def test_mistakes_of_a_profile(folder: Path, text: str, words: str) -> None:
+    error = mistake(profile, folder, text)
+    assert words in str(error) and error.line >= 4
+
+
+def test_any_site_must_not_pass_for_the_server(folder: Path) -> None:
+    text = '[gateway]\naddress = "vpn.example.com"\n[login]\nmethod = "eap-ttls"\nserver_identity = "*.com"\n' + USER
+    with pytest.raises(ConfigErrors, match="any site"):
+        load_profile(write_private(folder / "wide.toml", text))
+
+
+def test_a_missing_ca_is_complained_of_once(folder: Path) -> None:
+    for authentication in ("", 'authentication = "eap-only"\n'):
+        text = '[gateway]\naddress = "vpn.example.com"\nca = "none.pem"\n' + authentication + "[login]\n"
+        with pytest.raises(ConfigErrors) as caught:
+            load_profile(write_private(folder / "missing.toml", text + 'method = "eap-ttls"\n' + USER))
+        assert [error.line for error in caught.value.errors] == [3]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('login = "eap-tls"\n', "something of it is missing"),
+        ('login = "eap-peap"\ninner = "mschapv2"\n', "does not carry mschapv2"),
+        ('login = "eap-ttls"\ninner = "eap-tls"\n', "something of it is missing"),
+        ('login = "eap-tls"\nca = "ca.pem"\ninner = "pap"\n', "`inner` is not used"),
+        ('login = "eap-tls"\nca = "none.pem"\n', "cannot be read"),
+    ],
+)
+def test_mistakes_of_a_gateway(folder: Path, text: str, words: str) -> None:
+    assert words in str(mistake(gateway, folder, text))
+
+
+@pytest.mark.parametrize("authentication", ["certificate", "eap-only"])
+def test_a_gateway_without_a_certificate(folder: Path, authentication: str) -> None:
+    text = GATEWAY.replace('certificate = "vpn.pem"\nkey = "vpn.key"\n', "")
+    text += f'login = "eap-ttls"\ngateway_authentication = "{authentication}"\n'
+    with pytest.raises(ConfigErrors) as caught:
+        load_gateway_config(write_private(folder / "bare.toml", text))
+    (error,) = caught.value.errors
+    assert "certificate" in error.reason
+
+
+def test_no_password_for_another_gateway(folder: Path, tmp_path: Path) -> None:
+    client = profile(folder, 'method = "eap-ttls"\nserver_identity = "another.example.com"\n' + USER)
+    credential = client.connection().local_credential
+    server = gateway(folder, 'login = "eap-ttls"\n').candidates[0].connections[0].remote_expectation
+    assert isinstance(credential, EapCredential) and isinstance(server, EapExpected)
+    asked = Asker(answer)
+    with pytest.raises((IdentityMismatch, EapFailed)):
+        log_in(credential.new_peer(asked), server.new_authenticator(Asker(answer)))
+    assert not any(isinstance(question, PasswordQuestion) for question in asked.questions)
