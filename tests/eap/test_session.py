@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ikeway.eap.errors import EapFailed, MalformedEap, NoCommonMethod
+from ikeway.eap.md5 import Md5Authenticator
 from ikeway.eap.method import EapAuthenticatorMethod, EapPeerMethod
 from ikeway.eap.mschapv2 import MsChapV2Authenticator, MsChapV2Peer
 from ikeway.eap.packet import EapCode, EapPacket, EapType, MethodType
@@ -102,6 +103,65 @@ def test_a_plain_nak_lists_types_in_order_of_preference() -> None:
     peer = peer_with(mschapv2_peer, EchoPeer)
     answer = finish(peer.receive(EapPacket(EapCode.REQUEST, 5, EapType.MD5_CHALLENGE, b"\x10").encode()))
     assert answer == EapPacket(EapCode.RESPONSE, 5, EapType.NAK, bytes((26, 254))).encode()
+
+
+def test_an_expanded_request_is_refused_by_an_expanded_nak() -> None:
+    """RFC 3748 section 5.3.2: type 254, vendor 0, type 3, then eight octets for each method that is wanted."""
+    peer = peer_with(mschapv2_peer, EchoPeer)
+    answer = finish(peer.receive(EapPacket.of(EapCode.REQUEST, 9, MethodType(9, 1), b"?").encode()))
+    assert answer is not None
+    assert answer.hex() == "0209001cfe00000000000003" + "fe0000000000001a" + "fe007ed900000007"
+    nothing = EapPeer(no_questions(), b"alice", [])
+    answer = finish(nothing.receive(EapPacket.of(EapCode.REQUEST, 9, MethodType(9, 1), b"?").encode()))
+    assert answer is not None
+    assert answer.hex() == "02090014fe00000000000003" + "fe00000000000000"
+
+
+def test_a_plain_nak_answers_an_expanded_request_of_peers_that_know_no_others() -> None:
+    """RFC 3748 section 5.7: such a peer sends the legacy NAK."""
+    authenticator = EapAuthenticator(no_questions(), [EchoAuthenticator, MsChapV2Authenticator], identity=b"alice")
+    first = finish(authenticator.start())
+    assert first[4] == EapType.EXPANDED
+    second = finish(authenticator.receive(EapPacket(EapCode.RESPONSE, first[1], EapType.NAK, b"\x1a").encode()))
+    assert second[4] == EapType.MSCHAPV2
+
+
+def test_an_expanded_nak_to_a_plain_request_leads_to_the_method_too() -> None:
+    authenticator = EapAuthenticator(no_questions(), [MsChapV2Authenticator, EchoAuthenticator], identity=b"alice")
+    first = finish(authenticator.start())
+    wanted = bytes.fromhex("00000000000003" + "fe007ed900000007")
+    second = finish(authenticator.receive(EapPacket(EapCode.RESPONSE, first[1], EapType.EXPANDED, wanted).encode()))
+    assert second[4:12].hex() == "fe007ed900000007"
+
+
+def test_no_method_is_proposed_twice_to_one_who_always_says_no() -> None:
+    authenticator = EapAuthenticator(no_questions(), [MsChapV2Authenticator, Md5Authenticator], identity=b"alice")
+    packet = finish(authenticator.start())
+    proposed = []
+    while packet[0] == EapCode.REQUEST:
+        proposed.append(packet[4])
+        nak = EapPacket(EapCode.RESPONSE, packet[1], EapType.NAK, bytes((EapType.MD5_CHALLENGE, EapType.MSCHAPV2)))
+        packet = finish(authenticator.receive(nak.encode()))
+    assert proposed == [EapType.MSCHAPV2, EapType.MD5_CHALLENGE]
+    assert isinstance(authenticator.error, NoCommonMethod)
+
+
+def test_a_peer_that_changes_the_method_in_the_middle_is_refused() -> None:
+    authenticator = EapAuthenticator(no_questions(), [EchoAuthenticator, Md5Authenticator], identity=b"alice")
+    first = finish(authenticator.start())
+    second = finish(authenticator.receive(EapPacket.of(EapCode.RESPONSE, first[1], VENDOR, b"0").encode()))
+    other = EapPacket(EapCode.RESPONSE, second[1], EapType.MD5_CHALLENGE, b"\x10" + bytes(16))
+    assert finish(authenticator.receive(other.encode()))[0] == EapCode.FAILURE
+    assert "another method" in authenticator.reason
+    assert finish(authenticator.receive(other.encode()))[0] == EapCode.FAILURE  # and nothing follows
+
+
+def test_a_server_that_asks_for_the_identity_for_ever_is_left() -> None:
+    peer = EapPeer(no_questions(), b"alice", [EchoPeer], max_rounds=5)
+    for number in range(5):
+        assert finish(peer.receive(EapPacket(EapCode.REQUEST, number, EapType.IDENTITY).encode())) is not None
+    with pytest.raises(EapFailed, match="does not come to an end"):
+        finish(peer.receive(EapPacket(EapCode.REQUEST, 6, EapType.IDENTITY).encode()))
 
 
 def test_a_nak_that_wants_nothing() -> None:

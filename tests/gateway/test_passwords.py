@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from ikeway.auth.totp import Totp
+from ikeway.eap.errors import WrongPassword
+from ikeway.eap.gtc import GtcAuthenticator, GtcPeer
+from ikeway.eap.md5 import Md5Authenticator, Md5Peer
+from ikeway.eap.method import EapAuthenticatorMethod, EapPeerMethod
+from ikeway.eap.mschapv2 import MsChapV2Authenticator, MsChapV2Peer
 from ikeway.eap.mschapv2_crypto import nt_password_hash
 from ikeway.eap.questions import (
     Granted,
@@ -23,11 +29,13 @@ from ikeway.eap.questions import (
     Verdict,
     Wanted,
 )
+from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.errors import ConfigError, ConfigErrors, HostError
 from ikeway.gateway.edit_users import edit_user
 from ikeway.gateway.passwords import PasswordDesk
-from ikeway.gateway.users import load_users
+from ikeway.gateway.users import FileUserStore, User, load_users
 from tests.config.material import write_private
+from tests.eap.conversations import Asker, finish
 
 SEED = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
 USERS = f"""\
@@ -192,6 +200,54 @@ async def test_a_password_that_cannot_be_kept_stays_the_old_one(
     assert await desk.change(NewPassword(b"erin@example.com", "long enough", "m")) == Refused("it could not be kept")
     assert "erin@example.com could not be kept" in caplog.text and "long enough" not in caplog.text
     assert await desk.secret(SecretQuestion(b"erin@example.com", "m")) == MustChange("old password")
+
+
+METHODS: dict[str, tuple[Callable[[bytes], EapPeerMethod], Callable[[], EapAuthenticatorMethod]]] = {
+    "mschapv2": (MsChapV2Peer, MsChapV2Authenticator),
+    "mschapv2-with-retries": (MsChapV2Peer, lambda: MsChapV2Authenticator(retries=2)),
+    "md5": (Md5Peer, Md5Authenticator),
+    "gtc": (GtcPeer, GtcAuthenticator),
+}
+
+
+def shapes(desk: PasswordDesk, method: str, user: str) -> list[tuple[int, ...]]:
+    """Code, length and method's first octet of every packet of a log-in that fails with the password "wrong"."""
+    make_peer, make_authenticator = METHODS[method]
+    name = user.encode()
+
+    async def ask(question: object) -> object:
+        if isinstance(question, SecretQuestion):
+            return await desk.secret(question)
+        assert isinstance(question, PasswordCheck)
+        return await desk.check(question)
+
+    peer = EapPeer(Asker(lambda question: f"wrong{question.attempt}"), name, [lambda: make_peer(name)])
+    authenticator = EapAuthenticator(ask, [make_authenticator])  # type: ignore[arg-type]
+    packets = [finish(authenticator.start())]
+    while not authenticator.failed:
+        response = finish(peer.receive(packets[-1]))
+        assert response is not None
+        packets += [response, finish(authenticator.receive(response))]
+    assert isinstance(authenticator.error, WrongPassword)
+    return [(packet[0], len(packet), *packet[4:6]) for packet in packets if packet[4:5] != b"\x01"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_whoever_it_is_a_wrong_password_looks_the_same(desk: PasswordDesk, method: str) -> None:
+    """Known, unknown, disabled, with a second factor, with a password to be changed: names of one length here."""
+    users = ["alice", "nobod", "dave_", "carol", "erin@"]
+    desk.reload(
+        FileUserStore(
+            {
+                "alice": User(name="alice", password="hunter2"),
+                "dave_": User(name="dave_", password="hunter2", disabled=True),
+                "carol": User(name="carol", nt_hash=nt_password_hash("hunter2"), totp=Totp.parse(SEED)),
+                "erin@": User(name="erin@", password="hunter2", must_change=True),
+            }
+        )
+    )
+    seen = [shapes(desk, method, user) for user in users]
+    assert all(shape == seen[0] for shape in seen), seen
 
 
 def test_a_hash_gives_way_to_a_password_and_a_new_user_is_added(file: Path) -> None:
