@@ -51,6 +51,7 @@ modules {{
     ignore_unknown_eap_types = no
     max_sessions = 256
     md5 {{ }}
+    sim {{ }}
     gtc {{ challenge = "Password: "
       auth_type = PAP }}
     mschapv2 {{ send_error = yes }}
@@ -106,7 +107,16 @@ class FreeRadius:
     """A running server. `log` has its words."""
 
     def __init__(
-        self, folder: Path, *, method: str, inner: str, cache: bool, fragment: int, mschap: str, checks: str
+        self,
+        folder: Path,
+        *,
+        method: str,
+        inner: str,
+        cache: bool,
+        fragment: int,
+        mschap: str,
+        checks: str,
+        more_users: str,
     ) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(("127.0.0.1", 0))
@@ -127,7 +137,7 @@ class FreeRadius:
         # Its parser wants a line for each brace; the reader of the above does not.
         (folder / "radiusd.conf").write_text(settings.replace(" }", "\n}").replace("{ ", "{\n"))
         known = f'Cleartext-Password := "{PASSWORD}"{checks}'
-        (folder / "users").write_text(f'{USER} {known}\n"{CLIENT}" {known}\n')
+        (folder / "users").write_text(f'{USER} {known}\n"{CLIENT}" {known}\n{more_users}')
         self.log = folder / "log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -153,10 +163,19 @@ def running(
     fragment: int = 1024,
     mschap: str = "",
     checks: str = "",
+    more_users: str = "",
 ) -> Iterator[FreeRadius]:
-    """`mschap`: more of this module's configuration. `checks`: more that the users file says of everybody."""
+    """`mschap`: more of this module's configuration. `checks`: more that the users file says of everybody;
+    `more_users`: lines behind these."""
     server = FreeRadius(
-        folder, method=method, inner=inner, cache=cache, fragment=fragment, mschap=mschap, checks=checks
+        folder,
+        method=method,
+        inner=inner,
+        cache=cache,
+        fragment=fragment,
+        mschap=mschap,
+        checks=checks,
+        more_users=more_users,
     )
     try:
         yield server

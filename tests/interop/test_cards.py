@@ -1,5 +1,6 @@
-"""Log-ins by SIM card keys. Our client through strongSwan's gateway, which passes EAP on to hostapd by RADIUS; our client at
-our own gateway, also where nothing but EAP proves it. (Debian's strongSwan has EAP-AKA, and no plug-in that knows keys.)"""
+"""Log-ins by SIM card keys. Our client through strongSwan's gateway and through ours, which pass EAP on to hostapd by
+RADIUS; our client at our own gateway, also where nothing but EAP proves it. (Debian's strongSwan has EAP-AKA, and no
+plug-in that knows keys.)"""
 
 from __future__ import annotations
 
@@ -48,6 +49,20 @@ def test_through_charon_to_hostapd(tunnel: Make, lab: Lab, tmp_path: Path, metho
         carries(made)
         assert server.asked == ["SIM-REQ-AUTH" if method == "eap-sim" else "AKA-REQ-AUTH"]
         assert f"received EAP identity '{DIGITS[method]}{IMSI}'" in made.charon.log()
+
+
+@pytest.mark.programs("hostapd")
+@every
+def test_through_our_gateway_to_hostapd(tunnel: Make, lab: Lab, tmp_path: Path, method: str) -> None:
+    with hostapd(tmp_path, popen=lab.network.gateway.popen) as server:
+        servers = {"servers": [f"127.0.0.1:{server.port}"], "secret": SECRET.decode()}
+        ours = {
+            "gateway": {"users": None},
+            "radius": {"lab": servers},
+            "connections": {"lab": {"login": "eap", "radius": "lab", "identities": None}},
+        }
+        carries(tunnel(OURS, agreement(method, client=login(method), gateway={"ours": ours})))
+        assert server.asked == ["SIM-REQ-AUTH" if method == "eap-sim" else "AKA-REQ-AUTH"]
 
 
 @pytest.mark.programs("hostapd")
