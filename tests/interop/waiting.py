@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
 
-PATIENCE = 4  # a loaded machine is slow; waiting longer costs time only where a test fails
+# A loaded machine is slow, an emulated one slower; waiting longer costs time only where a test fails.
+PATIENCE = int(os.environ.get("IKEWAY_TEST_PATIENCE", "4"))
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 10, logs: Callable[[], str] = str) -> None:
