@@ -45,6 +45,7 @@ OTHER_PROGRAMS = {
     "freeradius-utils": "/usr/bin/radclient",
     "eapoltest": "/usr/bin/eapol_test",
     "hostapd": "/usr/sbin/hostapd",
+    "softhsm2": "/usr/bin/softhsm2-util",
 }
 HOST_PROGRAMS = {"ip": "iproute2", "ping": "iputils-ping", "nft": "nftables", "ethtool": "ethtool"}
 

@@ -52,6 +52,7 @@ class Party:
     user: Mapping[str, Any] | None = None  # None: the password
     charon: Mapping[str, Any] = field(default_factory=dict)
     charon_round: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)  # of the process of ours
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,9 @@ class Ikeway:
 
     is_ours = True
 
-    def __init__(self, namespace: Namespace, folder: Path, *words: str) -> None:
+    def __init__(
+        self, namespace: Namespace, folder: Path, *words: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.namespace, self.folder = namespace, folder
         self._run = folder / "run"
         self._run.mkdir()
@@ -41,7 +43,7 @@ class Ikeway:
             self.process = namespace.popen(
                 [*IKEWAY, *words],
                 files={"/run": self._run},
-                environment=self._environment(),
+                environment={**self._environment(), **(environment or {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -107,7 +109,8 @@ class IkewayGateway(Ikeway):
         users = folder / "users.toml"
         write_private(users, {"users": _users(own, agreed)})
         write_private(configuration, _gateway(own, agreed, folder, users))
-        super().__init__(namespace, folder, "gateway", "run", str(configuration), "-vv")
+        words = ("gateway", "run", str(configuration), "-vv")
+        super().__init__(namespace, folder, *words, environment=own.environment)
         self.wait_for_log(r"(?i)\bserving\b|\bserves\b")
 
     def rekey(self, what: str) -> None:
@@ -136,7 +139,8 @@ class IkewayClient(Ikeway):
     def connect(self, timeout: float = 15) -> None:
         """Bring it up; raises `ConnectFailed` with what it said."""
         self._started = True
-        super().__init__(self.namespace, self.folder, "up", str(self.profile), "-v")
+        words = ("up", str(self.profile), "-v")
+        super().__init__(self.namespace, self.folder, *words, environment=self.agreed.client.environment)
         self.wait_for_log(r"\bis up: ", timeout)
 
     def close(self) -> None:

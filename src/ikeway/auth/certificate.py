@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -59,7 +59,13 @@ _BY_URL = (CertificateEncoding.HASH_AND_URL_X509, CertificateEncoding.HASH_AND_U
 
 @runtime_checkable
 class Signer(Protocol):
-    """Something that signs: a private key in memory, or a token behind a library."""
+    """Something that signs: a private key in memory, or a token behind a library. Where it `blocks`, the engine does not
+    call it but asks for the signature (`SignQuestion`)."""
+
+    @property
+    def blocks(self) -> bool:
+        """True when `sign` may take longer than a computation."""
+        ...
 
     @property
     def public_key(self) -> PublicKey:
@@ -75,6 +81,7 @@ class Signer(Protocol):
 class LocalSigner:
     """A private key in this process."""
 
+    blocks: ClassVar[bool] = False
     private_key: PrivateKey = field(repr=False)
 
     @property

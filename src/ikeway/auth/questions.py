@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ikeway.auth.certificate import Signer
 from ikeway.auth.identity import Identity
+from ikeway.crypto.signature import SignatureScheme
 from ikeway.questions import Question
 
 
@@ -14,3 +16,12 @@ class PskQuestion(Question["bytes | None"]):
 
     local_identity: Identity
     remote_identity: Identity
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SignQuestion(Question[bytes]):
+    """What `signer.sign` gives for these octets. It blocks: a token takes a while, or asks a person for a finger."""
+
+    signer: Signer
+    scheme: SignatureScheme
+    octets: bytes = field(repr=False)

@@ -61,19 +61,29 @@ class SignaturePlan:
         return Authentication(self.method, bytes((len(identifier),)) + identifier + signature)
 
 
+def plan_auth(
+    credential: CertificateCredential,
+    peer_hashes: frozenset[HashAlgorithm] | None,
+    hash_of_method_1: Callable[[], HashAlgorithm] = lambda: HashAlgorithm.SHA1,
+) -> SignaturePlan:
+    """How to sign; `peer_hashes` None says that the peer sent no SIGNATURE_HASH_ALGORITHMS. Raises NoCommonSignature.
+
+    `hash_of_method_1`: another than the RFC's for RSA without RFC 7427, where a peer is known to want it.
+    """
+    plan = plan_signature(credential, peer_hashes)
+    if plan.method == AuthenticationMethod.RSA_DIGITAL_SIGNATURE:
+        return SignaturePlan(plan.method, _BY_HASH_OF_METHOD_1[hash_of_method_1()])
+    return plan
+
+
 def sign_auth(
     credential: CertificateCredential,
     peer_hashes: frozenset[HashAlgorithm] | None,
     octets: bytes,
     hash_of_method_1: Callable[[], HashAlgorithm] = lambda: HashAlgorithm.SHA1,
 ) -> Authentication:
-    """Sign; `peer_hashes` None says that the peer sent no SIGNATURE_HASH_ALGORITHMS. Raises NoCommonSignature.
-
-    `hash_of_method_1`: another than the RFC's for RSA without RFC 7427, where a peer is known to want it.
-    """
-    plan = plan_signature(credential, peer_hashes)
-    if plan.method == AuthenticationMethod.RSA_DIGITAL_SIGNATURE:
-        plan = SignaturePlan(plan.method, _BY_HASH_OF_METHOD_1[hash_of_method_1()])
+    """Sign, with a key in this process; see `plan_auth`. Raises NoCommonSignature."""
+    plan = plan_auth(credential, peer_hashes, hash_of_method_1)
     return plan.finish(credential.signer.sign(plan.scheme, octets))
 
 

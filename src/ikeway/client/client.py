@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import ikeway
 from ikeway.address import Address
-from ikeway.auth.questions import PskQuestion
+from ikeway.auth.questions import PskQuestion, SignQuestion
 from ikeway.client import reach
 from ikeway.client.assigned import Assigned
 from ikeway.client.attachment import Attachment
@@ -42,6 +42,7 @@ from ikeway.config.secrets import Prompt
 from ikeway.daemon import clock
 from ikeway.daemon.privileges import keep_what_a_daemon_needs
 from ikeway.daemon.runner import Runner, RunnerSettings, local_path
+from ikeway.daemon.signing import sign
 from ikeway.daemon.sockets import IKE_PORT, NAT_PORT, Listen
 from ikeway.daemon.status import Status, drops, session_status
 from ikeway.dataplane.interface import DataPlaneDied
@@ -255,6 +256,7 @@ class Client:
         driver.listen(self._on_event)
         driver.on_refused_sa = self._on_refused_sa
         driver.answer_with(PasswordQuestion, self._secrets.password)
+        driver.answer_with(SignQuestion, sign)
         driver.answer_with(FurtherPassword, self._secrets.further_password)
         driver.answer_with(PskQuestion, lambda question: self._secrets.psk())
         driver.answer_with(UmtsChallenge, self._card.answer_umts)

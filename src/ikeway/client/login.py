@@ -19,7 +19,7 @@ from ikeway.questions import Ask, Question
 
 Answer = TypeVar("Answer")
 
-_CERTIFICATE = frozenset({"certificate", "key", "pkcs12", "key_password"})
+_CERTIFICATE = frozenset({"certificate", "key", "pkcs12", "pkcs11", "pin", "key_password"})
 
 
 class LoginBuilder:
@@ -59,11 +59,11 @@ class LoginBuilder:
             return PskCredential()
         if methods != ("certificate",):
             return self._eap(methods)
-        if self._login.certificate is None and self._login.pkcs12 is None:
+        if self._login.certificate is None and self._login.pkcs12 is None and self._login.pkcs11 is None:
             self._problems.add(
                 (*self._at, "method"),
                 "the login is by certificate, and there is none",
-                expected="`certificate` and `key`, or `pkcs12`",
+                expected="`certificate` and `key`, `pkcs12`, or `pkcs11`",
                 remedy='add for example pkcs12 = "alice.p12"',
             )
             return None
@@ -75,6 +75,8 @@ class LoginBuilder:
             pkcs12=self._login.pkcs12,
             password=self._login.key_password,
             prompt=self._prompt,
+            pkcs11=self._login.pkcs11,
+            pin=self._login.pin,
         )
 
     def _eap(self, methods: tuple[str, ...]) -> EapCredential | None:
@@ -147,6 +149,12 @@ class LoginBuilder:
             self._problems.add(
                 (*self._at, "pkcs12"), "there are both `pkcs12` and `certificate` or `key`", remedy="remove one of them"
             )
+        if login.pkcs11 is not None and (login.pkcs12 is not None or login.key is not None):
+            self._problems.add(
+                (*self._at, "pkcs11"), "there are both `pkcs11` and `pkcs12` or `key`", remedy="remove one of them"
+            )
+        if login.pin is not None and login.pkcs11 is None:
+            self._problems.add((*self._at, "pin"), "there is a `pin` without `pkcs11`", remedy="add `pkcs11`")
         if login.code is not None and login.totp is not None:
             self._problems.add((*self._at, "totp"), "there are both `code` and `totp`", remedy="remove one of them")
         if login.opc is not None and login.op is not None:

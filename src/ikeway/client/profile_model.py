@@ -107,8 +107,8 @@ class LoginPart(Section):
     method: Listed[LoginMethod] = Field(
         default=(),
         description=(
-            "By default `certificate` when there is a `certificate` or `pkcs12`, `psk` when there is a `psk`, else "
-            "`eap-mschapv2` (user name and password). Several EAP methods: those that the gateway may choose from."
+            "By default `certificate` when there is a `certificate`, `pkcs12` or `pkcs11`, `psk` when there is a `psk`, "
+            "else `eap-mschapv2` (user name and password). Several EAP methods: those that the gateway may choose from."
         ),
         json_schema_extra={"shown": "see text"},
     )
@@ -174,6 +174,14 @@ class LoginPart(Section):
         default=None, description="What the key or PKCS#12 file is encrypted with. Asked for when absent and needed."
     )
 
+    pkcs11: fields.Pkcs11 | None = Field(
+        default=None,
+        description=(
+            "In place of these: the token that has the key, and the certificate unless `certificate` names one, as a "
+            "PKCS#11 URI (RFC 7512). Needs `ikeway[pkcs11]`. Not with `eap-tls`."
+        ),
+    )
+    pin: Secret | None = Field(default=None, description="The PIN of that token. Asked for when absent.")
     inner: Listed[InnerLogin] = Field(
         default=(),
         description=(
@@ -218,7 +226,7 @@ class LoginPart(Section):
         """The method, or the EAP methods to choose from; where none is written, what is there suggests."""
         if self.method:
             return self.method
-        if self.certificate is not None or self.pkcs12 is not None:
+        if self.certificate is not None or self.pkcs12 is not None or self.pkcs11 is not None:
             return ("certificate",)
         return ("psk",) if self.psk is not None else ("eap-mschapv2",)
 

@@ -19,9 +19,10 @@ from ikeway.auth.parse import (
     parse_pkcs12,
     parse_private_key,
 )
+from ikeway.config.pkcs11.uri import Pkcs11Uri
 from ikeway.config.reading import Location, Problems
 from ikeway.config.secrets import Prompt, SecretSource, read_private
-from ikeway.errors import ConfigError
+from ikeway.errors import ConfigError, HostError
 
 Parsed = TypeVar("Parsed")
 
@@ -33,6 +34,7 @@ SYSTEM_AUTHORITIES = (
 )
 MAX_OCTETS = 64 << 20
 _PASSWORD_TRIES = 3
+_PIN_TRIES = 2
 
 
 def system_authorities(problems: Problems, at: Location) -> tuple[Path, ...]:
@@ -77,12 +79,19 @@ def load_credential(
     pkcs12: Path | None,
     password: SecretSource | None,
     prompt: Prompt | None,
+    pkcs11: Pkcs11Uri | None = None,
+    pin: SecretSource | None = None,
 ) -> CertificateCredential | None:
-    """Our certificate and its key; None after a problem was noted."""
+    """Our certificate and its key; None after a problem was noted. A token (`pkcs11`) has the key, and as a rule the
+    certificate."""
     unlock = _Unlock(password, prompt)
     try:
+        if pkcs11 is not None:
+            at_key: Location = (*at, "pkcs11")
+            own = _parse(problems, (*at, "certificate"), certificate, parse_certificates) if certificate else ()
+            return None if certificate and not own else _from_token(pkcs11, own, pin, prompt)
         if pkcs12 is not None:
-            at_key: Location = (*at, "pkcs12")
+            at_key = (*at, "pkcs12")
             octets = read_private(pkcs12)
             bundle = unlock(pkcs12, functools.partial(parse_pkcs12, octets))
             return CertificateCredential(bundle.chain, bundle.private_key)
@@ -93,9 +102,29 @@ def load_credential(
         file = key or certificate
         private_key = unlock(file, functools.partial(parse_private_key, read_private(file)))
         return CertificateCredential(tuple(chain), private_key) if chain else None
-    except ConfigError as error:
+    except (ConfigError, HostError) as error:
         problems.add(at_key, error.reason, expected=error.expected, got=error.got, remedy=error.remedy)
         return None
+
+
+def _from_token(
+    uri: Pkcs11Uri, own: Sequence[x509.Certificate], pin: SecretSource | None, prompt: Prompt | None
+) -> CertificateCredential:
+    from ikeway.config.pkcs11.token import open_token
+
+    def ask(attempt: int) -> str | None:
+        if pin is not None:
+            return pin.read("PIN") if attempt == 1 else None  # tokens lock themselves after a few wrong ones
+        if prompt is None:
+            raise ConfigError(
+                f"the PIN of {uri} is needed, and there is nobody to ask",
+                expected="`pin`, from a file, a command or the keyring",
+                remedy="name it in `pin`, or run it at a terminal",
+            )
+        return prompt(f"PIN of {uri.token or uri}: ") if attempt <= _PIN_TRIES else None
+
+    signer = open_token(uri, ask, tuple(own))
+    return CertificateCredential(signer.chain, signer)
 
 
 class _Unlock:

@@ -15,7 +15,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Pla
 from pydantic_core import PydanticCustomError
 
 from ikeway.auth.identity import Identity, IdentityPattern
-from ikeway.errors import IkewayError
+from ikeway.config.pkcs11.uri import EXAMPLE as PKCS11_EXAMPLE
+from ikeway.config.pkcs11.uri import Pkcs11Uri, parse_uri
+from ikeway.errors import ConfigError, IkewayError
 from ikeway.ike.proposals import parse_proposal
 from ikeway.ike.selectors import parse_selector
 from ikeway.wire.payloads import Proposal, TrafficSelector
@@ -138,6 +140,13 @@ def _parse_identity(value: object) -> Identity:
         _refuse_any(error, IDENTITY_TEXT, value)
 
 
+def _parse_pkcs11(value: object) -> Pkcs11Uri:
+    try:
+        return parse_uri(_text(value))
+    except ConfigError as error:
+        refuse(error.reason, expected=error.expected, got=error.got, remedy=error.remedy)
+
+
 def _parse_pattern(value: object) -> IdentityPattern:
     try:
         return IdentityPattern.parse(_text(value))
@@ -235,6 +244,7 @@ PatternText = Annotated[IdentityPattern, PlainValidator(_parse_pattern), Kind(PA
 Selector = Annotated[TrafficSelector, PlainValidator(_parse_selector), Kind(SELECTOR_TEXT)]
 IkeProposal = Annotated[Proposal, PlainValidator(_parse_ike_proposal), Kind(IKE_PROPOSAL_TEXT)]
 EspProposal = Annotated[Proposal, PlainValidator(_parse_esp_proposal), Kind(ESP_PROPOSAL_TEXT)]
+Pkcs11 = Annotated[Pkcs11Uri, PlainValidator(_parse_pkcs11), Kind(f'a PKCS#11 URI such as "{PKCS11_EXAMPLE}"')]
 FilePath = Annotated[Path, PlainValidator(_parse_path), Kind("a path, from the folder of this file")]
 Octets = Annotated[bytes, PlainValidator(_parse_hex), Kind('a text, or octets as "0x..."')]
 Domain = Annotated[str, PlainValidator(_parse_domain), Kind("a domain name")]

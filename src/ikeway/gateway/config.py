@@ -183,6 +183,12 @@ class _Builder:
             self._problems.add(
                 ("gateway", "pkcs12"), "there are both `pkcs12` and `certificate` or `key`", remedy="remove one of them"
             )
+        if gateway.pkcs11 is not None and (gateway.pkcs12 is not None or gateway.key is not None):
+            self._problems.add(
+                ("gateway", "pkcs11"), "there are both `pkcs11` and `pkcs12` or `key`", remedy="remove one of them"
+            )
+        if gateway.pin is not None and gateway.pkcs11 is None:
+            self._problems.add(("gateway", "pin"), "there is a `pin` without `pkcs11`", remedy="add `pkcs11`")
         if gateway.key is not None and gateway.certificate is None:
             self._problems.add(("gateway", "key"), "there is a `key` without `certificate`", remedy="add `certificate`")
         credential = load_credential(
@@ -193,6 +199,8 @@ class _Builder:
             pkcs12=gateway.pkcs12,
             password=gateway.key_password,
             prompt=prompt,
+            pkcs11=gateway.pkcs11,
+            pin=gateway.pin,
         )
         if credential is not None:
             self._warnings += expiry_warnings(credential.chain)
@@ -258,7 +266,8 @@ class _Builder:
 
     def _local_credential(self, at: Location, part: ConnectionPart) -> LocalCredential | None:
         method = part.gateway_authentication
-        has_certificate = self._file.gateway.certificate is not None or self._file.gateway.pkcs12 is not None
+        gateway = self._file.gateway
+        has_certificate = any(each is not None for each in (gateway.certificate, gateway.pkcs12, gateway.pkcs11))
         if method is None:
             method = "psk" if part.kind == "psk" and not has_certificate else "certificate"
         # What RADIUS servers choose is seen when it runs: the relay then takes mutual methods only.
@@ -274,7 +283,7 @@ class _Builder:
             self._problems.add(
                 (*at, "login"),
                 f"clients that log in by {part.words} need the gateway to have a certificate",
-                expected="`certificate` and `key`, or `pkcs12`, in [gateway]",
+                expected="`certificate` and `key`, `pkcs12` or `pkcs11`, in [gateway]",
                 remedy="add them (`ikeway pki` makes a certificate)",
             )
         return self._credential

@@ -136,6 +136,14 @@ class GatewayPart(Section):
         default=None, description="Certificate and key in one PKCS#12 file, in place of `certificate` and `key`."
     )
     key_password: Secret | None = Field(default=None, description="What the key or PKCS#12 file is encrypted with.")
+    pkcs11: fields.Pkcs11 | None = Field(
+        default=None,
+        description=(
+            "In place of these: the token that has the key, and the certificate unless `certificate` names one, as a "
+            "PKCS#11 URI (RFC 7512). Needs `ikeway[pkcs11]`."
+        ),
+    )
+    pin: Secret | None = Field(default=None, description="The PIN of that token.")
     users: FilePath | None = Field(default=None, description="The users file.")
     application_version: str = Field(
         default="",

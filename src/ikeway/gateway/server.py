@@ -25,12 +25,13 @@ from cryptography.x509 import Certificate
 import ikeway
 from ikeway.address import Address
 from ikeway.auth.binding import carried_identities
-from ikeway.auth.questions import PskQuestion
+from ikeway.auth.questions import PskQuestion, SignQuestion
 from ikeway.config.fields import IpAddress
 from ikeway.config.secrets import Prompt
 from ikeway.daemon import clock
 from ikeway.daemon.privileges import keep_what_a_daemon_needs
 from ikeway.daemon.runner import Runner, RunnerSettings
+from ikeway.daemon.signing import sign
 from ikeway.daemon.sockets import Listen
 from ikeway.daemon.status import CountersBySa, PoolStatus, SessionStatus, Status, drops, session_status
 from ikeway.daemon.threads import in_thread
@@ -271,6 +272,7 @@ class Gateway:
         passwords = self._answers.passwords
         driver.answer_of_sa(SecretQuestion, self._counted(passwords.secret))
         driver.answer_of_sa(PasswordCheck, self._counted(passwords.check))
+        driver.answer_with(SignQuestion, sign)
         driver.answer_with(NewPassword, passwords.change)
         driver.answer_of_sa(PskQuestion, self._counted(self._answers.psk))
         subscribers = self._answers.subscribers  # not counted: nobody guesses the key of a card

@@ -12,8 +12,8 @@ from ikeway.auth.certificate import CertificateCredential, decode_certificates
 from ikeway.auth.identity import Identity, IdentityPattern
 from ikeway.auth.octets import eap_mac, psk_mac, signed_octets
 from ikeway.auth.path import Role
-from ikeway.auth.questions import PskQuestion
-from ikeway.auth.signature import sign_auth, verify_auth
+from ikeway.auth.questions import PskQuestion, SignQuestion
+from ikeway.auth.signature import plan_auth, verify_auth
 from ikeway.errors import AuthenticationFailed, IkewayError, ProtocolViolation, Side
 from ikeway.ike import events
 from ikeway.ike.sa import IkeSa
@@ -53,7 +53,7 @@ async def prove_by_key(sa: IkeSa, credential: LocalCredential, identification: I
     """Our AUTH by pre-shared key or certificate."""
     octets = own_octets(sa, identification)
     if isinstance(credential, CertificateCredential):
-        made = sign_auth(credential, sa.peer_hashes, octets, lambda: _hash_of_method_1(sa))
+        made = await _sign(sa, credential, octets)
         if made.method == AuthenticationMethod.RSA_DIGITAL_SIGNATURE and _hash_of_method_1(sa) == HashAlgorithm.SHA1:
             _warn_of_sha1(sa, "we proved our identity")
         return made
@@ -72,6 +72,15 @@ def _hash_of_method_1(sa: IkeSa) -> HashAlgorithm:
     assert sa.suite is not None
     assert sa.suite.prf is not None
     return rule(sa.suite.prf)
+
+
+async def _sign(sa: IkeSa, credential: CertificateCredential, octets: bytes) -> Authentication:
+    """By a key in this process at once, else by whoever has it."""
+    plan = plan_auth(credential, sa.peer_hashes, lambda: _hash_of_method_1(sa))
+    signer = credential.signer
+    if not signer.blocks:
+        return plan.finish(signer.sign(plan.scheme, octets))
+    return plan.finish(await sa.ask(SignQuestion(signer, plan.scheme, octets)))
 
 
 def prove_by_eap(sa: IkeSa, msk: bytes | None, identification: Identification) -> Authentication:
