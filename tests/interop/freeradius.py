@@ -55,6 +55,9 @@ modules {{
   files {{
     usersfile = {folder}/users
   }}
+  always handled {{
+    rcode = handled
+  }}
   pap {{
   }}
   mschap {{
@@ -114,6 +117,7 @@ server outer {{
       ok = return
     }}
     files
+    {second_factor}
     pap
   }}
   authenticate {{
@@ -123,10 +127,32 @@ server outer {{
     Auth-Type MS-CHAP {{
       mschap
     }}
+    Auth-Type PASSWORD-THEN-CODE {{
+      pap
+      if (ok) {{
+        update reply {{
+          State := "begun"
+          Reply-Message := "Code of the app: "
+        }}
+        update control {{
+          Response-Packet-Type := Access-Challenge
+        }}
+        handled
+      }}
+    }}
     eap
   }}
   accounting {{
     detail
+  }}
+  post-auth {{
+    {signed}
+    Post-Auth-Type REJECT {{
+      {signed}
+    }}
+    Post-Auth-Type Challenge {{
+      {signed}
+    }}
   }}
 }}
 server inner {{
@@ -148,6 +174,27 @@ server inner {{
     eap
   }}
 }}
+"""
+
+
+# Lets servers from before CVE-2024-3596 sign every answer; with EAP they do it anyway.
+SIGNED = """
+    update reply {
+      Message-Authenticator := 0x00
+    }
+"""
+# The right password is answered by a question for a code.
+SECOND_FACTOR = """
+    if (!&State) {{
+      update control {{
+        Auth-Type := PASSWORD-THEN-CODE
+      }}
+    }}
+    else {{
+      update control {{
+        Cleartext-Password := "{code}"
+      }}
+    }}
 """
 
 
@@ -176,11 +223,14 @@ class FreeRadius:
         users: str,
         *,
         trusts: Credential | None = None,
+        code: str = "",
+        signed: bool = True,
         method: str = "mschapv2",
         tls: str = "1.2",
     ) -> None:
         """`users` as its users file has them; `method` is proposed first. Certificates of clients must be of the authority
-        of `trusts`."""
+        of `trusts`. `code`: what everybody is asked for after the password, where that comes in clear. `signed`: its
+        answers to passwords have a Message-Authenticator."""
         self.namespace, self.folder = namespace, folder
         folder.mkdir(exist_ok=True)
         certificate, key, _ = credential.write(folder, "radius")
@@ -189,7 +239,15 @@ class FreeRadius:
         (folder / "users").write_text(users)
         (folder / "radiusd.conf").write_text(
             CONFIGURATION.format(
-                folder=folder, secret=RADIUS_SECRET, method=method, tls=tls, certificate=certificate, key=key, ca=ca
+                second_factor=SECOND_FACTOR.format(code=code) if code else "",
+                signed=SIGNED if signed else "",
+                folder=folder,
+                secret=RADIUS_SECRET,
+                method=method,
+                tls=tls,
+                certificate=certificate,
+                key=key,
+                ca=ca,
             )
         )
         self._output = folder / "output"

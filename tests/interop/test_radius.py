@@ -38,7 +38,7 @@ def serve(network: Network, tmp_path: Path) -> Iterator[Callable[..., FreeRadius
     started: list[FreeRadius] = []
 
     def start(users: str = USER, **options: Any) -> FreeRadius:
-        credential = issue("rsa", "radius.lab.test", server=True)
+        credential = issue("ecdsa", "radius.lab.test", server=True)
         started.append(FreeRadius(network.lan, tmp_path / "radius", credential, users, **options))
         return started[-1]
 
@@ -119,6 +119,92 @@ def test_methods_without_a_key(tunnel: Make, serve: Callable[..., FreeRadius], m
     serve()
     made = tunnel(Pair(client, "ikeway"), relayed(method))
     made.client.connect()
+    made.check_ping()
+
+
+@pytest.mark.parametrize(("client", "tls"), [("charon", "1.2"), ("ikeway", "1.2"), ("ikeway", "1.3")])
+def test_tls(tunnel: Make, serve: Callable[..., FreeRadius], client: str, tls: str) -> None:
+    """The certificate of the client goes over RADIUS in several pieces."""
+    mine = issue("rsa", CLIENT_NAME)
+    serve("DEFAULT Auth-Type := eap\n", trusts=mine, method="tls", tls=tls)
+    made = tunnel(Pair(client, "ikeway"), relayed("eap-tls", client=through_tls() | {"credential": mine}))
+    made.client.connect()
+    made.check_ping()
+
+
+@pytest.mark.parametrize(
+    ("client", "method", "inner"),
+    [
+        ("charon", "eap-ttls", ""),
+        ("ikeway", "eap-ttls", "pap"),
+        ("ikeway", "eap-ttls", "eap-md5"),
+        ("ikeway", "eap-peap", "eap-mschapv2"),
+        ("ikeway", "eap-peap", "eap-gtc"),
+    ],
+)
+def test_tunnelled(tunnel: Make, serve: Callable[..., FreeRadius], client: str, method: str, inner: str) -> None:
+    serve(method=method.removeprefix("eap-"))
+    made = tunnel(Pair(client, "ikeway"), relayed(method, client=through_tls(inner)))
+    made.client.connect()
+    made.check_ping()
+
+
+def through_tls(inner: str = "") -> dict[str, Any]:
+    """What methods with TLS are told: whom to expect there."""
+    login = {"server_identity": "radius.lab.test"} | ({"inner": inner} if inner else {})
+    return {
+        "charon": {"load": f"{PLUGINS} eap-tls eap-ttls"},
+        "charon_round": {"aaa_id": "radius.lab.test"},
+        "ours": {"login": login},
+    }
+
+
+@pytest.mark.parametrize("code", ["", "314159"])
+def test_passwords_that_radius_judges(tunnel: Make, serve: Callable[..., FreeRadius], code: str) -> None:
+    """EAP-GTC, ours on both sides; a second factor is asked for in the server's words."""
+    serve(code=code)
+    agreed = relayed("eap-gtc", client={"ours": {"login": {"code": code}}} if code else None)
+    agreed.gateway.ours["connections"]["lab"]["login"] = "eap-gtc"
+    made = tunnel(Pair("ikeway", "ikeway"), agreed)
+    made.client.connect()
+    made.check_ping()
+
+
+def test_an_old_server_that_signs_nothing(tunnel: Make, serve: Callable[..., FreeRadius]) -> None:
+    """Debian 12's, as it is: its answers to passwords could be forged (CVE-2024-3596)."""
+    serve(signed=False)
+    agreed = relayed("eap-gtc")
+    agreed.gateway.ours["connections"]["lab"]["login"] = "eap-gtc"
+    made = tunnel(Pair("ikeway", "ikeway"), agreed)
+    with pytest.raises(ConnectFailed):
+        made.client.connect()
+    assert "CVE-2024-3596" in made.gateway.log()
+    made.stop()
+    agreed.gateway.ours["radius"]["lab"]["require_message_authenticator"] = False
+    made = tunnel(Pair("ikeway", "ikeway"), agreed)
+    made.client.connect()
+    made.check_ping()
+
+
+def test_a_password_that_radius_refuses(tunnel: Make, serve: Callable[..., FreeRadius]) -> None:
+    serve(user('Reply-Message = "hello"'), code="314159")
+    agreed = relayed("eap-gtc", client={"ours": {"login": {"code": "271828"}}})
+    agreed.gateway.ours["connections"]["lab"]["login"] = "eap-gtc"
+    made = tunnel(Pair("ikeway", "ikeway"), agreed)
+    with pytest.raises(ConnectFailed):
+        made.client.connect()
+    assert "the RADIUS server" in made.gateway.log() and "271828" not in made.gateway.log()
+
+
+def test_our_client_logs_in_again_before_its_time_is_over(tunnel: Make, serve: Callable[..., FreeRadius]) -> None:
+    serve(user("Session-Timeout = 10"))
+    made = tunnel(Pair("ikeway", "ikeway"), relayed(accounting=True))
+    made.client.connect()
+    (first,) = ours(made).sessions()
+    wait_until(lambda: {each.id for each in ours(made).sessions()} - {first.id} != set(), "no log-in anew", 15)
+    wait_until(lambda: len(ours(made).sessions()) == 1, "the old one stays", 5)
+    (second,) = ours(made).sessions()
+    assert second.addresses == first.addresses
     made.check_ping()
 
 
