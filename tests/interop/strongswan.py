@@ -25,6 +25,8 @@ EAP_PLUGINS = (
     "eap-mschapv2",
     "eap-md5",
     "eap-gtc",
+    "eap-tls",
+    "eap-ttls",
     "xauth-generic",  # judges what a client of its eap-gtc answers, by the secrets that are loaded
 )
 PLUGINS = (

@@ -262,3 +262,23 @@ def test_no_way_at_all() -> None:
     with pytest.raises(ConfigError):
         TtlsWays()
     assert str(TtlsWays(pap=True, eap=[GtcAuthenticator])) == "PAP, EAP-GTC"
+
+
+def test_why_a_client_has_closed_the_tunnel() -> None:
+    ask, client, server = asker("wrong"), client_end(), server_end()
+    turns = 0
+
+    class Client(TtlsPeer):
+        async def _tunnelled(self, channel: Any, plaintext: bytes, ask: Any) -> None:
+            nonlocal turns
+            turns += bool(plaintext)
+            if turns == 2:  # the challenge, and then the server's Failure
+                raise EapFailed("it leaves")
+            await super()._tunnelled(channel, plaintext, ask)
+
+    inner = EapInTunnel(USER, [lambda: MsChapV2Peer(USER)])
+    peer = EapPeer(ask, b"x", [lambda: Client(client, USER, inner)])
+    authenticator = EapAuthenticator(ask, [lambda: TtlsAuthenticator(server, TtlsWays(eap=[MsChapV2Authenticator]))])
+    with pytest.raises(EapFailed, match="it leaves"):
+        log_in(peer, authenticator)
+    assert isinstance(authenticator.error, WrongPassword)

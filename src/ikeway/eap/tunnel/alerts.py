@@ -61,7 +61,11 @@ def explain(reasons: list[str], *, own: str) -> TlsFailed:
         known = _OURS.get(reason.lower())
         if known is not None:
             return TlsFailed(known[0], got=reason, side=Side.PEER, remedy=known[1])
-    said = ", ".join(reasons) or "no reason"
+    if not reasons:  # an alert without a name: close_notify as an error, as strongSwan sends it
+        return TlsFailed(
+            "the other end broke TLS off and gave no reason", expected="the log-in to go on", remedy="see its log"
+        )
+    said = ", ".join(reasons)
     return TlsFailed("TLS broke off here", expected="a message that fits", got=said, side=Side.BOTH)
 
 

@@ -80,6 +80,10 @@ class TlsAuthenticator(EapAuthenticatorMethod):
                 if plaintext or had_begun:
                     await self._tunnelled(channel, plaintext, ask)
             return handshake + channel.output()
+        except TlsFailed as error:
+            # A client that leaves the tunnel has a reason, and within it we may know which.
+            self._error = (self._suspicion() if self._keys is not None else None) or error
+            return channel.output()
         except IkewayError as error:
             self._error = error
             return channel.output()

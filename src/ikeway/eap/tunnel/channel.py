@@ -33,6 +33,9 @@ MAX_TOTAL = 4 * MAX_MESSAGE  # octets from the peer in one log-in
 MAX_DEPTH = 9
 TICKET_SECONDS = 3600
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:!aNULL:!eNULL:!PSK:!SRP:!aDSS"
+# Servers without RFC 5746 (strongSwan's own TLS) are taken. What it protects is a renegotiation that joins words of somebody
+# else to ours; keys and inner proofs are then those of the last handshake, and who sits between has no part in them.
+_LEGACY_SERVER_CONNECT = 0x4  # SSL_OP_LEGACY_SERVER_CONNECT, for which pyOpenSSL has no name
 _MAX_NAMED_CAS = 16  # of those we trust, told to clients; an operating system's hundred would fill many packets
 
 
@@ -89,6 +92,8 @@ class Endpoint:
         context.set_max_proto_version(self._versions[1])
         context.set_cipher_list(_CIPHERS)
         context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE)
+        if not self.is_server:
+            context.set_options(_LEGACY_SERVER_CONNECT)
         context.set_verify_depth(MAX_DEPTH)
         context.set_session_id(b"ikeway-eap")
         # Tickets of a server are kept by the client, sessions of a client by who asked for them: no cache here.
