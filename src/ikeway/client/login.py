@@ -6,8 +6,11 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from ikeway.auth.certificate import CertificateCredential
+from ikeway.client.dialect import ProfileDialect
 from ikeway.client.profile_model import GatewaySection, LoginPart, LoginSection
 from ikeway.config.credentials import load_credential
+from ikeway.config.dialects import ANYCONNECT_LOGIN
 from ikeway.config.eap import PEERS, PeerInputs, peer_factory
 from ikeway.config.reading import Location, Problems
 from ikeway.config.secrets import Prompt
@@ -38,9 +41,11 @@ class LoginBuilder:
         at: Location = ("login",),
         *,
         username: str = "",
+        dialect: ProfileDialect | None = None,
     ) -> None:
         self._login = login
         self._gateway = gateway
+        self._dialect = dialect
         self._username = username_of(login) or username
         self._problems = problems
         self._prompt = prompt
@@ -59,6 +64,9 @@ class LoginBuilder:
             return PskCredential()
         if methods != ("certificate",):
             return self._eap(methods)
+        return self._certificate()
+
+    def _certificate(self) -> CertificateCredential | None:
         if self._login.certificate is None and self._login.pkcs12 is None and self._login.pkcs11 is None:
             self._problems.add(
                 (*self._at, "method"),
@@ -89,6 +97,8 @@ class LoginBuilder:
                 remedy="keep the one that the gateway wants",
             )
             return None
+        if methods == (ANYCONNECT_LOGIN,):
+            return self._anyconnect(methods)
         if not self._username:
             self._problems.add(
                 self._at,
@@ -99,6 +109,18 @@ class LoginBuilder:
             return None
         inputs = self._inputs(methods) if self._has(methods) else None
         return EapCredential(peer_factory(methods, inputs)) if inputs is not None else None
+
+    def _anyconnect(self, methods: tuple[str, ...]) -> EapCredential | None:
+        """The dialect's own method: by password, by certificate, or both, as the gateway asks."""
+        login = self._login
+        has_certificate = any(each is not None for each in (login.certificate, login.pkcs12, login.pkcs11))
+        credential = self._certificate() if has_certificate else None
+        assert self._dialect is not None
+        peer = self._dialect.peer(self._at, self._username, credential, has_certificate=has_certificate)
+        inputs = self._inputs(methods)
+        if peer is None or inputs is None or (has_certificate and credential is None):
+            return None
+        return EapCredential(peer_factory(methods, replace(inputs, anyconnect=peer)))
 
     def _inputs(self, methods: tuple[str, ...]) -> PeerInputs | None:
         """What the methods want of the profile; None after a problem was noted."""
@@ -203,6 +225,11 @@ def further_builders(
     found, username = [], username_of(login)
     for number, part in enumerate(login.then):
         at: Location = ("login", "then", number)
+        if ANYCONNECT_LOGIN in part.methods:
+            problems.add(
+                (*at, "method"), f"{ANYCONNECT_LOGIN} cannot follow another log-in", remedy="let it be the only one"
+            )
+            continue
         if "psk" in part.methods:
             problems.add(
                 (*at, "method" if part.method else "psk"),

@@ -10,6 +10,7 @@ from typing import Literal
 
 from ikeway.address import Address
 from ikeway.auth.identity import Identity, IdentityPattern
+from ikeway.client.dialect import ProfileDialect, with_login_of_dialect
 from ikeway.client.login import LoginBuilder, further_builders, further_login, username_of
 from ikeway.client.profile_model import LoginPart, LoginSection, NetworkSection, ProfileFile
 from ikeway.config.credentials import load_trust, system_authorities
@@ -120,6 +121,7 @@ def load_profile(name_or_path: str | Path, prompt: Prompt | None = None) -> Prof
     if file is None:
         problems.raise_if_any()
         raise AssertionError("a profile that is not valid has mistakes")
+    file = with_login_of_dialect(file)
     builder = _Builder(path.stem, file, problems, prompt)
     connection = builder.connection()
     problems.raise_if_any()
@@ -200,14 +202,15 @@ class _Builder:
         file.ike.check(lambda at, reason, remedy: self._problems.add(("ike", *at), reason, remedy=remedy))
         file.esp.check(lambda at, reason, remedy: self._problems.add(("esp", *at), reason, remedy=remedy))
         self._check_network(file.network)
-        login = LoginBuilder(file.login, file.gateway, self._problems, self._prompt)
+        dialect = ProfileDialect(self._name, file, self._problems)
+        login = LoginBuilder(file.login, file.gateway, self._problems, self._prompt, dialect=dialect)
         credential = login.credential(psk_is_used=self._gateway_method() == "psk")
         further = self._further_credentials()
         expectation, children = self._expectation(), self._children()
         pattern = self._remote_identity()
         if credential is None or expectation is None or pattern is None or len(further) < len(file.login.then):
             return None
-        return Connection(
+        connection = Connection(
             name=self._name,
             local_identity=self._local_identity(file.login, ("login",)),
             local_credential=credential,
@@ -220,6 +223,7 @@ class _Builder:
             initial_contact=file.ike.initial_contact,
             **connection_options(file.ike),
         )
+        return dialect.apply(connection)
 
     def _gateway_method(self) -> str:
         given = self._file.gateway.authentication

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PlainValidator
 
 from ikeway.config import fields
+from ikeway.config.dialects import AnyConnectClientSection, DialectName
 from ikeway.config.eap import EapLogin
 from ikeway.config.fields import FilePath, IdentityText, IpAddress, IpNetwork, Kind, Listed, PatternText, Section
 from ikeway.config.protocol import ChildSection, ClientEspSection, ClientIkeSection
@@ -98,6 +99,12 @@ class GatewaySection(Section):
     crls: Listed[FilePath] = Field(default=(), description="Files with certificate revocation lists (CRLs).")
     checks: GatewayChecksSection = Field(
         default=GatewayChecksSection(), description="How strictly the gateway's certificate is judged."
+    )
+    dialect: DialectName | None = Field(
+        default=None, description="Speak as a vendor's client does, for gateways that want it: docs/dialects.md."
+    )
+    anyconnect: AnyConnectClientSection = Field(
+        default=AnyConnectClientSection(), description='Settings of `dialect = "anyconnect"`.'
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from ikeway.config import tunnels
 from ikeway.config.cards import CardMethod, CardPeerFactory, card_authenticator
+from ikeway.config.dialects import UNTRIED
 from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.questions import Ask
 
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
     from ikeway.eap.method import AuthenticatorMethodFactory, PeerMethodFactory
 
 EapLogin = Literal[
-    "eap-mschapv2", "eap-gtc", "eap-md5", "eap-tls", "eap-ttls", "eap-peap", "eap-sim", "eap-aka", "eap-aka-prime"
+    "eap-mschapv2",
+    "eap-gtc",
+    "eap-md5",
+    "eap-tls",
+    "eap-ttls",
+    "eap-peap",
+    "eap-sim",
+    "eap-aka",
+    "eap-aka-prime",
+    "eap-anyconnect",
 ]
 EAP_LOGINS: tuple[str, ...] = get_args(EapLogin)
 ALONE_REFUSED = "`eap-only` needs a log-in by an EAP method that proves the gateway too, and {login} does not"
@@ -31,6 +41,7 @@ class PeerInputs:
 
     username: bytes
     network_name: bytes | None = None  # which network it has to be, for EAP-AKA'
+    anyconnect: PeerMethodFactory | None = None  # made by the dialect, which has settings of its own
     logins: tuple[str, ...] = ()  # all methods of the log-in
     tunnel: tunnels.PeerTunnel | None = None  # of methods on TLS
 
@@ -171,7 +182,20 @@ _TLS = _CERTIFICATE | {"username", "server_ca", "server_crls", "server_identity"
 _TUNNEL = _TLS | _CODE | {"password", "anonymous_identity", "inner"}
 _CLIENTS = frozenset({"ca", "crls", "checks"})
 
+
+def _anyconnect_peer(inputs: PeerInputs) -> PeerMethodFactory:
+    assert inputs.anyconnect is not None, "who reads the profile makes it"
+    return inputs.anyconnect
+
+
+def _anyconnect_authenticator(inputs: AuthenticatorInputs) -> AuthenticatorMethodFactory:
+    raise AssertionError("sessions of eap-anyconnect begin without EAP-Identity: gateway/dialect.py makes them")
+
+
 PEERS: Mapping[str, PeerKind] = {
+    "eap-anyconnect": PeerKind(
+        make=_anyconnect_peer, uses=frozenset({"username", "password"}) | _CODE | _CERTIFICATE, warning=UNTRIED
+    ),
     "eap-aka": PeerKind(make=_card_peer(CardMethod.AKA), uses=_CARD, needs=_CARD_NEEDS, mutual=True),
     "eap-aka-prime": PeerKind(
         make=_card_peer(CardMethod.AKA_PRIME), uses=_CARD | _NETWORK_NAME, needs=_CARD_NEEDS, mutual=True
@@ -185,6 +209,7 @@ PEERS: Mapping[str, PeerKind] = {
     "eap-ttls": PeerKind(make=_ttls_peer, uses=_TUNNEL, mutual=True),
 }
 AUTHENTICATORS: Mapping[str, AuthenticatorKind] = {
+    "eap-anyconnect": AuthenticatorKind(make=_anyconnect_authenticator, uses=_CLIENTS, users=False, warning=UNTRIED),
     "eap-aka": AuthenticatorKind(make=_card_authenticator(CardMethod.AKA), mutual=True),
     "eap-aka-prime": AuthenticatorKind(make=_card_authenticator(CardMethod.AKA_PRIME), uses=_NETWORK_NAME, mutual=True),
     "eap-gtc": AuthenticatorKind(make=_gtc_authenticator, uses=_JUDGED_ELSEWHERE),

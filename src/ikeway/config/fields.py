@@ -186,7 +186,7 @@ def _parse_path(value: object, info: ValidationInfo) -> Path:
     return context.file.parent / path if context is not None else path
 
 
-def _parse_hex(value: object) -> bytes:
+def parse_octets(value: object) -> bytes:
     """Octets written in hexadecimal, or a text taken as it is."""
     text = _text(value)
     if not text.startswith("0x"):
@@ -246,7 +246,7 @@ IkeProposal = Annotated[Proposal, PlainValidator(_parse_ike_proposal), Kind(IKE_
 EspProposal = Annotated[Proposal, PlainValidator(_parse_esp_proposal), Kind(ESP_PROPOSAL_TEXT)]
 Pkcs11 = Annotated[Pkcs11Uri, PlainValidator(_parse_pkcs11), Kind(f'a PKCS#11 URI such as "{PKCS11_EXAMPLE}"')]
 FilePath = Annotated[Path, PlainValidator(_parse_path), Kind("a path, from the folder of this file")]
-Octets = Annotated[bytes, PlainValidator(_parse_hex), Kind('a text, or octets as "0x..."')]
+Octets = Annotated[bytes, PlainValidator(parse_octets), Kind('a text, or octets as "0x..."')]
 Domain = Annotated[str, PlainValidator(_parse_domain), Kind("a domain name")]
 Listed = Annotated[tuple[T, ...], BeforeValidator(listed)]
 

@@ -13,6 +13,7 @@ from ikeway.auth.binding import carried_identities
 from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity, IdentityPattern
 from ikeway.config.credentials import expiry_warnings, load_credential, load_trust
+from ikeway.config.dialects import ANYCONNECT_LOGIN, UNTRIED
 from ikeway.config.eap import (
     ALONE_REFUSED,
     AUTHENTICATORS,
@@ -25,10 +26,12 @@ from ikeway.config.protocol import EspSection, connection_options
 from ikeway.config.reading import Location, Problems, read_document, validate
 from ikeway.config.secrets import Prompt
 from ikeway.dataplane.choice import DataPlaneKind
+from ikeway.dialects import for_gateway
 from ikeway.eap.relay import EapRelay, judged_elsewhere
 from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.gateway.attempts import AttemptLimits
 from ikeway.gateway.config_model import AddressRange, ConnectionPart, GatewayFile, LoginPart, NetworkPart
+from ikeway.gateway.dialect import ConnectionDialects
 from ikeway.gateway.radius.config import RadiusBuilder, check_use
 from ikeway.gateway.radius.settings import RadiusSettings
 from ikeway.gateway.select import Candidate, before_code, scoped_to
@@ -134,6 +137,7 @@ class _Builder:
         self._problems = problems
         self._warnings = file.ike.warnings() + file.esp.warnings()
         self._authorities: dict[bytes, None] = {}
+        self._dialects = ConnectionDialects(file, problems)
         self._credential = self._load_credential(prompt)
         self._users = self._load_users()
         self._identity = file.gateway.identity or self._certificate_identity()
@@ -255,7 +259,11 @@ class _Builder:
             **connection_options(self._file.ike),
         )
         patterns = part.identities or (IdentityPattern.ANY,)
+        dialect = self._dialects.of(name)
+        if dialect is not None:
+            connection = for_gateway(dialect, connection)
         return Candidate(
+            claims=dialect.claims if dialect is not None else None,
             login=part.kind,
             patterns=patterns,
             names=names,
@@ -316,6 +324,9 @@ class _Builder:
     def _expectation(self, at: Location, name: str, part: ConnectionPart) -> PeerExpectation | None:
         if part.kind == "psk":
             return PskExpected()
+        if ANYCONNECT_LOGIN in part.login:
+            self._warnings.append(UNTRIED)
+            return self._dialects.expectation(at, name, part, scoped_to(part.identities))
         if part.kind == "eap":
             return self._eap(at, part, (), part.then)
         if not part.ca:
@@ -514,7 +525,7 @@ class _Builder:
 
     def _responder(self) -> ResponderSettings:
         file = self._file
-        return ResponderSettings(
+        settings = ResponderSettings(
             ike_proposals=file.ike.proposals,
             prefer_initiator_order=file.ike.prefer_client_order,
             vendor_ids=file.ike.vendor_ids,
@@ -527,6 +538,7 @@ class _Builder:
             half_open_per_address=file.limits.half_open_per_address,
             half_open_seconds=file.limits.half_open_time,
         )
+        return self._dialects.responder(settings)
 
     def _client_settings(self, part: ConnectionPart) -> ClientSettings:
         logins: list[LoginPart] = [part, *part.then]

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainValidator
 
 from ikeway.config import fields
+from ikeway.config.dialects import AnyConnectGatewaySection, DialectName
 from ikeway.config.eap import EapLogin
 from ikeway.config.fields import (
     FilePath,
@@ -356,6 +357,12 @@ class ConnectionPart(LoginPart):
             "addresses are for."
         ),
         json_schema_extra={"shown": "nothing follows"},
+    )
+    dialect: DialectName | None = Field(
+        default=None, description="Speak with these clients as their vendor's gateway does: docs/dialects.md."
+    )
+    anyconnect: AnyConnectGatewaySection = Field(
+        default=AnyConnectGatewaySection(), description='Settings of `dialect = "anyconnect"`.'
     )
     gateway_authentication: Literal["certificate", "psk", "eap-only"] | None = Field(
         default=None,

@@ -29,6 +29,7 @@ class Candidate:
     patterns: tuple[IdentityPattern, ...]
     names: tuple[Identity, ...]  # what the gateway can call itself; empty: what the client calls it
     connections: tuple[Connection, ...]
+    claims: Callable[[Identity], bool] | None = None  # clients of this connection alone, by IDi: a dialect's
 
     @property
     def name(self) -> str:
@@ -46,7 +47,7 @@ def login_of(method: AuthenticationMethod | None) -> LoginKind:
 def select_connection(candidates: Sequence[Candidate], question: SelectConnection) -> Connection:
     """The first connection that fits. Raises `AuthenticationFailed` that says what did not fit."""
     login = login_of(question.method)
-    by_login = [candidate for candidate in candidates if candidate.login == login]
+    by_login = _claimed([each for each in candidates if each.login == login], question.initiator_identity)
     if not by_login:
         offered = ", ".join(dict.fromkeys(_LOGIN_WORDS[candidate.login] for candidate in candidates))
         raise _refused(
@@ -78,10 +79,12 @@ def settle_connection(
     settled, whom it is for is not. `suits` says whether a connection, by its name, is for such a user. Raises
     `AuthenticationFailed`."""
     own = selected.local_identity
+    in_dialect = any(each.claims is not None for each in candidates if each.name == selected.name)
     for candidate in candidates:
         is_selected = candidate.name == selected.name
         # Where a certificate or key came first, `identities` were those of its name, and nothing else may take its place.
-        if candidate.login == "eap":
+        # Of a dialect, what clients had to prove is the connection's own.
+        if candidate.login == "eap" and candidate.claims is None and not in_dialect:
             fits = user_matches(candidate.patterns, user) and (own is None or _name_for(candidate, own) is not None)
         else:
             fits = is_selected
@@ -93,6 +96,12 @@ def settle_connection(
         got="none of its `identities` and `groups`",
         remedy="correct `identities` and `groups`, or what the RADIUS server replies (Filter-Id, Class)",
     )
+
+
+def _claimed(candidates: list[Candidate], initiator: Identity) -> list[Candidate]:
+    """Those whose dialect this client speaks, where there are some; else those that anybody may have."""
+    claiming = [each for each in candidates if each.claims is not None and each.claims(initiator)]
+    return claiming or [each for each in candidates if each.claims is None]
 
 
 def scoped_to(patterns: Sequence[IdentityPattern]) -> Callable[[Ask], Ask]:

@@ -1,0 +1,305 @@
+"""Dialects in profiles and gateways: what they mean, every mistake in them, and a tunnel over namespaces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ikeway.address import Address
+from ikeway.auth.identity import Identity
+from ikeway.client.profile import Profile, load_profile
+from ikeway.config.dialects import UNTRIED
+from ikeway.dialects.anyconnect.options import ANYCONNECT_CLIENT, VENDOR_IDS
+from ikeway.eap.session import EapAuthenticator, EapPeer
+from ikeway.errors import AuthenticationFailed, ConfigErrors
+from ikeway.gateway.config import GatewayConfig, load_gateway_config
+from ikeway.gateway.select import select_connection, settle_connection
+from ikeway.ike.questions import SelectConnection
+from ikeway.ike.settings import EapCredential, EapExpected
+from ikeway.wire.registry import IdentificationType
+from tests.client.live import READY, Program, live, private
+from tests.config.material import make_pki, write_private
+from tests.netlab import GATEWAY
+
+HEAD = '[gateway]\naddress = "vpn.example.com"\nca = "ca.pem"\ndialect = "anyconnect"\n'
+USER = '[login]\nusername = "alice"\n'
+OURS = (
+    '[gateway]\ncertificate = "vpn.pem"\nkey = "vpn.key"\nusers = "users.toml"\n[pools.office]\nipv4 = "10.99.0.0/24"\n'
+)
+CONNECTION = '[connections.cisco]\nlogin = "eap-anyconnect"\ndialect = "anyconnect"\npools = "office"\n'
+PLAIN = '[connections.people]\nlogin = "eap-mschapv2"\npools = "office"\n'
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_pki(tmp_path_factory.mktemp("dialects"))
+    write_private(folder / "users.toml", '[users.alice]\npassword = "wonderland"\n')
+    return folder
+
+
+def profile(pki: Path, text: str) -> Profile:
+    return load_profile(write_private(pki / "work.toml", text))
+
+
+def gateway(pki: Path, text: str) -> GatewayConfig:
+    return load_gateway_config(write_private(pki / "gateway.toml", text))
+
+
+def mistakes(read, pki: Path, text: str) -> str:
+    with pytest.raises(ConfigErrors) as caught:
+        read(pki, text)
+    assert all(error.remedy for error in caught.value.errors)
+    return str(caught.value)
+
+
+# --- profiles ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_profile_that_speaks_anyconnect(pki: Path) -> None:
+    found = profile(pki, HEAD + USER)
+    connection = found.connection()
+    assert connection.local_identity == ANYCONNECT_CLIENT
+    assert not connection.send_idr
+    assert connection.interception is not None
+    assert connection.own_fragmentation is not None and connection.own_fragmentation(VENDOR_IDS) is not None
+    assert isinstance(connection.local_credential, EapCredential)
+    session = connection.local_credential.new_peer(lambda question: None)  # type: ignore[arg-type,return-value]
+    assert isinstance(session, EapPeer)
+    assert found.username == "alice"
+    assert UNTRIED in found.warnings
+
+
+def test_settings_of_a_profile(pki: Path) -> None:
+    text = (
+        '[gateway.anyconnect]\nidentity_type = 11\nvendor_ids = "0x0102"\nauth_vendor_id = "none"\ngroup = "staff"\n'
+        'fragments = "standard"\nhost_scan = { file = "token" }\nmac_addresses = ["82-00-11-aa-bb-cc"]\n'
+    )
+    write_private(pki / "token", "a token\n")
+    connection = profile(pki, HEAD + text + USER).connection()
+    assert connection.local_identity == Identity(IdentificationType.ID_KEY_ID, ANYCONNECT_CLIENT.value)
+    assert connection.interception.dialect.vendor_ids == (b"\x01\x02",)
+    assert connection.interception.dialect.auth_payloads(bytes) == ()
+
+
+def test_an_own_identity_counts_more(pki: Path) -> None:
+    connection = profile(pki, HEAD + USER + 'identity = "keyid:somebody"\n').connection()
+    assert connection.local_identity == Identity.parse("keyid:somebody")
+
+
+def test_a_certificate_alone_is_enough(pki: Path) -> None:
+    login = '[login]\ncertificate = "alice.pem"\nkey = "alice.key"\n'
+    assert profile(pki, HEAD + login).connection().local_identity == ANYCONNECT_CLIENT
+
+
+def test_another_eap_method_may_be_spoken_in_the_dialect(pki: Path) -> None:
+    connection = profile(pki, HEAD + USER + 'method = "eap-mschapv2"\n').connection()
+    assert connection.local_identity == ANYCONNECT_CLIENT
+
+
+@pytest.mark.parametrize(
+    "text,expected",
+    [
+        (HEAD.replace("anyconnect", "cisco") + USER, '"anyconnect"'),
+        (HEAD.replace('dialect = "anyconnect"\n', "") + USER + 'method = "eap-anyconnect"\n', "does not speak"),
+        (HEAD.replace('dialect = "anyconnect"\n', "") + "[gateway.anyconnect]\n" + USER, "is not used"),
+        (HEAD, "nothing to log in with"),
+        (HEAD + USER + 'psk = "x"\n', "`psk` is not used"),
+        (HEAD + "[gateway.anyconnect]\nidentity_type = 0\n" + USER, "expected 1 to 255"),
+        (HEAD + '[gateway.anyconnect]\nauth_vendor_id = "0xabc"\n' + USER, "hexadecimal"),
+        (HEAD + '[gateway.anyconnect]\nhost_scan = { file = "nowhere" }\n' + USER, "nowhere"),
+        (HEAD + USER + '[[login.then]]\nmethod = "eap-anyconnect"\n', "cannot follow"),
+        (HEAD.replace('ca = "ca.pem"', 'authentication = "eap-only"') + USER, "eap-only"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_profiles(pki: Path, text: str, expected: str) -> None:
+    assert expected in mistakes(profile, pki, text)
+
+
+# --- gateways ---------------------------------------------------------------------------------------------------------
+
+
+def asks(identity: Identity) -> SelectConnection:
+    return SelectConnection(Address("192.0.2.1", 500), Address("192.0.2.2", 500), identity, None, None)
+
+
+def test_a_gateway_tells_anyconnect_clients_from_others(pki: Path) -> None:
+    for text in (OURS + PLAIN + CONNECTION, OURS + CONNECTION + PLAIN):
+        found = gateway(pki, text)
+        chosen = select_connection(found.candidates, asks(ANYCONNECT_CLIENT))
+        assert chosen.name == "cisco"
+        assert chosen.interception is found.responder.interception
+        assert isinstance(chosen.remote_expectation, EapExpected)
+        session = chosen.remote_expectation.new_authenticator(lambda question: None)
+        assert isinstance(session, EapAuthenticator) and session.identity == ANYCONNECT_CLIENT.value
+        assert select_connection(found.candidates, asks(Identity.parse("alice"))).name == "people"
+        assert UNTRIED in found.warnings
+
+
+def test_who_logged_in_by_a_dialect_stays_in_its_connection(pki: Path) -> None:
+    """What the other connections demand was not proven, nor is this one's proof that of the others."""
+    candidates = gateway(pki, OURS + PLAIN + CONNECTION).candidates
+    people, cisco = (each.connections[0] for each in candidates)
+    assert settle_connection(candidates, cisco, b"alice", lambda name: True) is cisco
+    with pytest.raises(AuthenticationFailed):
+        settle_connection(candidates, cisco, b"alice", lambda name: name == "people")
+    with pytest.raises(AuthenticationFailed):
+        settle_connection(candidates, people, b"alice", lambda name: name == "cisco")
+
+
+def test_a_gateway_for_anyconnect_alone_refuses_others(pki: Path) -> None:
+    with pytest.raises(AuthenticationFailed):
+        select_connection(gateway(pki, OURS + CONNECTION).candidates, asks(Identity.parse("alice")))
+
+
+def test_unity_attributes_are_those_of_the_connection(pki: Path) -> None:
+    more = 'domains = ["example.com"]\nsubnets = ["10.1.0.0/16", "fd00::/8"]\n'
+    dialect = gateway(pki, OURS + CONNECTION + more).candidates[0].connections[0].interception.dialect
+    assert {int(each.type): each.value for each in dialect.replies} == {
+        28675: b"example.com",
+        28676: bytes.fromhex("0a010000ffff0000000000000000"),
+    }
+    own = "[connections.cisco.anyconnect]\n" + 'split_include = "10.2.0.0/16"\nbanner = "Hello"\n'
+    dialect = gateway(pki, OURS + CONNECTION + more + own).candidates[0].connections[0].interception.dialect
+    assert {int(each.type): each.value for each in dialect.replies} == {
+        28672: b"Hello",
+        28675: b"example.com",
+        28676: bytes.fromhex("0a020000ffff0000000000000000"),
+    }
+
+
+def test_a_gateway_by_certificate_needs_no_users(pki: Path) -> None:
+    text = OURS.replace('users = "users.toml"\n', "") + CONNECTION + 'ca = "ca.pem"\n'
+    gateway(pki, text + "[connections.cisco.anyconnect]\npassword = false\ncertificate = true\n")
+
+
+TABLE = "[connections.cisco.anyconnect]\n"
+
+
+@pytest.mark.parametrize(
+    "text,expected",
+    [
+        (OURS + CONNECTION.replace('dialect = "anyconnect"\n', ""), "does not speak"),
+        (OURS + PLAIN + "[connections.people.anyconnect]\n", "is not used"),
+        (OURS + CONNECTION.replace('"eap-anyconnect"', '["eap-anyconnect", "eap-mschapv2"]'), "stands alone"),
+        (OURS + CONNECTION + '[[connections.cisco.then]]\nlogin = "eap-gtc"\n', "stands alone"),
+        (OURS + CONNECTION + TABLE + "password = false\n", "prove nothing"),
+        (OURS + CONNECTION + TABLE + "certificate = true\n", "belong together"),
+        (OURS + CONNECTION + 'ca = "ca.pem"\n', "belong together"),
+        (OURS.replace('users = "users.toml"\n', "") + CONNECTION, "there are no users"),
+        (OURS + CONNECTION + TABLE + "attempts = 0\n", "expected 1 to 10"),
+    ],
+)
+def test_mistakes_in_gateways(pki: Path, text: str, expected: str) -> None:
+    assert expected in mistakes(gateway, pki, text)
+
+
+def test_a_token_is_not_shown(pki: Path) -> None:
+    write_private(pki / "token", "very secret\n")
+    found = profile(pki, HEAD + '[gateway.anyconnect]\nhost_scan = { file = "token" }\n' + USER)
+    assert "very secret" not in repr(found)
+
+
+# --- over namespaces --------------------------------------------------------------------------------------------------
+
+LIVE_GATEWAY = """
+[gateway]
+certificate = "vpn.pem"
+key = "vpn.key"
+users = "users.toml"
+
+[ike]
+fragment_size = 576
+
+[pools.office]
+ipv4 = "10.99.0.0/24"
+
+[connections.people]
+login = "eap-mschapv2"
+pools = "office"
+
+[connections.cisco]
+login = "eap-anyconnect"
+dialect = "anyconnect"
+pools = "office"
+subnets = "10.91.0.0/24"
+{keys}
+
+[connections.cisco.anyconnect]
+banner = "Be kind."
+default_domain = "example.com"
+{settings}
+"""
+
+LIVE_PROFILE = """
+[gateway]
+address = "{address}"
+identity = "vpn.example.com"
+ca = "ca.pem"
+dialect = "anyconnect"
+
+[gateway.anyconnect]
+{settings}
+
+[login]
+{login}
+
+[network]
+dns = "off"
+
+[ike]
+fragment_size = 576
+"""
+
+PASSWORD = 'username = "alice"\npassword = "wonderland"'
+CERTIFICATE = 'certificate = "alice.pem"\nkey = "alice.key"'
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "keys,settings,login,ours",
+    [
+        ("", "", PASSWORD, ""),
+        ("", 'groups = ["staff", "sales"]', PASSWORD, 'group = "sales"'),
+        ('ca = "ca.pem"', "password = false\ncertificate = true", CERTIFICATE, ""),
+    ],
+    ids=["password", "group", "certificate"],
+)
+def test_a_tunnel_in_the_dialect(tmp_path: Path, keys: str, settings: str, login: str, ours: str) -> None:
+    make_pki(tmp_path)
+    write_private(tmp_path / "users.toml", '[users.alice]\npassword = "wonderland"\n')
+    with live(tmp_path) as stage:
+        config = private(tmp_path / "gateway.toml", LIVE_GATEWAY.format(keys=keys, settings=settings))
+        text = LIVE_PROFILE.format(address=GATEWAY, settings=ours, login=login)
+        programs = []
+        for host, role, path in (
+            (stage.hosts.gateway, "gateway", config),
+            (stage.hosts.client, "client", private(tmp_path / "work.toml", text)),
+        ):
+            program = Program(host, tmp_path, role, path)
+            stage.programs.append(program)
+            programs.append(program)
+            program.wait_for(READY[role])
+        assert stage.ping_arrives()
+        assert "Be kind." in programs[1].log()
+        assert "AnyConnect-EAP" in programs[1].log()
+        user = "alice@example.com" if "certificate" in login else "alice"
+        assert user in programs[0].log()
+
+
+@pytest.mark.root
+def test_a_wrong_password_in_the_dialect_is_told_in_words(tmp_path: Path) -> None:
+    make_pki(tmp_path)
+    write_private(tmp_path / "users.toml", '[users.alice]\npassword = "another"\n')
+    with live(tmp_path) as stage:
+        config = private(tmp_path / "gateway.toml", LIVE_GATEWAY.format(keys="", settings=""))
+        text = LIVE_PROFILE.format(address=GATEWAY, settings="", login=PASSWORD)
+        serving = Program(stage.hosts.gateway, tmp_path, "gateway", config)
+        stage.programs.append(serving)
+        serving.wait_for(READY["gateway"])
+        client = Program(stage.hosts.client, tmp_path, "client", private(tmp_path / "work.toml", text))
+        stage.programs.append(client)
+        assert client.process.wait(30) != 0
+        assert "password" in client.log()
+        serving.wait_for("wrong password, or no such user")
+        assert "wonderland" not in client.log() + serving.log()
