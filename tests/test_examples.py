@@ -27,6 +27,7 @@ def test_every_example_is_tested():
         "engine_in_memory.py",
         "gateway.py",
         "without_root.py",
+        "workbench.py",
     }
 
 
@@ -46,6 +47,14 @@ def test_decode():
     assert done.returncode == 1
     assert "this is no IKE message" in done.stdout
     assert "this is not hexadecimal: no-hex" in done.stdout
+
+
+def test_workbench():
+    done = run("workbench.py")
+    assert done.returncode == 0, done.stderr
+    assert "held: IKE_AUTH response 1 { EAP }: EAP method expanded type 9:1145197136" in done.stdout
+    assert "message 2: <config-auth type='auth-request'><form/></config-auth>" in done.stdout
+    assert "The recording has given the first answer" in done.stdout
 
 
 @pytest.mark.root

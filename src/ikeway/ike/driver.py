@@ -20,6 +20,7 @@ from ikeway.wire.payloads import Notify
 from ikeway.wire.registry import ExchangeType, NotifyType
 
 if TYPE_CHECKING:
+    from ikeway.ike.channel import Accepted
     from ikeway.ike.sa import IkeSa
 
 TaskBody = Callable[..., Coroutine[Effect, Any, None]]
@@ -58,6 +59,7 @@ class Driver:
         self._queue: deque[Task] = deque()
         self._running: dict[Conversation, Task] = {}
         self._awaiting: dict[int, Conversation] = {}  # by message id of our request
+        self.held: dict[tuple[bool, int], Accepted] = {}  # by an interception; is_response and message id
         self._no_room: deque[tuple[Conversation, Request]] = deque()
         self._dialogues: dict[int, Conversation] = {}  # by exchange type: waiting for the peer's next request
         self._asking: dict[Question[Any], Conversation] = {}
@@ -175,6 +177,7 @@ class Driver:
     def cancel_all(self) -> None:
         """The SA is gone: end everything. What is executing right now is ended at its next effect."""
         self._cancelled = True
+        self.held.clear()
         self._queue.clear()
         for conversation in self._all.difference(self._executing):
             conversation.cancel()

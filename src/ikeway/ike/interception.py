@@ -16,6 +16,9 @@ Whoever raises an error ends the exchange, and the IKE SA with it: a request get
 AUTHENTICATION_FAILED during the log-in and INVALID_SYNTAX after it), and what is raised is why the SA was closed. Other
 exceptions than ours are defects of the interception, told as `InterceptionFailed` with their place. Only the answer to
 IKE_SA_INIT is met otherwise: anybody can forge it, so a `PeerError` over it lets us wait for a better one.
+
+Who cannot decide at once raises `Hold`. The message then waits: its exchange stays open, repetitions of it are dropped, and
+nothing else happens until `release`, `answer_held` or `refuse_held`. Only the request that makes an IKE SA cannot be held.
 """
 
 from __future__ import annotations
@@ -57,6 +60,10 @@ class InterceptionFailed(PeerError):
     default_side = Side.LOCAL
 
 
+class Hold(Exception):
+    """Raised by `received`: let the message wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Chain:
     """Two interceptions: `outer` is next to the wire."""
@@ -87,7 +94,7 @@ def through(step: Step, sa: IkeSa | None, message: Message) -> Message:
     """What `step` makes of the message. Raises `IkewayError`s only."""
     try:
         changed = step(sa, message)  # type: ignore[arg-type]
-    except IkewayError:
+    except (IkewayError, Hold):
         raise
     except Exception as error:
         raise InterceptionFailed(
@@ -121,6 +128,9 @@ def take_in(sa: IkeSa, hook: Interception, accepted: Accepted) -> Accepted | Non
         return accepted
     try:
         message = through(hook.received, sa, accepted.message)
+    except Hold:
+        sa.driver.held[_key(accepted.message)] = accepted
+        return None
     except IkewayError as error:
         _refuse(sa, accepted, error)
         return None
@@ -131,10 +141,59 @@ def take_in_first(hook: Interception | None, message: Message) -> Message:
     """The request of an IKE_SA_INIT that has no SA yet. Raises `IkewayError`s."""
     if hook is None:
         return message
-    changed = through(hook.received, None, message)
+    try:
+        changed = through(hook.received, None, message)
+    except Hold:
+        raise InterceptionFailed(
+            "the request that makes an IKE SA cannot be held: no state is kept for it yet"
+        ) from None
     if (error := unsupported(changed)) is not None:
         raise error
     return changed
+
+
+def is_held(sa: IkeSa, message: Message) -> bool:
+    """Whether this message waits."""
+    return _key(message) in sa.driver.held
+
+
+def release(sa: IkeSa, message: Message, now: float, *, changed: Message | None = None) -> None:
+    """Go on with a message that was held, or with `changed` in its place: it passes the interceptions once more. Unknown,
+    or the SA is gone: nothing happens."""
+    accepted = sa.driver.held.pop(_key(message), None)
+    if accepted is not None:
+        sa.go_on(dataclasses.replace(accepted, message=changed or message), now)
+
+
+def answer_held(sa: IkeSa, message: Message, payloads: tuple[Payload, ...], now: float) -> None:
+    """Answer a request that was held with these payloads; the conversation that it is for goes on waiting for another one.
+
+    Raises `IkewayError` when they cannot be sent; the request is still held then.
+    """
+    if _key(message) not in sa.driver.held or message.is_response:
+        return
+    sa.now = sa.last_sent = now
+    sa.channel.respond(message.message_id, message.exchange_type, payloads)
+    sa.driver.held.pop(_key(message), None)
+
+
+def refuse_held(sa: IkeSa, message: Message, error: IkewayError, now: float) -> None:
+    """End the SA over a message that was held, as if the interception had raised `error`."""
+    accepted = sa.driver.held.pop(_key(message), None)
+    if accepted is not None:
+        sa.now = now
+        _refuse(sa, accepted, error)
+
+
+def request_beside(sa: IkeSa, exchange: ExchangeType, payloads: tuple[Payload, ...], now: float) -> int:
+    """Send a request that belongs to no conversation; returns its message id. Its response is seen by the interceptions
+    and by nobody else. Raises `IkewayError` when it cannot be sent."""
+    sa.now = sa.last_sent = now
+    return sa.channel.request(exchange, payloads, now)
+
+
+def _key(message: Message) -> tuple[bool, int]:
+    return message.is_response, message.message_id
 
 
 def unsupported(message: Message) -> UnsupportedCriticalPayload | None:

@@ -364,14 +364,20 @@ class IkeSa:
         self.last_path = (local, remote)
         self.report(events.MessageReceived(self, accepted.message, local, remote))
         self._follow_peer(accepted)
+        self.go_on(accepted, now)
+
+    def go_on(self, accepted: Accepted, now: float) -> None:
+        """Act on a message that came in, once the interceptions let it pass."""
+        self.now = now
+        taken: Accepted | None = accepted
         if self.interception is not None:
-            accepted = interception.take_in(self, self.interception, accepted)
-            if accepted is None:
-                return
-        if header.is_response:
-            self._on_response(accepted)
+            taken = interception.take_in(self, self.interception, accepted)
+        if taken is None or self.state is IkeState.CLOSED:
+            return
+        if taken.message.is_response:
+            self._on_response(taken)
         else:
-            self._on_request(accepted)
+            self._on_request(taken)
         self.driver.run()
 
     def tick(self, now: float) -> None:

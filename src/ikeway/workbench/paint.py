@@ -57,5 +57,10 @@ class Painter:
         for number, line in enumerate(text.splitlines() or [""]):
             self._line(f"{t:9.3f} {kind}: {line}" if number == 0 else f"{'':>11}{line}", style)
 
+    def say(self, text: str) -> None:
+        """Something to the engineer, as it stands."""
+        for line in text.splitlines():
+            self._line(line, "yellow")
+
     def _line(self, text: str, style: str) -> None:
         self.console.print(Text("".join(each if each.isprintable() else "?" for each in text), style))

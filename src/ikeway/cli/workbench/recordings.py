@@ -1,4 +1,4 @@
-"""`ikeway workbench`: recordings, and what becomes of them."""
+"""`ikeway workbench show`, `export` and `test`: recordings, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,7 @@ from ikeway.cli.errors import explain, guarded, printable
 if TYPE_CHECKING:
     from ikeway.workbench.recording import Recording
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    help="""For protocol engineers: stand-in peers that show every plaintext, and recordings (docs/workbench.md).
-
-[bold]Examples[/bold]
-
-  ikeway workbench show session.ikr
-
-  ikeway workbench export session.ikr session.pcapng
-""",
-)
+app = typer.Typer()
 
 RecordingFile = Annotated[Path, typer.Argument(help="A recording, as --record writes it.", show_default=False)]
 Secrets = Annotated[bool, typer.Option("--secrets", help="Show passwords, AUTH values and key exchange values too.")]

@@ -1,0 +1,261 @@
+"""`ikeway workbench serve` and `connect`: stand-in peers."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ikeway.cli.errors import guarded
+
+if TYPE_CHECKING:
+    from ikeway.address import Address
+    from ikeway.workbench.bench.bench import BenchSettings, Role
+    from ikeway.workbench.bench.running import Tools
+    from ikeway.workbench.bench.standin import Caller, Knobs
+
+app = typer.Typer()
+
+
+class Hold(enum.StrEnum):
+    """Which messages wait for the engineer."""
+
+    UNKNOWN = "unknown"
+    ALL = "all"
+    NOTHING = "nothing"
+
+
+PskFile = Annotated[
+    Path | None,
+    typer.Option("--psk-file", help="A file with the pre-shared key, its owner's only.", show_default=False),
+]
+IdentityOption = Annotated[
+    str,
+    typer.Option(
+        "--identity",
+        help="Who we say we are: a host name, user@host, an address, a DN, keyid:NAME, or TYPE:TEXT and TYPE:0xHEX.",
+        show_default=False,
+    ),
+]
+RemoteIdentity = Annotated[
+    str, typer.Option("--remote-identity", help="Who the other side must say it is.", show_default=False)
+]
+Proposals = Annotated[
+    list[str] | None,
+    typer.Option("--proposal", help="IKE proposals in place of the usual ones; may be repeated.", show_default=False),
+]
+VendorIds = Annotated[
+    list[str] | None,
+    typer.Option("--vendor-id", help="A vendor ID to send: text, or 0xHEX; may be repeated.", show_default=False),
+]
+Scripts = Annotated[
+    list[Path] | None,
+    typer.Option("--script", help="A Python file with on_message(m); may be repeated.", show_default=False),
+]
+Answers = Annotated[
+    Path | None,
+    typer.Option("--answers", help="A recording that answers what is held, as then.", show_default=False),
+]
+HoldOption = Annotated[Hold, typer.Option("--hold", help="Which messages that come in wait for an answer of yours.")]
+Record = Annotated[
+    Path | None,
+    typer.Option("--record", help="Write everything to this new file, keys included.", show_default=False),
+]
+Secrets = Annotated[bool, typer.Option("--secrets", help="Show passwords, AUTH values and key exchange values too.")]
+Listen = Annotated[
+    list[str] | None, typer.Option("--listen", help="An address to listen on; may be repeated.", show_default=False)
+]
+
+
+@app.command()
+@guarded
+def serve(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="A gateway's configuration: stand in for that gateway.", show_default=False),
+    ] = None,
+    psk_file: PskFile = None,
+    identity: IdentityOption = "",
+    remote_identity: RemoteIdentity = "",
+    proposal: Proposals = None,
+    vendor_id: VendorIds = None,
+    script: Scripts = None,
+    answers: Answers = None,
+    hold: HoldOption = Hold.UNKNOWN,
+    record: Record = None,
+    secrets: Secrets = False,
+    listen: Listen = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 500,
+    nat_port: Annotated[int, typer.Option("--nat-port", min=0, max=65535)] = 4500,
+    once: Annotated[bool, typer.Option("--once", help="End when the first IKE SA has ended.")] = False,
+) -> None:
+    """Stand in for a gateway: speak as far as it goes, show every message decrypted and explained, and hold what is
+    unknown until you answer it, here, by a script, or out of a recording.
+
+    Without credentials it cannot prove anything: it agrees on keys and then holds whatever the client says first.
+    With `--config` it is that gateway, users and dialects included, but it carries no traffic.
+
+    [bold]Examples[/bold]
+
+      ikeway workbench serve --record client.ikr
+
+      ikeway workbench serve --psk-file secret.txt --identity vpn.example.com
+
+      ikeway workbench serve --config gateway.toml --script steps.py --vendor-id CISCO-DELETE-REASON
+    """
+    from ikeway.workbench.bench.running import opened
+    from ikeway.workbench.bench.running import serve as run
+
+    knobs = _knobs(identity, remote_identity, proposal, vendor_id)
+    # Without any credential the engine could only refuse what comes first in the clear: so it is held.
+    bare = config is None and psk_file is None
+    settings = _settings(listen, port, nat_port, Hold.ALL if bare and hold is Hold.UNKNOWN else hold)
+    tools = _tools(script, answers, record, secrets=secrets)
+    role = _gateway(config, psk_file, knobs)
+    with opened(tools, "responder") as ready:
+        asyncio.run(run(settings, role, ready, once=once))
+
+
+@app.command()
+@guarded
+def connect(
+    host: Annotated[str, typer.Argument(help="The gateway; may be left out with --profile.", show_default=False)] = "",
+    profile: Annotated[
+        str, typer.Option("--profile", help="A profile: stand in for that client.", show_default=False)
+    ] = "",
+    psk_file: PskFile = None,
+    eap: Annotated[
+        bool,
+        typer.Option("--eap", help="Ask to log in by EAP, and hold whatever method the gateway wants."),
+    ] = False,
+    identity: IdentityOption = "",
+    remote_identity: RemoteIdentity = "",
+    no_idr: Annotated[bool, typer.Option("--no-idr", help="Do not say whom we look for.")] = False,
+    proposal: Proposals = None,
+    vendor_id: VendorIds = None,
+    script: Scripts = None,
+    answers: Answers = None,
+    hold: HoldOption = Hold.UNKNOWN,
+    record: Record = None,
+    secrets: Secrets = False,
+    listen: Listen = None,
+    remote_port: Annotated[int, typer.Option("--remote-port", min=1, max=65535, help="The gateway's port.")] = 500,
+) -> None:
+    """Stand in for a client: connect, show every message decrypted and explained, and hold what is unknown until you
+    answer it.
+
+    With `--eap` any certificate of the gateway is believed: for looking at it, and for nothing else. Child SAs are agreed
+    on, but no traffic is carried.
+
+    [bold]Examples[/bold]
+
+      ikeway workbench connect vpn.example.com --eap --identity alice@example.com --record gateway.ikr
+
+      ikeway workbench connect vpn.example.com --psk-file secret.txt --identity alice@example.com
+
+      ikeway workbench connect --profile work --vendor-id CISCO-ANYCONNECT-EAP --identity '201:*$AnyConnectClient$*'
+    """
+    from ikeway.address import Address
+    from ikeway.workbench.bench.running import connect as run
+    from ikeway.workbench.bench.running import opened
+    from ikeway.workbench.probe.settings import one_host, resolve
+
+    knobs = _knobs(identity, remote_identity, proposal, vendor_id, send_idr=not no_idr)
+    caller, usual = _caller(profile, psk_file, knobs, eap=eap)
+    addresses = resolve(one_host(host or usual.host))
+    remote = Address(addresses[0], remote_port if host else usual.port)
+    settings = _settings(listen, 0, 0, hold)
+    with opened(_tools(script, answers, record, secrets=secrets), "initiator") as ready:
+        asyncio.run(run(settings, caller, remote, ready))
+
+
+def _gateway(config: Path | None, psk_file: Path | None, knobs: Knobs) -> Role:
+    from ikeway.errors import ConfigError
+    from ikeway.workbench.bench.standin import GatewayStandIn, serve_psk
+
+    if config is None:
+        return serve_psk(_secret(psk_file), knobs)
+    if psk_file is not None:
+        raise ConfigError("there are both --config and --psk-file", remedy="leave one of them out")
+    from ikeway.client.secrets import terminal_prompt
+    from ikeway.gateway.config import load_gateway_config
+
+    return GatewayStandIn(load_gateway_config(config, terminal_prompt()), knobs)
+
+
+def _caller(profile: str, psk_file: Path | None, knobs: Knobs, *, eap: bool) -> tuple[Caller, Address]:
+    """Who calls, and where it usually does."""
+    from ikeway.address import Address
+    from ikeway.auth.identity import Identity
+    from ikeway.errors import ConfigError
+    from ikeway.workbench.bench.standin import call_with_eap, call_with_profile, call_with_psk
+
+    if sum((bool(profile), psk_file is not None, eap)) != 1:
+        raise ConfigError(
+            "who are we to be?", expected="one of --profile, --psk-file and --eap", remedy="name one of them"
+        )
+    if profile:
+        from ikeway.client.profile import load_profile
+        from ikeway.client.secrets import terminal_prompt
+
+        prompt = terminal_prompt()
+        loaded = load_profile(profile, prompt)
+        return call_with_profile(loaded, prompt, knobs), loaded.remote
+    who = knobs.identity or Identity.parse("stand-in@ikeway.invalid")
+    secret = _secret(psk_file)
+    caller = call_with_eap(who, knobs) if secret is None else call_with_psk(secret, who, knobs)
+    return caller, Address("", 500)
+
+
+def _secret(path: Path | None) -> bytes | None:
+    from ikeway.config.secrets import read_private, shared_secret
+
+    return shared_secret(read_private(path).decode(errors="surrogateescape").rstrip("\r\n")) if path else None
+
+
+def _knobs(
+    identity: str,
+    remote_identity: str,
+    proposals: list[str] | None,
+    vendor_ids: list[str] | None,
+    *,
+    send_idr: bool = True,
+) -> Knobs:
+    from ikeway.auth.identity import Identity
+    from ikeway.ike.proposals import parse_proposals
+    from ikeway.workbench.bench.standin import Knobs
+
+    return Knobs(
+        identity=Identity.parse(identity) if identity else None,
+        remote_identity=Identity.parse(remote_identity) if remote_identity else None,
+        vendor_ids=tuple(map(_octets, vendor_ids or ())),
+        ike_proposals=parse_proposals(", ".join(proposals)) if proposals else (),
+        send_idr=send_idr,
+    )
+
+
+def _octets(text: str) -> bytes:
+    from ikeway.workbench.bench.words import parse_octets
+
+    return parse_octets(text) if text.startswith("0x") else text.encode()
+
+
+def _settings(listen: list[str] | None, port: int, nat_port: int, hold: Hold) -> BenchSettings:
+    from ikeway.workbench.bench.bench import BenchSettings
+    from ikeway.workbench.bench.desk import HoldWhat
+    from ikeway.workbench.probe.settings import one_host
+
+    hosts = tuple(map(one_host, listen)) if listen else ("0.0.0.0", "::")  # noqa: S104 - as a gateway does
+    return BenchSettings(listen=hosts, port=port, nat_port=nat_port, hold=HoldWhat(hold.value))
+
+
+def _tools(scripts: list[Path] | None, answers: Path | None, record: Path | None, *, secrets: bool) -> Tools:
+    from ikeway.workbench.bench.running import Tools
+
+    return Tools(
+        scripts=tuple(scripts or ()), answers=answers, record=record, secrets=secrets, ask=sys.stdin is not None
+    )

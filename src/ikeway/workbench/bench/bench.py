@@ -1,0 +1,189 @@
+"""`Bench`: one stand-in peer with its sockets, its desk, its recording and its view. It needs no TUN device and, on ports
+above 1023, no rights."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+
+from ikeway.address import Address
+from ikeway.daemon import clock
+from ikeway.daemon.loop import Driver
+from ikeway.daemon.sockets import IkeSockets, Listen, local_address_for
+from ikeway.errors import Closed, IkewayError
+from ikeway.ike import events
+from ikeway.ike.engine import Engine
+from ikeway.ike.sa import IkeSa
+from ikeway.ike.settings import Connection, EngineSettings, ResponderSettings
+from ikeway.workbench.bench.decisions import Engineer
+from ikeway.workbench.bench.desk import Desk, HoldWhat
+from ikeway.workbench.bench.hooks import Hooks
+from ikeway.workbench.bench.quiet import QuietDataPlane
+from ikeway.workbench.explain import KNOWN_EAP
+from ikeway.workbench.paint import Painter
+from ikeway.workbench.recording import Recorder
+
+PATIENT_SECONDS = 24 * 3600.0  # an exchange that is held must not end because we gave up
+_GOODBYE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchSettings:
+    """Where to listen (port 0: any), what is held, and what is known of EAP."""
+
+    listen: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104 - a stand-in for a gateway listens as one
+    port: int = 500
+    nat_port: int = 4500
+    hold: HoldWhat = HoldWhat.UNKNOWN
+    known_eap: frozenset[int] = KNOWN_EAP
+    label: str = ""  # for the view, where there are two
+
+
+class Role(Protocol):
+    """Which peer a bench stands in for: it answers the engine's questions."""
+
+    @property
+    def responder(self) -> ResponderSettings | None:
+        """How to answer strangers; None for one that only connects."""
+        ...
+
+    def set_up(self, driver: Driver) -> None:
+        """Answer the questions of this driver's engine."""
+        ...
+
+
+class Bench:
+    """An async context manager. `closed` tells of each IKE SA that ended, with its error."""
+
+    def __init__(
+        self,
+        settings: BenchSettings,
+        role: Role,
+        *,
+        hooks: Hooks | None = None,
+        engineer: Engineer | None = None,
+        recorder: Recorder | None = None,
+        painter: Painter | None = None,
+    ) -> None:
+        self.settings, self.role = settings, role
+        self._recorder, self._painter = recorder, painter
+        self._begun = clock.now()
+        self.desk = Desk(hooks or Hooks(), engineer, self.note, hold=settings.hold, known_eap=settings.known_eap)
+        listen = Listen(hosts=settings.listen, ike_port=settings.port, nat_port=settings.nat_port)
+        self.sockets = IkeSockets(listen)
+        self.closed: asyncio.Queue[tuple[IkeSa, IkewayError | None]] = asyncio.Queue()
+        self.established: asyncio.Queue[IkeSa] = asyncio.Queue()
+        self._driver: Driver | None = None
+
+    @property
+    def driver(self) -> Driver:
+        """Only while it runs."""
+        assert self._driver is not None, "not started"
+        return self._driver
+
+    @property
+    def engine(self) -> Engine:
+        """Only while it runs."""
+        engine = self.driver.engine
+        assert isinstance(engine, Engine)
+        return engine
+
+    @property
+    def nat_port(self) -> int:
+        """The port with the non-ESP marker."""
+        return self.sockets.nat_sockets[0].port
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """All ports that are listened on."""
+        return tuple(dict.fromkeys(each.port for each in self.sockets.sockets))
+
+    def note(self, kind: str, text: str) -> None:
+        """Tell what was done, on the terminal and in the recording."""
+        if self._painter is not None:
+            self._painter.note(kind, text, clock.now() - self._begun)
+        if self._recorder is not None:
+            self._recorder.note(kind, text)
+
+    def connect(self, connection: Connection, remote: Address) -> IkeSa:
+        """Begin to connect. A gateway at another port than 500 is spoken to with the marker, as at 4500. Raises
+        `HostError` without a route."""
+        host = local_address_for(remote)
+        nat = remote.port != 500
+        local = Address(host, self.sockets.local_port(host, nat=nat))
+        return self.driver.command(lambda now: self.engine.connect(connection, local, remote, now))
+
+    async def __aenter__(self) -> Bench:
+        """Listen. Raises `HostError`."""
+        self.sockets.open()
+        engine = Engine(
+            EngineSettings(
+                responder=self.role.responder,
+                epoch=clock.epoch(),
+                local_nat_port=self.nat_port,
+                login_seconds=PATIENT_SECONDS,
+                interception=self.desk,
+            )
+        )
+        self._driver = driver = Driver(engine, self.sockets, QuietDataPlane())
+        self.desk.command = driver.command
+        self.role.set_up(driver)
+        driver.listen(self._on_event)
+        if self._recorder is not None:
+            self.sockets.tap = self._recorder.tap
+        self.sockets.on_datagram = driver.receive
+        self.sockets.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take leave of all peers, and close. The recording is the caller's to close."""
+        if self._driver is None:
+            return
+        await self.desk.stop()
+        self._driver.command(self.engine.close_all)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                while self.engine.sas:
+                    await self.closed.get()
+        await self._driver.stop()
+        self.sockets.close()
+
+    async def wait_closed(self) -> tuple[IkeSa, IkewayError | None]:
+        """The next IKE SA that ends."""
+        return await self.closed.get()
+
+    def _on_event(self, event: events.Event) -> None:
+        if self._recorder is not None:
+            self._recorder.observe(event)
+        self._show(event)
+        match event:
+            case events.IkeClosed(sa=sa, error=error):
+                self.closed.put_nowait((sa, error))
+            case events.IkeEstablished(sa=sa):
+                self.established.put_nowait(sa)
+
+    def _show(self, event: events.Event) -> None:
+        if self._painter is None:
+            return
+        t, label = clock.now() - self._begun, self.settings.label
+        match event:
+            case events.MessageSent(message=message, local=local, remote=remote, retransmission=again):
+                self._painter.message(message, local, remote, sent=True, t=t, again=again, label=label)
+            case events.MessageReceived(message=message, local=local, remote=remote):
+                self._painter.message(message, local, remote, sent=False, t=t, label=label)
+            case events.IkeEstablished(sa=sa):
+                self._painter.note("up", f"{sa.remote_identity} is logged in ({sa.suite})", t)
+            case events.ChildUp(child=child):
+                self._painter.note("up", f"{child} ({child.suite}); what is sent on it is dropped", t)
+            case events.PeerSeen(what=what):
+                self._painter.note("step", what, t)
+            case events.Refused(remote=remote, error=error):
+                self._painter.note("error", f"{remote} was refused: {error}", t)
+            case events.IkeClosed(error=error):
+                kind = "closed" if error is None or isinstance(error, Closed) else "error"
+                self._painter.note(kind, str(error) if error else "by us", t)

@@ -1,0 +1,193 @@
+"""The desk that all messages pass: scripts see them, what is unknown is held, and the engineer decides about it.
+
+An interception of the engine (`ikeway.ike.interception`), next to the wire; a dialect of a connection sees what it lets
+pass. A message of IKE_SA_INIT is never held: nothing in it is secret, and its sender cannot be told from a forger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from ikeway.errors import IkewayError, PeerError
+from ikeway.ike import interception
+from ikeway.ike.interception import Hold
+from ikeway.wire.message import Message
+from ikeway.wire.registry import ExchangeType
+from ikeway.wire.render import summary
+from ikeway.workbench.bench.decisions import Answer, Ask, Decision, Engineer, Go, Held, Refuse, Wait
+from ikeway.workbench.bench.hooks import Hooks, Passing
+from ikeway.workbench.explain import unknowns
+
+if TYPE_CHECKING:
+    from ikeway.ike.sa import IkeSa
+
+Note = Callable[[str, str], None]
+Command = Callable[[Callable[[float], Any]], Any]
+
+
+class HoldWhat(enum.StrEnum):
+    """Which messages wait for the engineer."""
+
+    UNKNOWN = "unknown"
+    ALL = "all"
+    NOTHING = "nothing"
+
+
+class Desk:
+    """See the module. `command` carries something out on the engine (`Driver.command`), set when there is one."""
+
+    def __init__(
+        self, hooks: Hooks, engineer: Engineer | None, note: Note, *, hold: HoldWhat, known_eap: frozenset[int]
+    ) -> None:
+        self._hooks, self._engineer, self._note = hooks, engineer, note
+        self._hold, self._known_eap = hold, known_eap
+        self.command: Command | None = None
+        self._memories: WeakKeyDictionary[IkeSa, dict[str, Any]] = WeakKeyDictionary()
+        self._let_go: set[int] = set()  # id() of messages that pass because they were released
+        # Responses to requests of the engineer's: message id -> the response that the engine still waits for.
+        self._beside: WeakKeyDictionary[IkeSa, dict[int, Message]] = WeakKeyDictionary()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()
+        self._count = 0
+
+    # --- the interception -------------------------------------------------------------------------------------------
+
+    def sending(self, sa: IkeSa, message: Message) -> Message:
+        """Let the scripts see it."""
+        return self._pass(sa, message, sent=True).message
+
+    def received(self, sa: IkeSa | None, message: Message) -> Message:
+        """Let the scripts see it; hold what nobody has an answer to."""
+        if id(message) in self._let_go:
+            self._let_go.discard(id(message))
+            return message
+        passing = self._pass(sa, message, sent=False)
+        changed = passing.message
+        if sa is None or sa.channel.protection is None:
+            return changed
+        beside = message.is_response and message.message_id in self._beside.get(sa, {})
+        unknown = tuple(unknowns(changed, self._known_eap))
+        wanted = passing.held or beside or self._hold is HoldWhat.ALL
+        wanted = wanted or bool(unknown and self._hold is HoldWhat.UNKNOWN)
+        if passing.answered is not None:
+            self._begin(self._carry_out(sa, message, Answer(passing.answered)))
+        elif wanted:
+            self._begin(self._ask(sa, message, changed, unknown))
+        else:
+            return changed
+        raise Hold
+
+    def _pass(self, sa: IkeSa | None, message: Message, *, sent: bool) -> Passing:
+        memory = self._memories.setdefault(sa, {}) if sa is not None else {}
+        passing = Passing(message, sa, sent=sent, memory=memory)
+        try:
+            self._hooks.run(passing)
+        except IkewayError as error:
+            self._note("error", str(error))
+            raise
+        finally:
+            for text in passing.notes:
+                self._note("script", text)
+        if passing.message != message:
+            self._note("changed", _difference(message, passing.message))
+        return passing
+
+    # --- what is held -----------------------------------------------------------------------------------------------
+
+    async def _ask(self, sa: IkeSa, message: Message, changed: Message, unknown: tuple[str, ...]) -> None:
+        self._count += 1
+        held = Held(sa, changed, unknown, self._count)
+        why = f": {'; '.join(unknown)}" if unknown else ""
+        self._note("held", f"{summary(changed)}{why}")
+        async with self._turn:  # one question at a time
+            while interception.is_held(sa, message):
+                decision: Decision = await self._engineer.decide(held) if self._engineer is not None else Wait()
+                if await self._carry_out(sa, message, decision, changed):
+                    return
+
+    async def _carry_out(self, sa: IkeSa, message: Message, decision: Decision, changed: Message | None = None) -> bool:
+        """False when it cannot be done."""
+        assert self.command is not None
+        try:
+            self.command(lambda now: self._act(sa, message, decision, now, changed))
+        except (IkewayError, ValueError) as error:
+            reason = error.reason if isinstance(error, IkewayError) else str(error)
+            self._note("error", reason)
+            if self._engineer is not None:
+                self._engineer.mistaken(reason)
+            return self._engineer is None
+        return True
+
+    def _act(self, sa: IkeSa, message: Message, decision: Decision, now: float, changed: Message | None) -> None:
+        match decision:
+            case Go(message=another):
+                self._go(sa, message, another or changed or message, now)
+            case Answer(payloads=payloads):
+                if message.is_response:
+                    raise ValueError("this is a response: let it go, send another request (`ask`), or refuse it")
+                interception.answer_held(sa, message, payloads, now)
+            case Ask(exchange=exchange, payloads=payloads):
+                self._ask_beside(sa, message, exchange, payloads, now)
+            case Refuse(notify=notify, reason=reason):
+                interception.refuse_held(sa, message, PeerError(reason, notify=int(notify)), now)
+            case Wait():
+                self._note("waiting", "the exchange stays open")
+
+    def _go(self, sa: IkeSa, message: Message, another: Message, now: float) -> None:
+        awaited = self._beside.get(sa, {}).pop(message.message_id, None) if message.is_response else None
+        if awaited is not None:
+            another = replace(another, exchange_type=awaited.exchange_type, message_id=awaited.message_id)
+        else:
+            another = replace(another)  # an object of its own, for `_let_go` knows it by its identity
+        self._let_go.add(id(another))
+        try:
+            interception.release(sa, message, now, changed=another)
+        finally:
+            self._let_go.discard(id(another))
+
+    def _ask_beside(
+        self, sa: IkeSa, message: Message, exchange: ExchangeType, payloads: tuple[Any, ...], now: float
+    ) -> None:
+        if not message.is_response:
+            raise ValueError("this is a request: answer it, let it go, or refuse it")
+        if not sa.channel.can_request:
+            raise ValueError("a request is under way already")
+        awaited = self._beside.get(sa, {}).get(message.message_id, message)
+        number = interception.request_beside(sa, exchange, tuple(payloads), now)
+        self._beside.setdefault(sa, {})[number] = awaited
+        self._beside[sa].pop(message.message_id, None)
+        sa.driver.held.pop((True, message.message_id), None)
+
+    # --- tasks ------------------------------------------------------------------------------------------------------
+
+    def _begin(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._note("error", f"{type(error).__name__}: {error}")
+
+    async def stop(self) -> None:
+        """Ask nobody any more. Idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _difference(before: Message, after: Message) -> str:
+    """What a script did to a message."""
+    from ikeway.wire.render import render_payload
+
+    gone = [f"- {render_payload(each).splitlines()[0]}" for each in before.payloads if each not in after.payloads]
+    new = [f"+ {render_payload(each).splitlines()[0]}" for each in after.payloads if each not in before.payloads]
+    if not gone and not new:
+        new = [f"= {summary(after)}"]
+    return "\n".join([f"{before.exchange_type} {before.message_id} by the script", *gone, *new])

@@ -1,0 +1,197 @@
+"""A script of the engineer: a Python file with `on_message`, which sees every message and may change it.
+
+    def on_message(m):
+        if m.is_(ExchangeType.IKE_SA_INIT) and m.sent:
+            m.add(VendorId(b"CISCO-ANYCONNECT-EAP"))
+        if m.received and m.find(UnknownPayload):
+            m.answer(Notify(NotifyType(40001), b"..."))
+
+It runs as part of the program, with all of its rights: a script is code that one trusts.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ikeway.errors import ConfigError, IkewayError
+from ikeway.ike.interception import InterceptionFailed
+from ikeway.wire.message import Message
+from ikeway.wire.payloads import Payload
+from ikeway.wire.registry import ExchangeType
+
+if TYPE_CHECKING:
+    from ikeway.ike.sa import IkeSa
+
+P = TypeVar("P", bound=Payload)
+NAME = "on_message"
+
+
+class HookFailed(InterceptionFailed):
+    """A hook raised something, or did what cannot be done: `file` and `line` are the place in the script."""
+
+    def __init__(self, reason: str, *, file: str, line: int, remedy: str = "") -> None:
+        super().__init__(f"{file}:{line}: {reason}", remedy=remedy or "correct the script; the recording is kept")
+        self.file = file
+        self.line = line
+
+
+class Passing:
+    """A message on its way. What is done to `payloads` is done to the message."""
+
+    def __init__(self, message: Message, sa: IkeSa | None, *, sent: bool, memory: dict[str, Any]) -> None:
+        self.original = message
+        self.sa = sa  # None: the request that would make one
+        self.sent = sent
+        self.memory = memory  # of this IKE SA: the script's own
+        self.payloads: list[Payload] = list(message.payloads)
+        self.answered: tuple[Payload, ...] | None = None
+        self.held = False
+        self.notes: list[str] = []
+
+    @property
+    def received(self) -> bool:
+        """It came in."""
+        return not self.sent
+
+    @property
+    def message(self) -> Message:
+        """As it is now."""
+        return replace(self.original, payloads=tuple(self.payloads))
+
+    @property
+    def exchange(self) -> ExchangeType:
+        """Its exchange."""
+        return self.original.exchange_type
+
+    @property
+    def is_response(self) -> bool:
+        """A response."""
+        return self.original.is_response
+
+    @property
+    def message_id(self) -> int:
+        """Its number."""
+        return self.original.message_id
+
+    def is_(self, exchange: ExchangeType, *, response: bool | None = None) -> bool:
+        """Of this exchange, and a response or not if that is said."""
+        return self.exchange == exchange and response in (None, self.is_response)
+
+    def find(self, kind: type[P]) -> P | None:
+        """The first payload of a class."""
+        return next((each for each in self.payloads if isinstance(each, kind)), None)
+
+    def find_all(self, kind: type[P]) -> list[P]:
+        """All payloads of a class."""
+        return [each for each in self.payloads if isinstance(each, kind)]
+
+    def add(self, *payloads: Payload, first: bool = False) -> None:
+        """Put payloads behind the others, or in front."""
+        self.payloads[0 if first else len(self.payloads) : 0 if first else len(self.payloads)] = payloads
+
+    def drop(self, which: type | Payload | Callable[[Payload], bool]) -> int:
+        """Leave payloads out: one, those of a class, or those that a function says yes to. Returns how many."""
+        if isinstance(which, type):
+            kept = [each for each in self.payloads if not isinstance(each, which)]
+        elif callable(which):
+            kept = [each for each in self.payloads if not which(each)]
+        else:
+            kept = [each for each in self.payloads if each != which]
+        count = len(self.payloads) - len(kept)
+        self.payloads[:] = kept
+        return count
+
+    def replace(self, old: Payload, new: Payload) -> None:
+        """Put one payload in the place of another. Raises `ValueError` when that is not there."""
+        self.payloads[self.payloads.index(old)] = new
+
+    def answer(self, *payloads: Payload) -> None:
+        """A request that came in: answer it with these, and keep it from the engine."""
+        if self.sent or self.is_response or self.sa is None:
+            raise ValueError("only a request that came in on an IKE SA can be answered")
+        self.answered = payloads
+
+    def hold(self) -> None:
+        """Let the engineer decide (at the terminal, or out of a recording)."""
+        if self.sent or self.sa is None:
+            raise ValueError("only a message that came in on an IKE SA can be held")
+        self.held = True
+
+    def note(self, text: str) -> None:
+        """Say something, on the terminal and in the recording."""
+        self.notes.append(text)
+
+
+Hook = Callable[[Passing], Any]
+
+
+class Hooks:
+    """The hooks of some scripts, or plain functions; each sees what the one before it has left."""
+
+    def __init__(self, hooks: Iterable[Hook] = ()) -> None:
+        self.hooks = tuple(hooks)
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self.hooks)
+
+    def run(self, passing: Passing) -> None:
+        """Let them see, and change, a message. Raises `HookFailed`; an `IkewayError` of a hook is its own."""
+        for hook in self.hooks:
+            try:
+                result = hook(passing)
+                if isinstance(result, Message):
+                    passing.original, passing.payloads[:] = result, result.payloads
+                elif result is not None:
+                    raise TypeError(f"{NAME} returned {type(result).__name__}, neither None nor a Message")
+            except IkewayError:
+                raise
+            except Exception as error:
+                file, line = _place(error, hook)
+                raise HookFailed(f"{type(error).__name__}: {error}", file=file, line=line) from error
+
+
+def load_hooks(path: str | Path) -> Hooks:
+    """Read a script. Raises `ConfigError` with the line when it cannot be read, or has no `on_message`."""
+    name = str(path)
+    try:
+        source = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"the script cannot be read: {error.strerror}", file=name, remedy="name a Python file"
+        ) from None
+    space: dict[str, Any] = {"__name__": "ikeway_script", "__file__": name}
+    try:
+        exec(compile(source, name, "exec"), space)  # noqa: S102 - the engineer's own script, that is what it is for
+    except SyntaxError as error:
+        raise ConfigError(f"the script is no Python: {error.msg}", file=name, line=error.lineno or 1) from None
+    except ValueError as error:  # a zero octet in the source
+        raise ConfigError(f"the script is no Python: {error}", file=name, line=1) from None
+    except Exception as error:
+        line = _line_in(error, name)
+        raise ConfigError(f"the script failed: {type(error).__name__}: {error}", file=name, line=line) from error
+    hook = space.get(NAME)
+    if not callable(hook):
+        raise ConfigError(
+            f"the script has no {NAME}",
+            file=name,
+            expected=f"def {NAME}(m): ...",
+            remedy="see docs/workbench.md for examples",
+        )
+    return Hooks([hook])
+
+
+def _place(error: Exception, hook: Hook) -> tuple[str, int]:
+    """The innermost place in the script's own file; else where the hook begins."""
+    code = getattr(hook, "__code__", None)
+    file = code.co_filename if code is not None else getattr(hook, "__module__", "hook")
+    return file, _line_in(error, file) if code is not None else 0
+
+
+def _line_in(error: Exception, file: str) -> int:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return lines[-1] or 1 if lines else 1

@@ -1,0 +1,118 @@
+"""A stand-in at work until somebody ends it: what `ikeway workbench serve` and `connect` do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ikeway.address import Address
+from ikeway.daemon.threads import in_thread
+from ikeway.workbench.bench.bench import Bench, BenchSettings, Role
+from ikeway.workbench.bench.decisions import Engineer
+from ikeway.workbench.bench.engineers import FromRecording, Terminal
+from ikeway.workbench.bench.hooks import Hooks, load_hooks
+from ikeway.workbench.bench.standin import Caller
+from ikeway.workbench.paint import Painter
+from ikeway.workbench.recording import Recorder, load
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What an engineer has beside a stand-in: scripts, a recording that answers, a recording to write, the view."""
+
+    scripts: tuple[Path, ...] = ()
+    answers: Path | None = None
+    record: Path | None = None
+    secrets: bool = False
+    ask: bool = False  # a person at the terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The tools, ready for use."""
+
+    hooks: Hooks
+    engineer: Engineer | None
+    recorder: Recorder | None
+    painter: Painter
+
+
+@contextlib.contextmanager
+def opened(tools: Tools, role: str) -> Iterator[Opened]:
+    """Read the scripts and the recording, begin the new one. Raises `ConfigError` and `HostError`."""
+    painter = Painter(secrets=tools.secrets)
+    hooks = Hooks([hook for path in tools.scripts for hook in load_hooks(path).hooks])
+    engineer: Engineer | None = _terminal(painter) if tools.ask else None
+    if tools.answers is not None:
+        recording = load(tools.answers)
+        for error in recording.errors:
+            painter.note("error", str(error), 0.0)
+        engineer = FromRecording(recording, otherwise=engineer)
+    with ExitStack() as stack:
+        recorder = stack.enter_context(Recorder(tools.record, role)) if tools.record is not None else None
+        yield Opened(hooks, engineer, recorder, painter)
+
+
+async def serve(settings: BenchSettings, role: Role, tools: Opened, *, once: bool = False) -> None:
+    """Serve until a signal comes, or (`once`) the first IKE SA has ended."""
+    bench = Bench(
+        settings, role, hooks=tools.hooks, engineer=tools.engineer, recorder=tools.recorder, painter=tools.painter
+    )
+    async with bench:
+        bench.note("serving", f"on {', '.join(settings.listen)}, UDP ports {', '.join(map(str, bench.ports))}")
+        if once:
+            await until_signal(bench.wait_closed)
+        else:
+            await until_signal(_forever)
+
+
+async def connect(settings: BenchSettings, caller: Caller, remote: Address, tools: Opened) -> None:
+    """Connect and stay until a signal comes. Raises why the IKE SA ended."""
+    bench = Bench(
+        settings, caller, hooks=tools.hooks, engineer=tools.engineer, recorder=tools.recorder, painter=tools.painter
+    )
+    async with bench:
+        bench.connect(caller.connection, remote)
+        ended = await until_signal(bench.wait_closed)
+        if ended is not None and ended[1] is not None:
+            raise ended[1]
+
+
+async def until_signal(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result | None:
+    """Wait for `work`, or for SIGINT or SIGTERM: then it is cancelled, and the result is None."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return None
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def _forever() -> None:
+    await asyncio.Event().wait()
+
+
+def _terminal(painter: Painter) -> Terminal:
+    async def read(prompt: str) -> str | None:
+        def line() -> str | None:
+            sys.stderr.write(prompt)
+            sys.stderr.flush()
+            return sys.stdin.readline() or None
+
+        return await in_thread(line)
+
+    return Terminal(read, painter.say)

@@ -1,0 +1,179 @@
+"""The workbench between real peers: what it shows of charon's messages, as a gateway and as a client."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ikeway.host.namespaces import Namespace
+from ikeway.workbench.recording import Note, Recording, load
+from tests.interop.agreement import CLIENT_NAME, GATEWAY_NAME, SECRET, agreement
+from tests.interop.lab import Lab
+from tests.interop.network import Network, Way
+from tests.interop.ours import write_private
+from tests.interop.waiting import wait_until
+
+pytestmark = pytest.mark.peer
+
+
+class Workbench:
+    """`ikeway workbench ...` in a namespace."""
+
+    def __init__(self, namespace: Namespace, folder: Path, *words: str) -> None:
+        self.recorded = folder / "session.ikr"
+        self._output = folder / "output"
+        command = [sys.executable, "-m", "ikeway", "workbench", *words, "--record", str(self.recorded)]
+        with self._output.open("wb") as output:
+            self.process = namespace.popen(
+                command,
+                environment={"PYTHONUNBUFFERED": "1", "TERM": "dumb", "COLUMNS": "200"},
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def type(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def shown(self) -> str:
+        return self._output.read_text(errors="replace")
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        wait_until(lambda: self.shown().count(text) >= times, f"{text!r} was not shown", 15, self.shown)
+
+    def end(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(15)
+
+    def recording(self) -> Recording:
+        found = load(self.recorded)
+        assert found.errors == ()
+        return found
+
+
+@contextmanager
+def workbench(namespace: Namespace, folder: Path, *words: str) -> Iterator[Workbench]:
+    made = Workbench(namespace, folder, *words)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> str:
+    path = tmp_path / "psk"
+    path.touch(0o600)
+    path.write_text(f"{SECRET}\n")
+    return str(path)
+
+
+def test_charon_connects_to_a_stand_in_and_every_payload_is_shown(
+    lab: Lab, network: Network, tmp_path: Path, secret: str
+) -> None:
+    agreed = agreement("psk")
+    lab.without_charon(network.gateway)
+    words = ("serve", "--psk-file", secret, "--identity", GATEWAY_NAME, "--listen", Way.WAN.gateway)
+    with workbench(network.gateway, tmp_path, *words) as bench:
+        bench.wait_for("serving")
+        client = lab.client("charon", agreed)
+        try:
+            client.connect()
+            client.rekey("child")
+            bench.wait_for("CREATE_CHILD_SA response")
+            client.close()
+            bench.wait_for("it deletes SAs")
+        finally:
+            client.stop()
+    shown = bench.shown()
+    for words in (f"IDi ID_RFC822_ADDR '{CLIENT_NAME}'", "it says who it is and proves it", "N(EAP_ONLY_AUTHENTICATION)",
+                  "it rekeys a child SA", "INTERNAL_IP4_ADDRESS 192.0.2.1"):  # fmt: skip
+        assert words in shown, shown
+    assert len(bench.recording().messages) == 10  # five exchanges
+
+
+def test_without_credentials_the_first_message_is_held_and_answered_by_hand(
+    lab: Lab, network: Network, tmp_path: Path
+) -> None:
+    """The article's first step: what does the client say once there are keys?"""
+    agreed = agreement("eap-mschapv2", client={"patient": True})
+    lab.without_charon(network.gateway)
+    with workbench(network.gateway, tmp_path, "serve", "--listen", Way.WAN.gateway) as bench:
+        bench.wait_for("serving")
+        client = lab.client("charon-cmd", agreed)
+        try:
+            with pytest.raises(AssertionError):
+                client.connect(timeout=0.2)
+            bench.wait_for("answer> ")
+            shown = bench.shown()
+            assert "it wants to log in by EAP" in shown
+            assert f"IDi ID_RFC822_ADDR '{CLIENT_NAME}'" in shown, shown
+            bench.type('answer eap-request:1:""')
+            bench.wait_for("IKE_AUTH response 1")
+            wait_until(lambda: "EAP" in client.log() or "IDr" in client.log(), "charon said nothing", 10, client.log)
+        finally:
+            client.kill()
+
+
+def test_the_stand_in_client_learns_what_charon_s_gateway_wants(lab: Lab, network: Network, tmp_path: Path) -> None:
+    gateway = lab.gateway("charon", agreement("eap-mschapv2"))
+    lab.without_charon(network.client)
+    script = tmp_path / "steps.py"
+    script.write_text(
+        "from ikeway.wire import Eap\n"
+        "def on_message(m):\n"
+        "    packet = m.find(Eap)\n"
+        "    if m.received and packet is not None and packet.packet[4:5] == bytes([26]):\n"
+        "        m.note('it wants MSCHAPv2')\n"
+        "        m.hold()\n"
+    )
+    words = ("connect", Way.WAN.gateway, "--eap", "--identity", CLIENT_NAME, "--script", str(script))
+    try:
+        with workbench(network.client, tmp_path, *words) as bench:
+            bench.wait_for("answer> ")
+            assert "MSCHAPv2 Challenge from" in bench.shown(), bench.shown()
+            bench.type("ask IKE_AUTH eap-response:3:06")  # a Nak: EAP-GTC instead
+            bench.wait_for("EAP failure")
+            bench.type("go")
+            assert bench.process.wait(15) == 3, bench.shown()  # a refused log-in
+    finally:
+        gateway.stop()
+    recording = bench.recording()
+    assert [each.text for each in recording.entries if isinstance(each, Note) and each.kind == "script"] == [
+        "it wants MSCHAPv2"
+    ]
+    assert f"ID_FQDN '{GATEWAY_NAME}'" in bench.shown()
+
+
+def test_a_profile_and_a_gateway_file_are_stood_in_for(lab: Lab, network: Network, tmp_path: Path) -> None:
+    """Ours against ours, with all that the files say: EAP with a password, and the password is shown nowhere."""
+    from tests.interop.ours import _gateway, _profile, _users  # what `ikeway gateway run` and `up` get
+
+    agreed = agreement("eap-mschapv2")
+    lab.without_charon(network.gateway)
+    lab.without_charon(network.client)
+    there, here = tmp_path / "gateway", tmp_path / "client"
+    there.mkdir()
+    here.mkdir()
+    write_private(there / "users.toml", {"users": _users(agreed.gateway, agreed)})
+    write_private(there / "gateway.toml", _gateway(agreed.gateway, agreed, there, there / "users.toml"))
+    write_private(here / "lab.toml", _profile(agreed.client, agreed, here))
+    with workbench(network.gateway, there, "serve", "--config", str(there / "gateway.toml"), "--once") as serving:
+        serving.wait_for("serving")
+        with workbench(network.client, here, "connect", "--profile", str(here / "lab.toml")) as calling:
+            calling.wait_for("is logged in")
+            serving.wait_for("is logged in")
+        assert calling.process.returncode == 0, calling.shown()
+        assert serving.process.wait(15) == 0, serving.shown()
+    assert "MSCHAPv2 Response for 'alice@lab.test'" in serving.shown()
+    for shown in (serving.shown(), calling.shown()):
+        assert agreed.client.password not in shown

@@ -1,0 +1,467 @@
+"""Stand-in peers on loopback: what they show, hold, change and answer, by script, by hand and from a recording."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import textwrap
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ikeway.address import Address
+from ikeway.auth.identity import Identity
+from ikeway.eap.packet import EapCode, EapPacket, MethodType
+from ikeway.errors import ConfigError, IkewayError
+from ikeway.ike.sa import IkeSa
+from ikeway.wire import (
+    Eap,
+    ExchangeType,
+    IdInitiator,
+    Message,
+    Notify,
+    NotifyType,
+    Payload,
+    PayloadType,
+    UnknownPayload,
+    VendorId,
+)
+from ikeway.workbench.bench import (
+    Answer,
+    Ask,
+    Bench,
+    BenchSettings,
+    Caller,
+    Decision,
+    Engineer,
+    Go,
+    Held,
+    HookFailed,
+    Hooks,
+    Passing,
+    Refuse,
+    StandIn,
+    load_hooks,
+    serve_psk,
+)
+from ikeway.workbench.bench.desk import HoldWhat
+from ikeway.workbench.bench.engineers import FromRecording, Terminal, parse_decision
+from ikeway.workbench.bench.standin import Knobs, call_with_eap, call_with_psk
+from ikeway.workbench.bench.words import parse_payloads
+from ikeway.workbench.paint import Painter
+from ikeway.workbench.recording import Note, Recorder, load
+
+SECRET = b"correct horse battery staple"
+ALICE = Identity.parse("alice@lab.test")
+LOOPBACK = BenchSettings(listen=("127.0.0.1",), port=0, nat_port=0)
+CISCO = MethodType(9, 0x44425250)
+SECONDS = 30
+
+
+def settings(hold: HoldWhat = HoldWhat.UNKNOWN) -> BenchSettings:
+    return BenchSettings(listen=("127.0.0.1",), port=0, nat_port=0, hold=hold)
+
+
+class Planned:
+    """An engineer who knows what to say, and notes what was asked."""
+
+    def __init__(self, *decisions: Decision) -> None:
+        self._decisions = list(decisions)
+        self.held: list[Held] = []
+        self.mistakes: list[str] = []
+
+    async def decide(self, held: Held) -> Decision:
+        self.held.append(held)
+        return self._decisions.pop(0)
+
+    def mistaken(self, reason: str) -> None:
+        self.mistakes.append(reason)
+
+
+class Pair:
+    """A stand-in that serves and one that connects, and what became of it."""
+
+    def __init__(self, server: Bench, client: Bench, connection: Caller) -> None:
+        self.server, self.client, self._caller = server, client, connection
+
+    def call(self) -> IkeSa:
+        return self.client.connect(self._caller.connection, Address("127.0.0.1", self.server.nat_port))
+
+    async def established(self) -> tuple[IkeSa, IkeSa]:
+        async with asyncio.timeout(SECONDS):
+            return await self.client.established.get(), await self.server.established.get()
+
+    async def closed(self, bench: Bench) -> IkewayError | None:
+        async with asyncio.timeout(SECONDS):
+            return (await bench.wait_closed())[1]
+
+
+@contextlib.asynccontextmanager
+async def pair(
+    *,
+    server: StandIn | None = None,
+    client: Caller | None = None,
+    server_hooks: Hooks | None = None,
+    client_hooks: Hooks | None = None,
+    server_engineer: Engineer | None = None,
+    client_engineer: Engineer | None = None,
+    recorder: Recorder | None = None,
+    client_recorder: Recorder | None = None,
+    painter: Painter | None = None,
+    hold: HoldWhat = HoldWhat.UNKNOWN,
+) -> AsyncIterator[Pair]:
+    caller = client or call_with_psk(SECRET, ALICE)
+    serving = Bench(
+        settings(hold), server or serve_psk(SECRET), hooks=server_hooks, engineer=server_engineer, recorder=recorder,
+        painter=painter,
+    )  # fmt: skip
+    calling = Bench(
+        settings(), caller, hooks=client_hooks, engineer=client_engineer, recorder=client_recorder
+    )  # fmt: skip
+    async with serving, calling:
+        yield Pair(serving, calling, caller)
+
+
+def eap(code: EapCode, method: MethodType, data: bytes, identifier: int = 1) -> Eap:
+    return Eap(EapPacket.of(code, identifier, method, data).encode())
+
+
+def notes(path: Path, kind: str) -> list[str]:
+    return [each.text for each in load(path).entries if isinstance(each, Note) and each.kind == kind]
+
+
+async def test_two_stand_ins_agree_and_everything_is_shown_and_recorded(tmp_path: Path) -> None:
+    text = io.StringIO()
+    painter = Painter(Console(file=text, width=200, highlight=False))
+    with Recorder(tmp_path / "s.ikr", "responder") as recorder:
+        async with pair(recorder=recorder, painter=painter) as made:
+            made.call()
+            mine, theirs = await made.established()
+            assert mine.configuration and theirs.children
+    shown = text.getvalue()
+    for words in ("IKE_SA_INIT request 0", "ID_RFC822_ADDR 'alice@lab.test'", "it says who it is and proves it",
+                  "INTERNAL_IP4_ADDRESS 192.0.2.1", "is logged in"):  # fmt: skip
+        assert words in shown, shown
+    recording = load(tmp_path / "s.ikr")
+    assert [each.message.exchange_type for each in recording.messages[:4]] == [34, 34, 35, 35]
+    assert recording.keys and recording.datagrams
+
+
+async def test_knobs_of_the_command_line_are_on_the_wire() -> None:
+    knobs = Knobs(
+        identity=Identity(IdInitiator(201, b"").type, b"*$AnyConnectClient$*"), vendor_ids=(b"CISCO-ANYCONNECT-EAP",)
+    )
+    engineer = Planned(Go(), Go())
+    caller = call_with_psk(SECRET, ALICE, knobs)
+    async with pair(client=caller, server=serve_psk(SECRET, Knobs(vendor_ids=(b"ours",))), server_engineer=engineer,
+                    hold=HoldWhat.ALL) as made:  # fmt: skip
+        made.call()
+        mine, theirs = await made.established()
+        assert theirs.peer_vendor_ids == (b"CISCO-ANYCONNECT-EAP",)
+        assert mine.peer_vendor_ids == (b"ours",)
+    first = engineer.held[0].message
+    identity = first.find(IdInitiator)
+    assert identity is not None and (int(identity.type), identity.value) == (201, b"*$AnyConnectClient$*")
+
+
+def script(tmp_path: Path, body: str) -> Hooks:
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(body))
+    return load_hooks(path)
+
+
+async def test_a_script_adds_drops_and_replaces_payloads(tmp_path: Path) -> None:
+    hooks = script(
+        tmp_path,
+        """
+        from ikeway.wire import *
+
+        def on_message(m):
+            if m.sent and m.is_(ExchangeType.IKE_SA_INIT):
+                m.add(VendorId(b"added"))
+                m.drop(lambda each: isinstance(each, Notify) and each.type == NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)
+            if m.sent and m.is_(ExchangeType.IKE_AUTH, response=False):
+                m.replace(m.find(Configuration), Configuration(ConfigurationType.CFG_REQUEST, ()))
+                m.memory["count"] = m.memory.get("count", 0) + 1
+                m.note(f"message {m.message_id}, count {m.memory['count']}")
+        """,
+    )
+    with Recorder(tmp_path / "s.ikr", "initiator") as recorder:
+        async with pair(client_hooks=hooks, client_recorder=recorder) as made:
+            made.call()
+            mine, theirs = await made.established()
+            assert theirs.peer_vendor_ids == (b"added",)
+            assert not theirs.peer_fragments
+            assert mine.configuration == ()
+    assert notes(tmp_path / "s.ikr", "script") == ["message 1, count 1"]
+    changed = notes(tmp_path / "s.ikr", "changed")
+    assert "+ V 'added'" in changed[0] and "- N(IKEV2_FRAGMENTATION_SUPPORTED)" in changed[0]
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+@pytest.mark.parametrize("sent", [True, False])
+@pytest.mark.parametrize("exchange", [ExchangeType.IKE_SA_INIT, ExchangeType.IKE_AUTH])
+async def test_a_hook_that_raises_ends_the_exchange_and_names_its_line(
+    tmp_path: Path, side: str, sent: bool, exchange: ExchangeType
+) -> None:
+    hooks = script(
+        tmp_path,
+        f"""
+        def helper(m):
+            return 1 / 0
+
+        def on_message(m):
+            if m.sent is {sent} and int(m.exchange) == {int(exchange)}:
+                helper(m)
+        """,
+    )
+    path = tmp_path / "s.ikr"
+    with Recorder(path, side) as recorder:
+        which = {f"{side}_hooks": hooks, "recorder" if side == "server" else "client_recorder": recorder}
+        async with pair(**which) as made:
+            made.call()
+            if side == "client" or exchange == ExchangeType.IKE_AUTH:
+                error = await made.closed(made.client if side == "client" else made.server)
+                assert isinstance(error, HookFailed)
+                assert (error.file, error.line) == (str(tmp_path / "script.py"), 3)
+                assert "ZeroDivisionError" in error.reason
+            if exchange == ExchangeType.IKE_AUTH:
+                other = await made.closed(made.server if side == "client" else made.client)
+                assert other is not None and "AUTHENTICATION_FAILED" in str(other)
+            elif side == "server":
+                other = await made.closed(made.client)
+                assert other is not None  # refused without a state being kept
+            # What a hook has broken leaves no IKE SA behind.
+            assert not [sa for sa in (*made.server.engine.sas, *made.client.engine.sas) if sa.established]
+    assert any(f"{tmp_path / 'script.py'}:3: ZeroDivisionError" in text for text in notes(path, "error"))
+    assert load(path).errors == ()
+
+
+async def test_what_a_hook_returns_must_be_a_message(tmp_path: Path) -> None:
+    hooks = script(tmp_path, "def on_message(m):\n    return m.sent and 7\n")
+    async with pair(client_hooks=hooks) as made:
+        made.call()
+        error = await made.closed(made.client)
+    assert isinstance(error, HookFailed) and "returned int" in error.reason
+
+
+async def test_a_payload_that_nobody_knows_is_held_and_the_exchange_stays_open() -> None:
+    engineer = Planned(Answer((Notify(NotifyType(16000)),) * 20000), Go())  # the first does not fit a message
+    odd = UnknownPayload(PayloadType(200), False, b"what is this")
+
+    def add(m: Passing) -> None:
+        if m.sent and m.is_(ExchangeType.IKE_AUTH, response=False):
+            m.add(odd)
+
+    async with pair(client_hooks=Hooks([add]), server_engineer=engineer) as made:
+        made.call()
+        await made.established()
+    first, second = engineer.held
+    assert first.unknown == ("payload of type 200, 12 octets",)
+    assert first.message == second.message and first.message.find(UnknownPayload) == odd
+    assert len(engineer.mistakes) == 1
+
+
+async def test_a_critical_payload_is_taken_out_by_hand() -> None:
+    def add(m: Passing) -> None:
+        if m.sent and m.is_(ExchangeType.IKE_AUTH, response=False):
+            m.add(UnknownPayload(PayloadType(200), True, b"!"))
+
+    asked: list[str] = []
+    said: list[str] = []
+    lines = iter(["", "go without 99", "go without 8 9", "nonsense"])
+
+    async def read(prompt: str) -> str | None:
+        asked.append(prompt)
+        return lines_for(said, lines)
+
+    def lines_for(said: Sequence[str], lines: object) -> str:
+        text = next(lines)  # type: ignore[call-overload]
+        return str(text) if "8 9" not in text else f"go without {count[0]}"
+
+    count = [0]
+
+    class Counting(Terminal):
+        async def decide(self, held: Held) -> Decision:
+            count[0] = len(held.message.payloads)
+            return await super().decide(held)
+
+    async with pair(client_hooks=Hooks([add]), server_engineer=Counting(read, said.append)) as made:
+        made.call()
+        await made.established()
+    assert len(asked) == 3
+    assert any("critical payload of type 200" in each for each in said)
+    assert any("names no payloads" in each for each in said)
+
+
+async def test_nobody_to_decide_keeps_the_exchange_open() -> None:
+    def add(m: Passing) -> None:
+        if m.sent and m.is_(ExchangeType.IKE_AUTH, response=False):
+            m.add(UnknownPayload(PayloadType(200), False, b"?"))
+
+    async with pair(client_hooks=Hooks([add])) as made:
+        made.call()
+        await asyncio.sleep(0.5)
+        (held,) = made.server.engine.sas
+        assert len(held.driver.held) == 1 and not held.established
+
+
+async def test_refusing_ends_both_sides_with_the_notify() -> None:
+    engineer = Planned(Refuse(NotifyType.FAILED_CP_REQUIRED, "no"))
+    async with pair(server_engineer=engineer, hold=HoldWhat.ALL) as made:
+        made.call()
+        error = await made.closed(made.client)
+        assert error is not None and "FAILED_CP_REQUIRED" in str(error)
+        assert "no" in str(await made.closed(made.server))
+
+
+HELLO = b"<config-auth client='vpn' type='hello'/>"
+INIT = b"<config-auth client='vpn' type='init'/>"
+REQUEST = b"<config-auth client='vpn' type='auth-request'/>"
+
+
+def unknown_server(m: Passing) -> None:
+    """A gateway with an EAP method that nobody here knows."""
+    if not (m.received and m.is_(ExchangeType.IKE_AUTH, response=False)):
+        return
+    packet = m.find(Eap)
+    if m.find(IdInitiator) is not None:
+        m.answer(eap(EapCode.REQUEST, CISCO, HELLO, 1))
+    elif packet is not None:
+        answer = EapPacket.decode(packet.packet)
+        assert answer.method == CISCO
+        m.memory["said"] = answer.method_data
+        m.answer(eap(EapCode.REQUEST, CISCO, REQUEST, answer.identifier + 1))
+
+
+async def test_an_unknown_server_is_learnt_step_by_step(tmp_path: Path) -> None:
+    """The way of the article: each answer brings out the next message in plaintext."""
+    path = tmp_path / "client.ikr"
+    own = eap(EapCode.RESPONSE, CISCO, INIT, 1)
+    engineer = Planned(Ask(ExchangeType.IKE_AUTH, (own,)), Refuse())
+    with Recorder(path, "initiator") as recorder:
+        async with pair(
+            client=call_with_eap(ALICE), client_engineer=engineer, client_recorder=recorder,
+            server_hooks=Hooks([unknown_server]),
+        ) as made:  # fmt: skip
+            made.call()
+            await made.closed(made.client)
+            await made.closed(made.server)
+    hello, request = (EapPacket.decode(held.message.find(Eap).packet) for held in engineer.held)  # type: ignore[union-attr]
+    assert (hello.method_data, request.method_data) == (HELLO, REQUEST)
+    assert engineer.held[0].unknown == (f"EAP method {CISCO}",)
+
+    # And the recording gives the same answer the next time.
+    again = FromRecording(load(path), otherwise=Planned(Refuse()))
+    async with pair(
+        client=call_with_eap(ALICE), client_engineer=again, server_hooks=Hooks([unknown_server]),
+    ) as made:  # fmt: skip
+        made.call()
+        await made.closed(made.client)
+        (sa,) = made.server.desk._memories
+        assert made.server.desk._memories[sa]["said"] == INIT
+
+
+async def test_an_answer_that_is_known_again_goes_to_the_engine() -> None:
+    """Beside the engine for two exchanges, and then back: the engine takes the last response for that of its request."""
+    engineer = Planned(
+        Ask(ExchangeType.IKE_AUTH, (eap(EapCode.RESPONSE, CISCO, INIT, 1),)), Go()
+    )  # fmt: skip
+
+    def server(m: Passing) -> None:
+        if not (m.received and m.is_(ExchangeType.IKE_AUTH, response=False)):
+            return
+        if m.find(IdInitiator) is not None:
+            m.answer(eap(EapCode.REQUEST, CISCO, HELLO, 1))
+        elif m.find(Eap) is not None:
+            m.answer(Notify(NotifyType.AUTHENTICATION_FAILED))
+
+    async with pair(client=call_with_eap(ALICE), client_engineer=engineer, server_hooks=Hooks([server])) as made:
+        made.call()
+        error = await made.closed(made.client)
+    assert error is not None and "AUTHENTICATION_FAILED" in str(error)
+
+
+async def test_a_recorded_server_answers_in_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "server.ikr"
+    steps = (Ask(ExchangeType.IKE_AUTH, (eap(EapCode.RESPONSE, CISCO, INIT, 1),)), Refuse())
+    with Recorder(path, "responder") as recorder:
+        async with pair(
+            client=call_with_eap(ALICE), client_engineer=Planned(*steps), recorder=recorder,
+            server_hooks=Hooks([unknown_server]),
+        ) as made:  # fmt: skip
+            made.call()
+            await made.closed(made.client)
+    engineer = Planned(*steps)
+    async with pair(
+        client=call_with_eap(ALICE),
+        client_engineer=engineer,
+        server_engineer=FromRecording(load(path)),
+        hold=HoldWhat.ALL,
+    ) as made:
+        made.call()
+        await made.closed(made.client)
+    data = [EapPacket.decode(held.message.find(Eap).packet).method_data for held in engineer.held]  # type: ignore[union-attr]
+    assert data == [HELLO, REQUEST]
+
+
+BAD_SCRIPTS = [
+    ("def on_message(m:\n", 1, "no Python"),
+    ("\n\nx = 1 / 0\ndef on_message(m): pass\n", 3, "ZeroDivisionError"),
+    ("import nothing_like_this\n", 1, "ModuleNotFoundError"),
+    ("def on_packet(m): pass\n", 0, "no on_message"),
+    ("on_message = 3\n", 0, "no on_message"),
+    ("\0", 1, "no Python"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "words"), BAD_SCRIPTS)
+def test_a_script_that_cannot_be_used_is_refused_with_its_line(
+    tmp_path: Path, text: str, line: int, words: str
+) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_hooks(path)
+    assert (caught.value.file, caught.value.line) == (str(path), line)
+
+
+def test_a_script_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_hooks(tmp_path / "none.py")
+
+
+ASKED = Message(bytes(8), bytes(8), ExchangeType.IKE_AUTH, True, False, 1, (eap(EapCode.RESPONSE, CISCO, b"", 7),))
+WORDS: list[tuple[str, Payload]] = [
+    ("eap:03070004", Eap(bytes.fromhex("03070004"))),
+    ("eap-request:26:0102", eap(EapCode.REQUEST, MethodType(0, 26), b"\1\2", 8)),
+    ('eap-response:1:"alice b"', eap(EapCode.RESPONSE, MethodType(0, 1), b"alice b", 7)),
+    ('eap-response:9:0x44425250:"a:b"', eap(EapCode.RESPONSE, CISCO, b"a:b", 7)),
+    ("eap-success", Eap(bytes([3, 7, 0, 4]))),
+    ("notify:AUTHENTICATION_FAILED", Notify(NotifyType.AUTHENTICATION_FAILED)),
+    ("notify:40001:0102", Notify(NotifyType(40001), b"\1\2")),
+    ('vendor:"CISCO-DELETE-REASON"', VendorId(b"CISCO-DELETE-REASON")),
+    ("payload:200:00ff", UnknownPayload(PayloadType(200), False, b"\0\xff")),
+    ("payload:!200", UnknownPayload(PayloadType(200), True, b"")),
+    ("payload:43:6162", VendorId(b"ab")),
+]
+
+
+@pytest.mark.parametrize(("text", "payload"), WORDS)
+def test_payloads_in_words(text: str, payload: Payload) -> None:
+    assert parse_payloads(text, ASKED) == (payload,)
+    assert parse_decision(f"answer {text} {text}", ASKED) == Answer((payload, payload))
+    assert parse_decision(f"ask INFORMATIONAL {text}", ASKED) == Ask(ExchangeType.INFORMATIONAL, (payload,))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["what", "eap:0", "eap:xy", "eap-request:x:00", "eap-request:1:2:3:00", "eap-request:99999999:1:00", "notify:NO",
+     "notify:70000", "payload:0:00", "payload:256", "payload:x", 'vendor:"open', "payload:33:0000"],
+)  # fmt: skip
+def test_words_that_are_none_are_mistakes(text: str) -> None:
+    with pytest.raises(IkewayError):
+        parse_payloads(text, ASKED)
