@@ -4,6 +4,7 @@ plug-in that knows keys.)"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.interop.agreement import Agreement, agreement
 from tests.interop.lab import Lab, Pair, Tunnel
 from tests.interop.strongswan import PLUGINS, ConnectFailed
 from tests.interop.test_passwords import carries
+from tests.interop.waiting import wait_until
 
 pytestmark = pytest.mark.peer
 
@@ -63,6 +65,27 @@ def test_through_our_gateway_to_hostapd(tunnel: Make, lab: Lab, tmp_path: Path, 
         }
         carries(tunnel(OURS, agreement(method, client=login(method), gateway={"ours": ours})))
         assert server.asked == ["SIM-REQ-AUTH" if method == "eap-sim" else "AKA-REQ-AUTH"]
+
+
+@pytest.mark.programs("hostapd")
+@every
+def test_a_reconnection_is_fast(tunnel: Make, lab: Lab, tmp_path: Path, method: str) -> None:
+    """Under an identity of hostapd's, with the keys of the first log-in: no vector is asked for."""
+    with hostapd(tmp_path, popen=lab.network.gateway.popen) as server:
+        agreed = through_charon(method, server.port)
+        ours = dict(agreed.client.ours) | {"session": {"reconnect": True}}
+        made = tunnel(TO_CHARON, replace(agreed, client=replace(agreed.client, ours=ours)))
+        made.client.connect()
+        before = [made.sa().id]
+        made.gateway.close()
+        wait_until(
+            lambda: [sa.id for sa in made.charon.sas()] not in ([], before), "it does not come again", 20, made.logs
+        )
+        wait_until(lambda: made.client.call("status")["state"] == "up", "it is not up", 10, made.logs)  # type: ignore[attr-defined]
+        made.check_ping()
+        assert len(server.asked) == 1
+        told = re.findall("received EAP identity '(.*)'", made.charon.log())
+        assert len(told) == 2 and IMSI in told[0] and IMSI not in told[1]
 
 
 @pytest.mark.programs("hostapd")
