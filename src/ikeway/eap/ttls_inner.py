@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import ClassVar
 
-from ikeway.eap.errors import EapFailed, ServerNotAuthentic, WrongPassword, no_answer
+from ikeway.eap.errors import EapFailed, MalformedEap, ServerNotAuthentic, WrongPassword, no_answer
 from ikeway.eap.method import PeerMethodFactory
 from ikeway.eap.mschapv2 import explain_failure
 from ikeway.eap.mschapv2_crypto import (
@@ -84,6 +84,15 @@ def _refused(said: str) -> WrongPassword:
     )
 
 
+def _explained(failure: bytes) -> IkewayError:
+    """An MS-CHAP-Error: identifier and "E=691 R=0 ..." (RFC 2548 section 2.1.5), or words (hostapd)."""
+    try:
+        _, report = decode_failure(encode_packet(FAILURE, 0, failure[1:]))
+    except MalformedEap:
+        return _refused(printable(failure))
+    return explain_failure(report)
+
+
 class MsChapV2InTunnel(InnerPeer):
     """MS-CHAP-V2 without EAP (section 11.2.4): one response, one proof of the server."""
 
@@ -113,8 +122,7 @@ class MsChapV2InTunnel(InnerPeer):
         ]
         failure = joined(avps, MicrosoftAvp.CHAP_ERROR, MICROSOFT)
         if failure is not None:
-            _, report = decode_failure(encode_packet(FAILURE, identifier, failure[1:]))
-            raise explain_failure(report)
+            raise _explained(failure)
         self._check_server(avps, authenticator_response(secret, proof, peer_challenge, challenge, user))
         self.may_succeed, self.error = True, None
         yield []
