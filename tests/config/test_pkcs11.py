@@ -14,8 +14,10 @@ from pathlib import Path
 import pkcs11
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 from hypothesis import given
 from hypothesis import strategies as st
+from pkcs11.util.rsa import encode_rsa_public_key
 
 from ikeway.auth.certificate import CertificateCredential, Signer, TrustStore
 from ikeway.auth.errors import NoCommonSignature
@@ -390,3 +392,26 @@ def test_a_token_that_is_taken_out_and_put_back(own_token: SoftToken, tmp_path: 
     shutil.move(tmp_path / "drawer", tmp_path / "tokens")
     pkcs11.lib(LIBRARY).reinitialize()
     verify(signer.public_key, scheme, signer.sign(scheme, b"x"), b"x")
+
+
+@needs_token
+@pytest.mark.parametrize("signers", [1, 2])
+def test_a_key_that_wants_the_pin_for_each_signature(own_token: SoftToken, signers: int) -> None:
+    """As that of a card for signatures has it."""
+    with pkcs11.lib(LIBRARY).get_token(token_label="work").open(rw=True, user_pin=PIN) as session:
+        wants_pin = {pkcs11.Attribute.ALWAYS_AUTHENTICATE: True}
+        options = {"id": b"\x02", "label": "strict", "store": True, "private_template": wants_pin}
+        public, _ = session.generate_keypair(pkcs11.KeyType.RSA, 2048, **options)
+        key = load_der_public_key(encode_rsa_public_key(public))
+    own_token.put_certificate(authority().issue_client("strict@example.com", key, NOW), "strict", "02")
+    asked: list[int] = []
+
+    def pin(attempt: int) -> str:
+        asked.append(attempt)
+        return PIN
+
+    for signer in [open_token(parse_uri(own_token.uri("strict")), pin) for _ in range(signers)]:
+        for number in range(3):
+            scheme = schemes_for(signer.public_key)[0]
+            verify(signer.public_key, scheme, signer.sign(scheme, bytes([number])), bytes([number]))
+    assert asked == [1] * signers

@@ -48,6 +48,7 @@ class TokenSigner:
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._known_pin: str | None = None
+        self._wants_pin = False
         self._session: pkcs11.Session | None = None
         self._key: Any = None  # python-pkcs11 adds `sign` to the classes of what it finds
         with self._lock, _explained(uri):
@@ -83,7 +84,8 @@ class TokenSigner:
                     raise
                 except Exception as error:  # the library's own, which has no common type of its own with the OS's
                     self._forget()
-                    if not again:
+                    if not again or _is_about_pin(error):
+                        self._known_pin = None if _is_about_pin(error) else self._known_pin
                         raise _gone(self._uri, error) from error
         raise AssertionError("unreachable")
 
@@ -92,7 +94,10 @@ class TokenSigner:
             with _explained(self._uri):
                 self._open()
         assert self._key is not None
-        return finish(scheme, self._public_key, self._key.sign(data, mechanism=mechanism, mechanism_param=parameter))
+        # Such a key wants the PIN before each signature, as that of a signature card (PIV slot 9c).
+        pin = self._pin_again() if self._wants_pin else None
+        made = self._key.sign(data, mechanism=mechanism, mechanism_param=parameter, pin=pin)
+        return finish(scheme, self._public_key, made)
 
     def _try_out(self) -> None:
         """One signature, so that a key that does not fit, or that may not sign, is found before it is needed."""
@@ -112,11 +117,14 @@ class TokenSigner:
     def _open(self) -> None:
         self._forget()
         loaded = _load(self._library)
+        import pkcs11
+
         if self._process != os.getpid():
             loaded.reinitialize()
             self._process = os.getpid()
         self._session = self._log_in(loaded)
         self._key = self._find_key(self._session)
+        self._wants_pin = _attribute(self._key, pkcs11.Attribute.ALWAYS_AUTHENTICATE) is True
 
     def _log_in(self, loaded: Any) -> pkcs11.Session:  # noqa: ANN401 - python-pkcs11 gives its library no type
         import pkcs11
@@ -127,6 +135,7 @@ class TokenSigner:
             try:
                 session = token.open(user_pin=pin)
             except pkcs11.UserAlreadyLoggedIn:  # by another signer of this process, which counts for all
+                self._known_pin = pin if isinstance(pin, str) else None
                 return token.open()
             except (pkcs11.PinIncorrect, pkcs11.PinInvalid, pkcs11.PinLenRange):
                 self._known_pin, attempt, token = None, attempt + 1, self._find_token(loaded)
@@ -139,6 +148,11 @@ class TokenSigner:
             got=_tries_left(token.flags),
             remedy="correct `pin`; a locked token is unlocked with its PUK, or by who administers it",
         )
+
+    def _pin_again(self) -> str | None:
+        if self._known_pin is None:  # another signer of this process has logged in
+            self._known_pin = self._pin(1)
+        return self._known_pin
 
     def _next_pin(self, token: pkcs11.Token, attempt: int) -> Any:  # noqa: ANN401 - a text, or that the reader asks
         import pkcs11
@@ -358,6 +372,13 @@ def _gone(uri: Pkcs11Uri, error: Exception) -> HostError:
         expected="the token that was there at the start",
         remedy="put it in again",
     )
+
+
+def _is_about_pin(error: Exception) -> bool:
+    """True when another try would only bring the token nearer to its lock."""
+    import pkcs11
+
+    return isinstance(error, pkcs11.PinIncorrect | pkcs11.PinInvalid | pkcs11.PinLenRange | pkcs11.PinLocked)
 
 
 def _words(error: Exception) -> str:
