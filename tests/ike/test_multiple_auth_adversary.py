@@ -15,7 +15,9 @@ from tests.ike.test_multiple_auth import by_certificate, by_eap, by_psk, several
 from ikeway.auth.octets import eap_mac
 from ikeway.eap.packet import EapCode, EapPacket
 from ikeway.ike import authentication, events
+from ikeway.ike.questions import SettleConnection, Settled
 from ikeway.ike.sa import IkeState
+from ikeway.ike.settings import FurtherExpectation
 from ikeway.wire.payloads import Authentication, Delete, Eap, Nonce, Notify, Payload
 from ikeway.wire.registry import AuthenticationMethod, NotifyType, ProtocolId
 
@@ -326,3 +328,38 @@ def test_a_gateway_that_grants_all_before_our_second_log_in():
     nothing_given(peer)
     _answer(peer, message_id=2)
     assert not peer.host.inbound and not peer.host.outbound
+
+
+# --- another connection in the middle ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_a_connection_that_is_settled_on_later_gets_all_that_it_demands(supported):
+    """RADIUS says who the client is, and that connection wants a second proof, which the first one did not."""
+    client, server = by_eap()
+    pair = several((client, replace(server, settles=True)), by_psk(SECRET, SECRET))
+    strict = pair.b.connection
+    pair.b.connection = replace(strict, name="before", further_expectations=())
+    pair.b.answers[SettleConnection] = Settled(strict)
+    if not supported:
+        pair.a.connection = replace(pair.a.connection, further_credentials=())
+    pair.connect()
+    assert pair.b.happened(events.Refused) or supported
+    assert bool(pair.b.happened(events.IkeEstablished)) is supported
+    assert bool(pair.b.inbound) is supported
+    if supported:
+        assert len(pair.b.sa.proofs) == 2 and pair.b.sa.connection is strict
+
+
+def test_a_connection_that_is_settled_on_last_gets_all_that_it_demands():
+    client, server = by_eap()
+    pair = several(by_psk(), (client, replace(server, settles=True)))
+    strict = replace(
+        pair.b.connection,
+        further_expectations=(*pair.b.connection.further_expectations, FurtherExpectation(by_psk()[1])),
+    )
+    pair.b.answers[SettleConnection] = Settled(strict)
+    pair.connect()
+    (event,) = pair.b.happened(events.Refused)
+    assert "stops before the further authentication" in str(event.error)
+    assert not pair.b.happened(events.IkeEstablished) and not pair.b.inbound

@@ -14,7 +14,6 @@ follows. `auth_proofs` knows which proofs are due, `auth_outcome` what comes wit
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 from ikeway.auth.identity import Identity
@@ -216,13 +215,13 @@ async def _respond(sa: IkeSa, message: Message) -> Answer:
     auth_proofs.require_client_support(sa.connection, request)
     own = OwnProofs(sa, request)
     payloads, message = await _take_log_in(sa, auth_proofs.peer_rounds(sa.connection)[0], message, own)
-    # Who it is may have settled another connection: what that one demands is due.
-    auth_proofs.require_client_support(sa.connection, request)
-    further = deque(sa.connection.further_expectations)
-    while auth_proofs.goes_on(sa.connection, message, due=len(further)):
+    taken = 1
+    # Who it is may have settled another connection: what that one demands is due then.
+    while auth_proofs.goes_on(sa.connection, request, message, taken=taken):
         message = await answer_and_wait(IKE_AUTH, (*payloads, *await own.next()))
         _give_time(sa)
-        payloads, message = await _take_log_in(sa, further.popleft(), message, own)
+        payloads, message = await _take_log_in(sa, auth_proofs.peer_rounds(sa.connection)[taken], message, own)
+        taken += 1
     payloads += await own.next()
     while own.remaining:
         await answer_and_wait(IKE_AUTH, payloads)

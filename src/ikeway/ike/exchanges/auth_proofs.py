@@ -182,11 +182,13 @@ def _count(connection: Connection) -> str:
     return f"{theirs} authentications of its own" if theirs > 1 else f"{ours} authentications of the gateway"
 
 
-def goes_on(connection: Connection, message: Message, *, due: int) -> bool:
-    """A proof of the initiator stood: True when it begins another one now. Raises `AuthenticationFailed` where that is
-    not what the connection demands: `due` are left."""
+def goes_on(connection: Connection, request: Message, message: Message, *, taken: int) -> bool:
+    """A proof of the initiator stood, with `message`: True when it begins another one now. Raises `AuthenticationFailed`
+    where that is not what the connection demands; `taken` have stood so far. `request` is the first one."""
+    require_client_support(connection, request)
+    due = len(peer_rounds(connection)) - taken
     another = announces_another(message)
-    if due and not another:
+    if due > 0 and not another:
         raise AuthenticationFailed(
             f"the client stops before the further authentication that connection {connection.name} demands",
             notify=NotifyType.AUTHENTICATION_FAILED,
@@ -195,7 +197,7 @@ def goes_on(connection: Connection, message: Message, *, due: int) -> bool:
             side=Side.PEER,
             remedy="configure the further log-in on the client too",
         )
-    if another and not due:
+    if another and due <= 0:
         raise AuthenticationFailed(
             f"the client announces another authentication, which connection {connection.name} does not know",
             notify=NotifyType.AUTHENTICATION_FAILED,
