@@ -170,6 +170,18 @@ def test_passwords_that_radius_judges(tunnel: Make, serve: Callable[..., FreeRad
     made.check_ping()
 
 
+def test_passwords_in_a_tunnel_that_radius_judges(tunnel: Make, serve: Callable[..., FreeRadius]) -> None:
+    """The tunnel of EAP-TTLS ends at the gateway, and what comes out of it goes to the server."""
+    server = serve(user("Framed-IP-Address = 10.92.0.78"))
+    agreed = relayed("eap-ttls", client={"ours": {"login": {"inner": "pap"}}}, accounting=True)
+    agreed.gateway.ours["connections"]["lab"] |= {"login": "eap-ttls", "inner": "pap"}
+    made = tunnel(Pair("ikeway", "ikeway"), agreed)
+    made.client.connect()
+    assert made.virtual(4) == "10.92.0.78"
+    made.check_ping()
+    assert server.wait_for_record("Start").attributes["User-Name"] == CLIENT_NAME
+
+
 def test_an_old_server_that_signs_nothing(tunnel: Make, serve: Callable[..., FreeRadius]) -> None:
     """Debian 12's, as it is: its answers to passwords could be forged (CVE-2024-3596)."""
     serve(signed=False)

@@ -217,10 +217,14 @@ AUTHENTICATORS: Mapping[str, AuthenticatorKind] = {
     "eap-sim": AuthenticatorKind(make=_card_authenticator(CardMethod.SIM), warning=_SIM_WARNING),
     "eap-mschapv2": AuthenticatorKind(make=_mschapv2_authenticator, uses=frozenset({"retries"})),
     "eap-peap": AuthenticatorKind(
-        make=_peap_authenticator, uses=_CLIENTS | {"inner", "retries", "require_cryptobinding"}, mutual=True
+        make=_peap_authenticator,
+        uses=_CLIENTS | _JUDGED_ELSEWHERE | {"inner", "retries", "require_cryptobinding"},
+        mutual=True,
     ),
     "eap-tls": AuthenticatorKind(make=_tls_authenticator, uses=_CLIENTS, needs=(("ca",),), mutual=True, users=False),
-    "eap-ttls": AuthenticatorKind(make=_ttls_authenticator, uses=_CLIENTS | {"inner", "retries"}, mutual=True),
+    "eap-ttls": AuthenticatorKind(
+        make=_ttls_authenticator, uses=_CLIENTS | _JUDGED_ELSEWHERE | {"inner", "retries"}, mutual=True
+    ),
 }
 
 

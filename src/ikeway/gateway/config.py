@@ -444,7 +444,7 @@ class _Builder:
                         expected=wanted,
                         remedy=f"add {wanted}",
                     )
-        check_use(self._problems, at, part.login, part.radius, part.groups, self._file.radius)
+        check_use(self._problems, at, part.login, part.radius, part.groups, part.inner, self._file.radius)
         looks_up = part.kind == "psk" or (part.radius is None and any(kind.users for kind in kinds))
         if looks_up and self._file.gateway.users is None and not self._problems.was_removed("gateway", "users"):
             self._problems.add(

@@ -288,8 +288,9 @@ class LoginPart(Section):
     radius: str | None = Field(
         default=None,
         description=(
-            "With `eap`: the name of the RADIUS servers that run the method, `[radius.NAME]`. With `eap-gtc`: those that "
-            "judge the passwords, in place of the users file."
+            "With `eap`: the name of the RADIUS servers that run the method, `[radius.NAME]`. With `eap-gtc`, and "
+            "with `eap-ttls` and `eap-peap` around `pap` or `eap-gtc`: those that judge the passwords, in place of the "
+            "users file."
         ),
     )
     groups: Listed[str] = Field(

@@ -26,7 +26,6 @@ import ikeway
 from ikeway.address import Address
 from ikeway.auth.binding import carried_identities
 from ikeway.auth.questions import PskQuestion, SignQuestion
-from ikeway.config.fields import IpAddress
 from ikeway.config.secrets import Prompt
 from ikeway.daemon import clock
 from ikeway.daemon.privileges import keep_what_a_daemon_needs
@@ -36,28 +35,25 @@ from ikeway.daemon.sockets import Listen
 from ikeway.daemon.status import CountersBySa, PoolStatus, SessionStatus, Status, drops, session_status
 from ikeway.daemon.threads import in_thread
 from ikeway.dataplane.interface import DataPlaneDied
-from ikeway.eap.questions import NewPassword, PasswordCheck, SecretQuestion, Verdict
-from ikeway.eap.relay import PasswordRelay, RelayAnswer, RelayQuestion
+from ikeway.eap.questions import NewPassword, PasswordCheck, SecretQuestion
 from ikeway.eap.sim_questions import GsmTripletsQuestion, SubscriberQuestion, UmtsVectorQuestion
 from ikeway.errors import AuthenticationFailed, HostError, IkewayError
 from ikeway.esp.parameters import EspTransforms
 from ikeway.gateway.answers import GatewayAnswers
 from ikeway.gateway.attempts import LoginAttempts
 from ikeway.gateway.config import GatewayConfig, load_gateway_config
+from ikeway.gateway.radius.desk import RadiusDesk
 from ikeway.gateway.radius.errors import RadiusUnavailable
-from ikeway.gateway.radius.grant import Grant
-from ikeway.gateway.usage import UsageBook
 from ikeway.gateway.users import EVERYONE
 from ikeway.host import GatewayConfiguration, HostNetwork, check_rights, open_host_network, recover_stale
 from ikeway.host.mtu import tunnel_mtu
 from ikeway.ike import events as ike
 from ikeway.ike.exchanges.auth_eap import EapRefused
-from ikeway.ike.questions import AssignAddresses, SelectConnection, SettleConnection, Settled
+from ikeway.ike.questions import AssignAddresses, SelectConnection
 from ikeway.ike.settings import Connection
 from ikeway.wire.registry import EncryptionAlgorithm, IntegrityAlgorithm
 
 if TYPE_CHECKING:
-    from ikeway.gateway.radius.service import RadiusService
     from ikeway.ike.sa import IkeSa
 
 Answer = TypeVar("Answer")
@@ -128,8 +124,7 @@ class Gateway:
         self._closing: asyncio.Task[None] | None = None
         self._restarting: asyncio.Task[None] | None = None
         self._configuring = asyncio.Lock()
-        self._usage = UsageBook()
-        self._radius: RadiusService | None = None
+        self._radius = RadiusDesk(self._answers, self._runner, self._attempts, self.disconnect)
         self._dead: deque[int] = deque()  # workers that were given up and have to be replaced
 
     # -- for the user
@@ -170,7 +165,7 @@ class Gateway:
             await self._runner.start()
             self._answers.serve_by(max(self._runner.workers, 1))
             self._answers.on_routes_changed = self._configure_host
-            await self._set_up_radius()
+            await self._radius.start(self.config.radius)
             self._set_up_driver()
             await self._configure_host()
             if self._drop_privileges:
@@ -230,7 +225,7 @@ class Gateway:
             half_open=sum(not sa.established for sa in engine.sas),
             pools=tuple(pools),
             workers=self._runner.worker_states(),
-            radius=self._radius.status() if self._radius is not None else (),
+            radius=self._radius.status(),
             counters=self._runner.totals(),
             dropped=drops(counters),
             error=str(self._error) if self._error is not None else "",
@@ -251,11 +246,11 @@ class Gateway:
         old, self.config = self.config, fresh
         self._answers.reload(fresh)
         self._attempts.limits = fresh.attempts
-        await self._set_up_radius()
+        said = await self._radius.reload(fresh.radius)
         if self._restarting is None:  # else it is taken up when the data plane runs again
             self._runner.engine.reconfigure(self._runner.responder(fresh.responder))
         await self._configure_host()
-        said = [f"`{name}` has changed, and takes effect with a restart" for name in _fixed_changes(old, fresh)]
+        said += [f"`{name}` has changed, and takes effect with a restart" for name in _fixed_changes(old, fresh)]
         for sa in self.established():
             if not await self._is_welcome(sa):
                 said.append(f"{user_of(sa)} may not connect any more, and was disconnected")
@@ -280,10 +275,7 @@ class Gateway:
         driver.answer_with(UmtsVectorQuestion, subscribers.vector)
         driver.answer_with(GsmTripletsQuestion, subscribers.triplets)
         driver.answer_with(AssignAddresses, self._answers.assign)
-        driver.answer_of_sa(RelayQuestion, self._relay)
-        driver.answer_of_sa(PasswordRelay, self._relay_password)
-        driver.answer_with(SettleConnection, self._settled)
-        self._runner.on_sa_ended = self._usage.note
+        self._radius.attach()
         self._runner.on_dataplane_died = self._on_dataplane_died
         for observe in self._observers:
             observe(self._runner)
@@ -300,48 +292,6 @@ class Gateway:
             return await handler(question)
 
         return counted
-
-    async def _set_up_radius(self) -> None:
-        """RADIUS as the configuration has it now. Raises HostError at the start of a gateway."""
-        if self._radius is not None:
-            await self._radius.reload(self.config.radius)
-        elif self.config.radius:
-            # Here for its import: most gateways have no RADIUS.
-            from ikeway.gateway.radius.service import RadiusService
-
-            radius = RadiusService(self.config.radius, self, self._usage)
-            await radius.start()
-            self._radius = radius
-            self._answers.granted = radius.grant_of
-
-    async def _relay(self, question: RelayQuestion, sa: IkeSa) -> RelayAnswer:
-        assert self._radius is not None, "a connection with RADIUS needs [radius]"
-        # The secret is the server's: a guess is one log-in, with however many packets.
-        name = question.identity.decode(errors="replace")
-        self._attempts.admit(sa.connection_id, sa.remote, name, guess=question.state is None)
-        return await self._radius.relay(question, sa)
-
-    async def _relay_password(self, question: PasswordRelay, sa: IkeSa) -> Verdict:
-        assert self._radius is not None, "a connection with RADIUS needs [radius]"
-        name = question.check.identity.decode(errors="replace")
-        self._attempts.admit(sa.connection_id, sa.remote, name, guess=True)
-        return await self._radius.check(question.check, sa, question.server)
-
-    async def _settled(self, question: SettleConnection) -> Settled:
-        assert self._radius is not None, "a connection with RADIUS needs [radius]"
-        return await self._radius.settled(question)
-
-    def settle(self, sa: IkeSa, grant: Grant) -> Connection:
-        """For RADIUS: the connection that a client with this grant gets."""
-        return self._answers.settle(sa.connection, grant)
-
-    def addresses_of(self, connection_id: int) -> list[IpAddress]:
-        """For RADIUS: what a client has got."""
-        return [lease.address for lease in self._answers.pools.leases_of(connection_id)]
-
-    async def counters(self) -> CountersBySa:
-        """For RADIUS: of all SAs."""
-        return await self._runner.counters()
 
     async def _select(self, question: SelectConnection, sa: IkeSa) -> Connection:
         self._attempts.admit(sa.connection_id, question.remote, str(question.initiator_identity))
@@ -395,10 +345,7 @@ class Gateway:
         return tunnel_mtu(outer, _LARGEST, outer_ipv6=ipv6_outside, udp=True, inner_ipv6=ipv6_inside)
 
     def _on_event(self, event: ike.Event) -> None:
-        if isinstance(event, ike.IkeEstablished):
-            self._usage.open(event.sa.connection_id)
-        if self._radius is not None:
-            self._radius.on_event(event)
+        self._radius.on_event(event)
         match event:
             case ike.IkeEstablished(sa=sa):
                 self._since[sa.connection_id] = clock.now()
@@ -409,7 +356,6 @@ class Gateway:
             case ike.IkeClosed(sa=sa, error=error):
                 self._since.pop(sa.connection_id, None)
                 self._attempts.ended(sa.connection_id, proven=None, refused=_counts(error))
-                self._usage.close(sa.connection_id)
                 self._answers.release(sa.connection_id)
 
     def _on_refused_sa(self, event: ike.Event, error: HostError) -> None:
@@ -424,7 +370,7 @@ class Gateway:
         candidate = next((each for each in self.config.candidates if each.name == sa.connection.name), None)
         if candidate is None:
             return False
-        if self._radius is not None and (grant := self._radius.grant_of(sa.connection_id)) is not None:
+        if (grant := self._radius.grant_of(sa.connection_id)) is not None:
             return self.config.clients[candidate.name].radius == grant.server
         names = [user_of(sa)]
         if isinstance(sa.peer_certificate, Certificate):
@@ -485,8 +431,7 @@ class Gateway:
         finally:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_STOP_SECONDS):
-                    if self._radius is not None:
-                        await self._radius.close()
+                    await self._radius.close()
                     if self._host is not None:
                         await self._host.close()
                     await self._runner.stop()
@@ -494,8 +439,7 @@ class Gateway:
 
     async def _say_goodbye(self) -> None:
         self._runner.engine.reconfigure(None)  # nobody new
-        if self._radius is not None:
-            self._radius.leave()
+        self._radius.leave()
         gone = asyncio.Event()
 
         def listen(event: ike.Event) -> None:

@@ -87,8 +87,9 @@ coa = { listen = "fd00::2", port = 4000, secret = "another one of enough letters
     assert found.clients["people"].radius == "corp"
 
 
-def test_passwords_may_be_judged_elsewhere_without_a_users_file(folder):
-    found = config(folder, BASE + SERVERS + PEOPLE.replace('"eap"', '"eap-gtc"'))
+@pytest.mark.parametrize("login", ['"eap-gtc"', '"eap-ttls"\ninner = "pap"', '"eap-peap"\ninner = "eap-gtc"'])
+def test_passwords_may_be_judged_elsewhere_without_a_users_file(folder, login):
+    found = config(folder, BASE + SERVERS + PEOPLE.replace('"eap"', login))
     assert found.candidates[0].connections[0].remote_expectation.settles
 
 
@@ -111,6 +112,9 @@ def test_a_gateway_without_certificate_may_leave_its_proof_to_the_method(folder)
         (SERVERS + PEOPLE.replace('"eap"', '"certificate"') + 'ca = "ca.pem"\n', "`radius` is not used"),
         (SERVERS + PEOPLE.replace('"eap"', '["eap-gtc", "eap-md5"]'), "cannot judge a log-in by eap-md5"),
         (SERVERS + PEOPLE.replace('"eap"', '["eap", "eap-md5"]'), "alternatives"),
+        (SERVERS + PEOPLE.replace('"eap"', '"eap-ttls"'), "cannot judge mschapv2 within the tunnel"),
+        (SERVERS + PEOPLE.replace('"eap"', '"eap-peap"'), "cannot judge eap-mschapv2 within the tunnel"),
+        (SERVERS + PEOPLE + 'then = [{ login = "eap", radius = "corp", identities = "bob" }]\n', "not looked at again"),
         (SERVERS.replace('"10.0.0.1"', '"10.0.0.1", "10.0.0.1"') + PEOPLE, "named twice"),
         (SERVERS.replace('"10.0.0.1"', '"not a server"') + PEOPLE, "no RADIUS server"),
         (SERVERS.replace('"10.0.0.1"', '"10.0.0.1:70000"') + PEOPLE, "no port"),

@@ -252,6 +252,26 @@ async def test_reload_keeps_accounts_and_takes_other_servers(stage):
         other.close()
 
 
+async def test_reload_listens_anew_with_another_secret_and_says_where_it_cannot(stage):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    await stage.start(dynamic=dynamic(port=port))
+    await stage.log_in()
+    changed = dataclasses.replace(stage.settings, dynamic=dynamic(port=port, secret=b"another"))
+    await stage.service.reload({"corp": changed})
+    client = Client(stage)
+    assert await client.is_silent(request(DISCONNECT, (1, b"alice")))
+    assert (await client.ask(request(DISCONNECT, (1, b"alice"), secret=b"another"))).code == DISCONNECT_ACK
+    client.sock.close()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        occupied = dynamic(port=taken.getsockname()[1])
+        with pytest.raises(HostError, match="cannot be listened to"):
+            await stage.service.reload({"corp": dataclasses.replace(changed, dynamic=occupied)})
+    assert stage.service.grant_of(7) is not None  # the session goes on
+
+
 # --- what servers tell us
 
 

@@ -14,6 +14,7 @@ from ikeway.config.eap import AUTHENTICATORS
 from ikeway.config.fields import IpAddress, Kind, Listed, Section
 from ikeway.config.reading import Location, Problems
 from ikeway.config.secrets import Secret, SecretSource
+from ikeway.config.tunnels import inner_logins
 from ikeway.errors import ConfigError
 from ikeway.gateway.radius.settings import (
     AUTHENTICATION_PORT,
@@ -28,6 +29,7 @@ SERVER_TEXT = (
 )
 _GOOD_SECRET = 16  # octets (RFC 2865 section 3)
 _LEAST_INTERIM = 60.0
+_IN_CLEAR = frozenset({"pap", "eap-gtc"})  # log-ins within a tunnel that show us the password
 
 
 def parse_server(value: object) -> ServerAddress:
@@ -226,9 +228,10 @@ def check_use(
     login: Sequence[str],
     radius: str | None,
     groups: Sequence[str],
+    inner: Sequence[str],
     known: Mapping[str, RadiusPart],
 ) -> None:
-    """Whether what a connection says of RADIUS goes together: its keys `login`, `radius` and `groups`."""
+    """Whether what a connection says of RADIUS goes together: its keys `login`, `inner`, `radius` and `groups`."""
     if "eap" in login and radius is None and not problems.was_removed(*at, "radius"):
         problems.add(
             (*at, "login"),
@@ -249,6 +252,14 @@ def check_use(
             (*at, "radius"),
             f"RADIUS servers cannot judge a log-in by {blind[0]}, where the password does not arrive",
             remedy=f'remove {blind[0]}, or write login = "eap", where the servers run the method',
+        )
+    within = [one for method in login for one in inner_logins(method, inner, is_server=True) if one not in _IN_CLEAR]
+    if radius is not None and within:
+        problems.add(
+            (*at, "inner"),
+            f"RADIUS servers cannot judge {within[0]} within the tunnel, where the password does not arrive",
+            expected=" or ".join(sorted(_IN_CLEAR)),
+            remedy='write inner = "pap" (EAP-TTLS) or "eap-gtc" (PEAP), or login = "eap", where the servers run the method',
         )
     if groups and radius is None:
         problems.add((*at, "groups"), "`groups` are what RADIUS servers say", remedy="add `radius`, or remove it")

@@ -8,7 +8,6 @@ that fails later leaves nothing. Accounts and limits begin when the IKE SA is es
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
@@ -114,7 +113,9 @@ class RadiusService:
         self._leaving = True
 
     async def reload(self, settings: Mapping[str, RadiusSettings]) -> None:
-        """Go on with other servers. Log-ins under way end with those that they began with."""
+        """Go on with other servers. Log-ins under way end with those that they began with. Raises HostError where servers
+        cannot be listened to; everything else is done all the same."""
+        refused: list[HostError] = []
         before, self._members = self._members, {}
         for name, wanted in settings.items():
             old = before.pop(name, None)
@@ -126,11 +127,16 @@ class RadiusService:
                 self._silence(old)
                 self._replaced.append(old.group)
                 asyncio.get_running_loop().call_later(wanted.longest, old.group.close)
-            with contextlib.suppress(HostError):  # it was logged, and everything else goes on
+                await asyncio.sleep(0)  # until its socket is closed: the next one may have the same address
+            try:
                 await self._listen(member)
+            except HostError as error:
+                refused.append(error)
         for old in before.values():
             self._silence(old)
             self._former.append(old)
+        if refused:
+            raise refused[0]
 
     def status(self) -> tuple[RadiusServerStatus, ...]:
         """How all servers are."""
@@ -324,11 +330,7 @@ class RadiusService:
         if settings.dynamic is None:
             return
         server = DynamicServer(settings, settings.dynamic, _Served(self, settings.name))
-        try:
-            await server.start()
-        except HostError as error:
-            log.error("%s", error)
-            raise
+        await server.start()
         member.dynamic = server
 
     @staticmethod
