@@ -1,0 +1,105 @@
+"""Log-ins in which somebody changes the packets: every one ends, by a typed error, and never with keys that differ."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ikeway.auth.path import Role
+from ikeway.eap.mschapv2 import MsChapV2Authenticator, MsChapV2Peer
+from ikeway.eap.packet import EapCode, EapPacket
+from ikeway.eap.peap import PeapAuthenticator, PeapPeer
+from ikeway.eap.session import MAX_ROUNDS, EapAuthenticator, EapPeer
+from ikeway.eap.tls import EapTlsAuthenticator, EapTlsPeer
+from ikeway.eap.ttls import TtlsAuthenticator, TtlsPeer, TtlsWays
+from ikeway.eap.ttls_inner import EapInTunnel
+from ikeway.eap.tunnel.channel import TlsVersion
+from ikeway.errors import IkewayError
+from tests.eap.conversations import finish
+from tests.eap.tunnel.parties import CLIENT, asker, client_end, client_node, server_end, trust
+
+Change = Callable[[int, bytes], bytes]
+USER = b"alice"
+ENDS = {version: client_end(version, node=client_node()) for version in TlsVersion}
+SERVER, CLIENTS = server_end(), server_end(judge=trust(Role.INITIATOR))
+
+
+def sides(method: str, version: TlsVersion) -> tuple[EapPeer, EapAuthenticator]:
+    end = ENDS[version]
+    peers = {
+        "tls": lambda: EapTlsPeer(end, CLIENT.encode()),
+        "ttls": lambda: TtlsPeer(end, USER, EapInTunnel(USER, [lambda: MsChapV2Peer(USER)])),
+        "peap": lambda: PeapPeer(end, USER, [lambda: MsChapV2Peer(USER)]),
+    }
+    servers = {
+        "tls": lambda: EapTlsAuthenticator(CLIENTS),
+        "ttls": lambda: TtlsAuthenticator(SERVER, TtlsWays(eap=[MsChapV2Authenticator])),
+        "peap": lambda: PeapAuthenticator(SERVER, [MsChapV2Authenticator]),
+    }
+    return EapPeer(asker(), USER, [peers[method]]), EapAuthenticator(asker(), [servers[method]])
+
+
+def carry(peer: EapPeer, authenticator: EapAuthenticator, change: Change) -> int:
+    """How many packets it took until an end."""
+    packet, count = finish(authenticator.start()), 0
+    while count < 4 * MAX_ROUNDS:
+        try:
+            response = finish(peer.receive(change(count, packet)))
+        except IkewayError:
+            break
+        if response is None:
+            break
+        packet = finish(authenticator.receive(change(count + 1, response)))
+        count += 2
+    return count
+
+
+@pytest.mark.parametrize("version", TlsVersion)
+@pytest.mark.parametrize("method", ["tls", "ttls", "peap"])
+@settings(max_examples=25)
+@given(
+    at=st.integers(0, 24),
+    place=st.integers(4, 1100),
+    what=st.integers(1, 255),
+    how=st.sampled_from(["flip", "cut", "double", "insert"]),
+)
+def test_one_packet_is_changed(method: str, version: TlsVersion, at: int, place: int, what: int, how: str) -> None:
+    def change(number: int, packet: bytes) -> bytes:
+        if number != at or EapPacket.decode(packet).code in (EapCode.SUCCESS, EapCode.FAILURE):
+            return packet
+        place_in = 4 + place % (len(packet) - 4) if len(packet) > 4 else 4
+        head, tail = packet[4:place_in], packet[place_in:]
+        body = {
+            "flip": head + bytes((tail[0] ^ what,)) + tail[1:] if tail else head,
+            "cut": head,
+            "double": head + tail + tail,
+            "insert": head + bytes(what) + tail,
+        }[how]
+        return packet[:2] + (4 + len(body)).to_bytes(2) + body
+
+    peer, authenticator = sides(method, version)
+    assert carry(peer, authenticator, change) < 4 * MAX_ROUNDS
+    if peer.succeeded and authenticator.succeeded:
+        assert peer.msk == authenticator.msk is not None
+    if peer.succeeded:
+        assert authenticator.succeeded  # nobody else's success is believed
+
+
+@pytest.mark.parametrize("version", TlsVersion)
+@pytest.mark.parametrize("method", ["tls", "ttls", "peap"])
+def test_an_early_success_is_not_believed(method: str, version: TlsVersion) -> None:
+    """At each turn but the last. With TLS 1.2, EAP-TLS has nothing more to wait for after the server's Finished."""
+    ends = 0
+    peer, authenticator = sides(method, version)
+    ends = carry(peer, authenticator, lambda number, packet: packet)
+    for turn in range(0, ends - 1, 2):
+        peer, authenticator = sides(method, version)
+        carry(
+            peer,
+            authenticator,
+            lambda number, packet: (
+                EapPacket(EapCode.SUCCESS, packet[1]).encode() if number == turn else packet  # noqa: B023
+            ),
+        )
+        assert peer.failed and not peer.succeeded
