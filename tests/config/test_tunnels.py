@@ -12,6 +12,7 @@ from ikeway.auth.errors import IdentityMismatch, UntrustedCertificate
 from ikeway.client.profile import Profile, load_profile
 from ikeway.eap.errors import EapFailed
 from ikeway.eap.questions import Granted, PasswordCheck, PasswordQuestion, Refused, SecretQuestion
+from ikeway.eap.relay import PasswordRelay
 from ikeway.errors import ConfigError, ConfigErrors, IkewayError
 from ikeway.gateway.config import GatewayConfig, load_gateway_config
 from ikeway.ike.settings import EapCredential, EapExpected, EapOnlyExpected
@@ -216,3 +217,31 @@ def test_no_password_for_another_gateway(folder: Path, tmp_path: Path) -> None:
     with pytest.raises((IdentityMismatch, EapFailed)):
         log_in(credential.new_peer(asked), server.new_authenticator(Asker(answer)))
     assert not any(isinstance(question, PasswordQuestion) for question in asked.questions)
+
+
+RADIUS = '\nradius = "corp"\n[radius.corp]\nservers = "127.0.0.1"\nsecret = "a secret of the two"\n'
+
+
+@pytest.mark.parametrize(
+    ("login", "connection"),
+    [
+        ('method = "eap-ttls"\n', 'login = "eap-ttls"\ninner = ["pap", "eap-gtc"]'),
+        ('method = "eap-ttls"\ninner = "eap-gtc"\n', 'login = "eap-ttls"\ninner = ["pap", "eap-gtc"]'),
+        ('method = "eap-peap"\ninner = "eap-gtc"\n', 'login = "eap-peap"\ninner = "eap-gtc"'),
+    ],
+)
+def test_passwords_out_of_the_tunnel_are_judged_by_radius(folder: Path, login: str, connection: str) -> None:
+    asked = []
+
+    def relayed(question: Any) -> Any:
+        asked.append(question)
+        return Granted() if isinstance(question, PasswordRelay) else answer(question)
+
+    text = GATEWAY.replace('users = "users.toml"\n', "") + connection + RADIUS
+    server = load_gateway_config(write_private(folder / "radius.toml", text))
+    credential = profile(folder, login + USER).connection().local_credential
+    expectation = server.candidates[0].connections[0].remote_expectation
+    assert isinstance(credential, EapCredential) and isinstance(expectation, EapExpected) and expectation.settles
+    log_in(credential.new_peer(Asker(answer)), expectation.new_authenticator(Asker(relayed)))
+    (question,) = (each for each in asked if isinstance(each, PasswordRelay))
+    assert (question.server, question.check.identity, question.check.answer) == ("corp", b"alice", b"x")
