@@ -416,3 +416,21 @@ async def test_each_log_in_asks_for_its_own_password(pki: Path) -> None:
     asked = PasswordQuestion(b"alice", "vpn", "", "EAP-MSCHAPv2")
     assert await secrets.password(asked) == "first"
     assert await secrets.further_password(FurtherPassword(0, asked)) == "second"
+
+
+def test_a_gateway_that_proves_itself_twice(pki: Path) -> None:
+    second = '[[gateway.then]]\nca = "ca.pem"\nidentity = "*.example.com"\n'
+    (further,) = profile(pki, EAP + second).connection().further_expectations
+    assert isinstance(further.expectation, CertificateExpected)
+    assert str(further.identity) == "*.example.com"
+
+
+def test_mistakes_of_a_second_proof_of_the_gateway(pki: Path) -> None:
+    text = EAP + '[[gateway.then]]\nidentity = "b.example.com"\n'
+    assert any("`ca` is missing" in error.reason for error in mistakes(pki, text).values())
+    text = (
+        '[gateway]\naddress = "vpn.example.com"\nauthentication = "eap-only"\n'
+        '[login]\nmethod = "eap-tls"\nusername = "alice"\npkcs12 = "alice.p12"\nkey_password = "open"\n'
+        '[[gateway.then]]\nca = "ca.pem"\n'
+    )
+    assert any("by EAP alone cannot go on" in error.reason for error in mistakes(pki, text).values())

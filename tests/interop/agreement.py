@@ -31,6 +31,7 @@ class Party:
     # The client's: EAP methods by which it logs in once more after that, one by one, and its password there.
     then: tuple[str, ...] = ()
     then_password: str = field(default=PASSWORD, repr=False)
+    second: Credential | None = None  # by which charon as the gateway proves itself once more
     trusts: Credential | None = None  # its issuer is the trust anchor
     ike: str = MODERN_IKE
     esp: str = MODERN_ESP

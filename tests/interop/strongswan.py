@@ -197,8 +197,8 @@ class Charon:
         """Load a connection with the secrets that its own side needs."""
         self.vici("load-shared", {"id": "psk", "type": "IKE", "data": own.secret, "owners": []})
         self.vici("load-shared", {"id": "eap", "type": "EAP", "data": own.password, "owners": [_eap_user(own)]})
-        if own.credential is not None:
-            self.vici("load-key", {"type": "any", "data": own.credential.key_der})
+        for credential in filter(None, (own.credential, own.second)):
+            self.vici("load-key", {"type": "any", "data": credential.key_der})
         if own.trusts is not None:
             self.vici("load-cert", {"type": "X509", "flag": "CA", "data": own.trusts.issuer_der})
         self.vici("load-conn", {name: connection})
@@ -278,6 +278,7 @@ class StrongswanGateway(_Side):
             "pools": [f"pool{version}" for version in agreed.pool],
             "remote": _remote(own, agreed.client.auth) | dict(own.charon_round),
             **_rounds("remote", agreed.client.then, {"eap_id": "%any"}),
+            **_second_proof(own),
             "children": {name: _child(own, local=networks) for name, networks in own.networks.items()},
         }
         charon.load(self.name, connection, own)
@@ -329,6 +330,13 @@ def _connection(own: Party) -> dict[str, object]:
         "send_cert": "always",
         "local": local,
     }
+
+
+def _second_proof(own: Party) -> dict[str, object]:
+    """The gateway's second round."""
+    if own.second is None:
+        return {}
+    return {"local-2": {"round": "2", "auth": "pubkey", "certs": [own.second.der]}}
 
 
 def _rounds(side: str, methods: tuple[str, ...], keys: dict[str, str]) -> dict[str, object]:

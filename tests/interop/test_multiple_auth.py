@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.interop.agreement import Agreement, agreement
+from tests.interop.agreement import GATEWAY_NAME, Agreement, agreement
 from tests.interop.lab import PAIRS, Lab, Pair, Tunnel
+from tests.interop.pki import issue
 from tests.interop.strongswan import ConnectFailed
 from tests.interop.test_passwords import SEED
 from tests.interop.test_refusals import TOLD, Refusal, fails
@@ -127,3 +129,36 @@ def test_a_gateway_that_takes_one_log_in_only(lab: Lab) -> None:
         assert "IKE_AUTH" not in made.charon.log()
     finally:
         made.stop()
+
+
+@pytest.mark.parametrize("auth", ["rsa", "psk", "eap-mschapv2"])
+@pytest.mark.parametrize("then", [(), ("eap-md5",)], ids=["once", "twice"])
+def test_charon_proves_itself_twice(tunnel: Make, tmp_path: Path, auth: str, then: tuple[str, ...]) -> None:
+    """Its second certificate is of another authority, which the profile names."""
+    second = issue("ecdsa", "second.lab.test", server=True, ca="Other CA")
+    expected = {"ca": str(second.write(tmp_path, "second")[2])}
+    client = {"then": then, "ours": {"gateway": {"then": [expected]}}}
+    made = tunnel(TO_CHARON, agreement(auth, client=client, gateway={"second": second}))
+    made.client.connect()
+    (session,) = made.client.sessions()  # type: ignore[attr-defined]
+    assert len(session.proofs) == 2 and session.proofs[1].endswith("by certificate")
+    assert session.remote_identity == GATEWAY_NAME
+    made.check_ping()
+
+
+def test_charon_with_one_proof_where_two_are_expected(tunnel: Make, tmp_path: Path) -> None:
+    second = issue("ecdsa", "second.lab.test", server=True, ca="Other CA")
+    expected = {"ca": str(second.write(tmp_path, "second")[2])}
+    made = tunnel(TO_CHARON, agreement("rsa", client={"ours": {"gateway": {"then": [expected]}}}))
+    with pytest.raises(ConnectFailed, match="the gateway does not go on to prove again who it is"):
+        made.client.connect()
+    wait_until(lambda: not any(sa.children for sa in made.charon.sas()), "an SA is left", logs=made.logs)
+
+
+def test_charon_with_a_second_certificate_of_nobody(tunnel: Make, tmp_path: Path) -> None:
+    second = issue("ecdsa", "second.lab.test", server=True, ca="Other CA")
+    expected = {"ca": str(issue("ecdsa", GATEWAY_NAME, server=True).write(tmp_path, "first")[2])}
+    client = {"ours": {"gateway": {"then": [expected]}}}
+    made = tunnel(TO_CHARON, agreement("rsa", client=client, gateway={"second": second}))
+    with pytest.raises(ConnectFailed, match="no trusted CA vouches for"):
+        made.client.connect()

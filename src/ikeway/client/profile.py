@@ -30,6 +30,7 @@ from ikeway.ike.settings import (
     Connection,
     EapOnlyExpected,
     FurtherCredential,
+    FurtherExpectation,
     PeerExpectation,
     PskCredential,
     PskExpected,
@@ -207,6 +208,7 @@ class _Builder:
         credential = login.credential(psk_is_used=self._gateway_method() == "psk")
         further = self._further_credentials()
         expectation, children = self._expectation(), self._children()
+        further_expectations = self._further_expectations()
         pattern = self._remote_identity()
         if credential is None or expectation is None or pattern is None or len(further) < len(file.login.then):
             return None
@@ -215,6 +217,7 @@ class _Builder:
             local_identity=self._local_identity(file.login, ("login",)),
             local_credential=credential,
             further_credentials=further,
+            further_expectations=further_expectations,
             remote_identity=pattern,
             remote_expectation=expectation,
             send_idr=file.gateway.send_identity,
@@ -262,6 +265,23 @@ class _Builder:
             policy=gateway.checks.policy(),
         )
         return CertificateExpected(trust) if trust is not None else None
+
+    def _further_expectations(self) -> tuple[FurtherExpectation, ...]:
+        """What the gateway proves in `then`, fewer of them after a problem was noted."""
+        found = []
+        for number, part in enumerate(self._file.gateway.then):
+            at: Location = ("gateway", "then", number)
+            if self._gateway_method() == "eap-only":
+                self._problems.add(
+                    at,
+                    "a gateway that proves itself by EAP alone cannot go on with a certificate",
+                    remedy='remove it, or write authentication = "certificate" in [gateway]',
+                )
+            policy = part.checks.policy()
+            trust = load_trust(self._problems, at, authorities=part.ca, crls=part.crls, policy=policy)
+            if trust is not None:
+                found.append(FurtherExpectation(CertificateExpected(trust), part.identity))
+        return tuple(found)
 
     def _remote_identity(self) -> IdentityPattern | None:
         gateway = self._file.gateway

@@ -55,6 +55,21 @@ LoginMethod = Literal["certificate", "psk", EapLogin]
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,15}$"), Kind("up to 15 letters, digits, . _ -")]
 
 
+class FurtherGateway(Section):
+    """A further proof of the gateway (RFC 4739), by a certificate."""
+
+    ca: Annotated[Listed[FilePath], Field(min_length=1)] = Field(
+        description="Files with the certificates of the authorities that may vouch for it."
+    )
+    identity: PatternText | None = Field(
+        default=None, description="Who it must be. By default any that these authorities vouch for."
+    )
+    crls: Listed[FilePath] = Field(default=(), description="Files with certificate revocation lists (CRLs).")
+    checks: GatewayChecksSection = Field(
+        default=GatewayChecksSection(), description="How strictly the certificate is judged."
+    )
+
+
 class GatewaySection(Section):
     """The gateway, and how it has to prove that it is the right one."""
 
@@ -99,6 +114,14 @@ class GatewaySection(Section):
     crls: Listed[FilePath] = Field(default=(), description="Files with certificate revocation lists (CRLs).")
     checks: GatewayChecksSection = Field(
         default=GatewayChecksSection(), description="How strictly the gateway's certificate is judged."
+    )
+    then: Annotated[Listed[FurtherGateway], Field(max_length=1)] = Field(
+        default=(),
+        description=(
+            "What the gateway proves after that, by another certificate (RFC 4739). Keys: `ca`, which is needed, `identity` "
+            "(by default any that these authorities vouch for), `crls` and `checks`."
+        ),
+        json_schema_extra={"shown": "nothing follows"},
     )
     dialect: DialectName | None = Field(
         default=None, description="Speak as a vendor's client does, for gateways that want it: docs/dialects.md."
