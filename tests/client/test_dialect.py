@@ -10,6 +10,7 @@ from ikeway.address import Address
 from ikeway.auth.identity import Identity
 from ikeway.client.profile import Profile, load_profile
 from ikeway.config.dialects import UNTRIED
+from ikeway.dialects import microsoft
 from ikeway.dialects.anyconnect.options import ANYCONNECT_CLIENT, VENDOR_IDS
 from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.errors import AuthenticationFailed, ConfigErrors
@@ -36,6 +37,10 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_pki(tmp_path_factory.mktemp("dialects"))
     write_private(folder / "users.toml", '[users.alice]\npassword = "wonderland"\n')
     return folder
+
+
+def speaking(dialect: str, more: str = "") -> str:
+    return HEAD.replace("anyconnect", dialect) + more + USER
 
 
 def profile(pki: Path, text: str) -> Profile:
@@ -104,6 +109,8 @@ def test_another_eap_method_may_be_spoken_in_the_dialect(pki: Path) -> None:
         (HEAD.replace('dialect = "anyconnect"\n', "") + USER + 'method = "eap-anyconnect"\n', "does not speak"),
         (HEAD.replace('dialect = "anyconnect"\n', "") + "[gateway.anyconnect]\n" + USER, "is not used"),
         (HEAD, "nothing to log in with"),
+        (HEAD + "[gateway.fortigate]\n" + USER, "`fortigate` is not used"),
+        (speaking("fortigate", '[gateway.fortigate]\nhost = "a\\nb"\n'), "host"),
         (HEAD + USER + 'psk = "x"\n', "`psk` is not used"),
         (HEAD + "[gateway.anyconnect]\nidentity_type = 0\n" + USER, "expected 1 to 255"),
         (HEAD + '[gateway.anyconnect]\nauth_vendor_id = "0xabc"\n' + USER, "hexadecimal"),
@@ -114,6 +121,38 @@ def test_another_eap_method_may_be_spoken_in_the_dialect(pki: Path) -> None:
 )  # fmt: skip
 def test_mistakes_in_profiles(pki: Path, text: str, expected: str) -> None:
     assert expected in mistakes(profile, pki, text)
+
+
+def test_a_profile_that_passes_for_forticlient(pki: Path) -> None:
+    text = '[gateway.fortigate]\nhost = "pc"\nmac_addresses = ["82-00-11-aa-bb-cc"]\n'
+    connection = profile(pki, speaking("fortigate", text)).connection()
+    assert connection.local_identity == Identity.parse("alice")
+    assert not connection.send_idr
+    (notify,) = connection.interception.dialect.auth_payloads(bytes)
+    assert b"\nMAC=82-00-11-aa-bb-cc;\nHOST=pc\nUSER=alice\n" in notify.value
+
+
+@pytest.mark.parametrize("name", ["windows", "azure"])
+def test_a_profile_for_gateways_of_microsoft_offers_what_is_old_and_warns(pki: Path, name: str) -> None:
+    found = profile(pki, speaking(name))
+    assert found.connection().ike_proposals == microsoft.IKE_PROPOSALS
+    assert found.connection().children[0].proposals == microsoft.ESP_PROPOSALS
+    assert any("modp1024" in warning for warning in found.warnings)
+
+
+def test_proposals_that_the_user_names_count_more(pki: Path) -> None:
+    own = '[ike]\nproposals = "aes256gcm16-prfsha384-ecp384"\n[esp]\nproposals = "aes256gcm16"\n'
+    found = profile(pki, speaking("azure") + own)
+    assert len(found.connection().ike_proposals) == 1
+    assert len(found.connection().children[0].proposals) == 1
+    assert found.warnings == ()
+
+
+def test_a_child_sa_that_names_its_own_proposals_keeps_them(pki: Path) -> None:
+    children = '[children.a]\nremote = "10.1.0.0/16"\nproposals = "aes256gcm16"\n[children.b]\nremote = "10.2.0.0/16"\n'
+    first, second = profile(pki, speaking("azure") + children).connection().children
+    assert len(first.proposals) == 1
+    assert second.proposals == microsoft.ESP_PROPOSALS
 
 
 # --- gateways ---------------------------------------------------------------------------------------------------------

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ikeway.auth.certificate import CertificateCredential
 from ikeway.client.profile_model import ProfileFile
 from ikeway.config.dialects import (
     ANYCONNECT_LOGIN,
+    anyconnect_client,
     anyconnect_peer,
-    client_dialect,
     client_options,
     complain_of_unused,
+    fortigate_client,
+    microsoft_client,
 )
+from ikeway.config.protocol import warnings_of
 from ikeway.config.reading import Location, Problems
 from ikeway.eap.method import PeerMethodFactory
 from ikeway.errors import ConfigError
 from ikeway.ike.settings import Connection
+from ikeway.wire.payloads import Proposal
+
+if TYPE_CHECKING:
+    from ikeway.dialects import Dialect
 
 
 def with_login_of_dialect(file: ProfileFile) -> ProfileFile:
@@ -32,6 +40,7 @@ class ProfileDialect:
     def __init__(self, name: str, file: ProfileFile, problems: Problems) -> None:
         self._file = file
         self._problems = problems
+        self._name = name
         self._options = None
         complain_of_unused(problems, ("gateway",), file.gateway, file.gateway.dialect)
         if file.gateway.dialect == "anyconnect":
@@ -64,9 +73,42 @@ class ProfileDialect:
 
     def apply(self, connection: Connection) -> Connection:
         """The connection in the dialect."""
-        if self._options is None:
+        dialect = self._dialect()
+        if dialect is None:
             return connection
         from ikeway.dialects import for_client
 
-        identity = self._file.login.identity  # the user's name is not who the client says it is
-        return for_client(client_dialect(self._options), replace(connection, local_identity=identity))
+        if dialect.identity is not None:  # the user's name is not who the client says it is
+            connection = replace(connection, local_identity=self._file.login.identity)
+        return for_client(dialect, self._with_proposals(dialect, connection))
+
+    def warnings(self) -> list[str]:
+        """Why what the dialect offers is weak, where the profile names nothing itself."""
+        dialect = self._dialect()
+        return [] if dialect is None else warnings_of((*self._ike(dialect), *self._esp(dialect)))
+
+    def _dialect(self) -> Dialect | None:
+        gateway = self._file.gateway
+        match gateway.dialect:
+            case "anyconnect":
+                return anyconnect_client(self._options) if self._options is not None else None
+            case "fortigate":
+                return fortigate_client(gateway.fortigate, self._name, self._file.login.username or "")
+            case "windows" | "azure":
+                return microsoft_client(gateway.dialect)
+        return None
+
+    def _ike(self, dialect: Dialect) -> tuple[Proposal, ...]:
+        return () if "proposals" in self._file.ike.model_fields_set else dialect.ike_proposals
+
+    def _esp(self, dialect: Dialect) -> tuple[Proposal, ...]:
+        return () if "proposals" in self._file.esp.model_fields_set else dialect.esp_proposals
+
+    def _with_proposals(self, dialect: Dialect, connection: Connection) -> Connection:
+        """With what the dialect offers; a child SA that names its own keeps them."""
+        ike, esp = self._ike(dialect), self._esp(dialect)
+        own = {name for name, child in self._file.children.items() if "proposals" in child.model_fields_set}
+        children = tuple(
+            replace(child, proposals=esp) if esp and child.name not in own else child for child in connection.children
+        )
+        return replace(connection, ike_proposals=ike or connection.ike_proposals, children=children)

@@ -149,7 +149,7 @@ def load_profile(name_or_path: str | Path, prompt: Prompt | None = None) -> Prof
             data_plane=network.data_plane,
         ),
         session=SessionSettings(reconnect=file.session.reconnect, retry_limit=file.session.retry_limit),
-        warnings=tuple(_warnings(file)),
+        warnings=tuple(dict.fromkeys((*_warnings(file), *builder.warnings))),
         username=username_of(file.login),
         password=file.login.password,
         psk=file.login.psk,
@@ -196,6 +196,7 @@ class _Builder:
         self._problems = problems
         self._prompt = prompt
         self.usernames: list[str] = []  # of the further log-ins
+        self.warnings: list[str] = []  # of the dialect
 
     def connection(self) -> Connection | None:
         """The connection; None after a problem was noted."""
@@ -226,6 +227,7 @@ class _Builder:
             initial_contact=file.ike.initial_contact,
             **connection_options(file.ike),
         )
+        self.warnings = dialect.warnings()
         return dialect.apply(connection)
 
     def _gateway_method(self) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PlainValidator
 
 from ikeway.config import fields
-from ikeway.config.dialects import AnyConnectClientSection, DialectName
+from ikeway.config.dialects import AnyConnectClientSection, ClientDialect, FortiGateSection
 from ikeway.config.eap import EapLogin
 from ikeway.config.fields import FilePath, IdentityText, IpAddress, IpNetwork, Kind, Listed, PatternText, Section
 from ikeway.config.protocol import ChildSection, ClientEspSection, ClientIkeSection
@@ -123,12 +123,13 @@ class GatewaySection(Section):
         ),
         json_schema_extra={"shown": "nothing follows"},
     )
-    dialect: DialectName | None = Field(
+    dialect: ClientDialect | None = Field(
         default=None, description="Speak as a vendor's client does, for gateways that want it: docs/dialects.md."
     )
     anyconnect: AnyConnectClientSection = Field(
         default=AnyConnectClientSection(), description='Settings of `dialect = "anyconnect"`.'
     )
+    fortigate: FortiGateSection = Field(default=FortiGateSection(), description='Settings of `dialect = "fortigate"`.')
 
 
 class LoginPart(Section):

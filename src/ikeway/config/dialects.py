@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from ikeway.eap.tunnel.trust import PeerTrust
     from ikeway.questions import Ask
 
-DialectName = Literal["anyconnect"]
+ClientDialect = Literal["anyconnect", "fortigate", "windows", "azure"]
+GatewayDialect = Literal["anyconnect"]
 ANYCONNECT_LOGIN = "eap-anyconnect"
 UNTRIED = "the dialect anyconnect was not tried against Cisco's products; see docs/anyconnect.md"
 
@@ -44,6 +45,7 @@ IdentityType = Annotated[int, between(1, 255), Kind("a number from 1 to 255")]
 VendorType = Annotated[int, between(0, 0xFFFFFFFF), Kind("a number of 32 bits")]
 Attempts = Annotated[int, between(1, 10), Kind("a number from 1 to 10")]
 Port = Annotated[int, between(1, 65535), Kind("a port from 1 to 65535")]
+Line = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$"), Kind("a text on one line")]
 Text = Annotated[str, Field(max_length=500), Kind("a text")]
 
 
@@ -105,6 +107,27 @@ class AnyConnectClientSection(_AnyConnectSection):
         json_schema_extra={"shown": "see text"},
     )
     mac_addresses: Listed[Text] = Field(default=(), description="MAC addresses to tell, as `82-00-11-aa-bb-cc`.")
+
+
+class FortiGateSection(Section):
+    """FortiGate, for `dialect = "fortigate"`: what FortiClient tells of itself (notify 0xF100). See docs/dialects.md."""
+
+    notify: bool = Field(default=True, description="Tell all this. FortiGates are said to refuse who does not.")
+    version: Line = Field(default="7.4.8.2066", description="The version of FortiClient.")
+    unique_id: Line = Field(
+        default="",
+        description="32 hexadecimal digits that stand for this host. By default made from the profile's name.",
+        json_schema_extra={"shown": "see text"},
+    )
+    address: Line = Field(default="", description="This host's IPv4 address.")
+    mac_addresses: Listed[Line] = Field(default=(), description="MAC addresses, as `82-00-11-aa-bb-cc`.")
+    host: Line = Field(default="", description="This host's name.")
+    user: Line = Field(
+        default="",
+        description="Who uses this host. By default the `username`.",
+        json_schema_extra={"shown": "see text"},
+    )
+    system: Line = Field(default="", description="The operating system.")
 
 
 class AnyConnectGatewaySection(_AnyConnectSection):
@@ -209,11 +232,37 @@ def gateway_options(
     )
 
 
-def client_dialect(options: ClientOptions) -> Dialect:
-    """The dialect of a profile."""
+def anyconnect_client(options: ClientOptions) -> Dialect:
+    """The dialect of a profile that speaks AnyConnect."""
     from ikeway.dialects.anyconnect import dialect
 
     return dialect.client(options)
+
+
+def fortigate_client(section: FortiGateSection, profile: str, user: str) -> Dialect:
+    """The dialect of a profile that passes for FortiClient."""
+    import hashlib
+
+    from ikeway.dialects.fortigate import FortiGateOptions, client
+
+    options = FortiGateOptions(
+        notify=section.notify,
+        version=section.version,
+        unique_id=section.unique_id or hashlib.sha256(b"Ikeway profile " + profile.encode()).hexdigest()[:32].upper(),
+        address=section.address,
+        mac_addresses="".join(f"{each};" for each in section.mac_addresses),
+        host=section.host,
+        user=section.user or user,
+        system=section.system,
+    )
+    return client(options)
+
+
+def microsoft_client(name: Literal["windows", "azure"]) -> Dialect:
+    """The dialect of a profile for a gateway of Microsoft's."""
+    from ikeway.dialects import microsoft
+
+    return microsoft.windows() if name == "windows" else microsoft.azure()
 
 
 def gateway_dialect(options: GatewayOptions) -> Dialect:
@@ -244,7 +293,7 @@ def anyconnect_authenticator(
 
 def complain_of_unused(problems: Problems, at: Location, section: Section, dialect: str | None) -> None:
     """A table of a dialect that is not chosen is a mistake: its author expects something of it."""
-    for name in ("anyconnect",):
+    for name in ("anyconnect", "fortigate"):
         if name in section.model_fields_set and dialect != name:
             problems.add(
                 (*at, name),

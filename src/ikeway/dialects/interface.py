@@ -50,6 +50,7 @@ class Dialect:
     `vendor_ids` are sent in IKE_SA_INIT: by an initiator always, by a responder to who `is_spoken_by`, by its vendor IDs.
     `claims`: by IDi, the clients that a gateway serves in this dialect and no others; None: the dialect says nothing of
     it. `auth_payloads` go into the first message of IKE_AUTH, behind the others (before EAP), made anew for each.
+    `examine` looks at each message of IKE_AUTH that came in; what it raises ends the log-in.
     `requests` is added to an initiator's CFG_REQUEST; `replies` to a responder's CFG_REPLY, of them what was asked for.
     """
 
@@ -63,10 +64,11 @@ class Dialect:
     requests: Attributes = ()
     replies: Attributes = ()
     read_reply: Callable[[Attributes], Reading] | None = None
+    examine: Callable[[Message], None] | None = None
     fragmentation: Callable[[], OwnFragmentation] | None = None
     fragments_with: Callable[[Sequence[bytes]], bool] = lambda vendor_ids: False
     hash_of_method_1: Callable[[PseudorandomFunction], HashAlgorithm] | None = None
-    ike_proposals: tuple[Proposal, ...] = ()  # in place of those of who names none
+    ike_proposals: tuple[Proposal, ...] = ()  # for an initiator's user who names none; empty: the usual ones
     esp_proposals: tuple[Proposal, ...] = ()
     sends_idr: bool = True
     # One object for connections and responder: what was asked before the connection was known is answered after it.
@@ -108,8 +110,12 @@ class DialectInterception:
 
     def received(self, sa: IkeSa | None, message: Message) -> Message:
         """Note what was asked for; understand what was answered."""
+        if sa is None or message.exchange_type != AUTH:
+            return message
+        if self.dialect.examine is not None:
+            self.dialect.examine(message)
         configuration = message.find(Configuration)
-        if sa is None or message.exchange_type != AUTH or configuration is None:
+        if configuration is None:
             return message
         if configuration.type == ConfigurationType.CFG_REQUEST:
             self._asked[sa] = frozenset(attribute.type for attribute in configuration.attributes)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainValidator
 
 from ikeway.config import fields
-from ikeway.config.dialects import AnyConnectGatewaySection, DialectName
+from ikeway.config.dialects import AnyConnectGatewaySection, GatewayDialect
 from ikeway.config.eap import EapLogin
 from ikeway.config.fields import (
     FilePath,
@@ -359,7 +359,7 @@ class ConnectionPart(LoginPart):
         ),
         json_schema_extra={"shown": "nothing follows"},
     )
-    dialect: DialectName | None = Field(
+    dialect: GatewayDialect | None = Field(
         default=None, description="Speak with these clients as their vendor's gateway does: docs/dialects.md."
     )
     anyconnect: AnyConnectGatewaySection = Field(
