@@ -35,6 +35,7 @@ from tests.eap.tunnel.parties import (
     client_end,
     client_node,
     server_end,
+    server_node,
     trust,
 )
 
@@ -245,14 +246,26 @@ def test_a_session_does_not_outlive_the_certificates(version: TlsVersion) -> Non
 
 def test_sessions_grow_old_and_are_few() -> None:
     sessions, token = SessionCache(), object()
-    sessions.keep(b"x", token, NOW)  # type: ignore[arg-type]
+    sessions.keep(b"x", token, (), NOW)  # type: ignore[arg-type]
     assert sessions.take(b"x", NOW + LIFETIME) is None
-    sessions.keep(b"x", token, NOW)  # type: ignore[arg-type]
-    assert sessions.take(b"x", NOW + LIFETIME - timedelta(seconds=1)) is token
+    sessions.keep(b"x", token, (), NOW)  # type: ignore[arg-type]
+    kept = sessions.take(b"x", NOW + LIFETIME - timedelta(seconds=1))
+    assert kept is not None and kept.session is token
     assert sessions.take(b"x", NOW) is None
     for index in range(40):
-        sessions.keep(b"%d" % index, token, NOW)  # type: ignore[arg-type]
-    assert len(sessions) == 16 and sessions.take(b"39", NOW) is token
+        sessions.keep(b"%d" % index, token, (), NOW)  # type: ignore[arg-type]
+    assert len(sessions) == 16 and sessions.take(b"39", NOW) is not None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_server_that_was_revoked_is_met_anew_and_refused(version: TlsVersion) -> None:
+    sessions, certificate = SessionCache(), server_node().certificate
+    client, server = client_end(version, node=client_node()), server_end(judge=clients_trust())
+    log_in(*sides(client, server, sessions=sessions))
+    client.trust = trust(Role.RESPONDER, SERVER, crls=[authority().crl(certificate)])  # as when a CRL has come
+    peer, authenticator = sides(client, server, sessions=sessions)
+    assert isinstance(refused(peer, authenticator), Revoked)
+    assert isinstance(authenticator.error, TlsFailed) and not len(sessions)
 
 
 def test_success_before_the_commitment_is_refused() -> None:

@@ -78,6 +78,15 @@ class Endpoint:
         """True when sessions may be resumed."""
         return self._resume
 
+    def trusts(self, chain: Sequence[x509.Certificate], when: datetime) -> bool:
+        """True when the owner of these certificates would be let pass at that time."""
+        try:
+            if self.trust is not None:
+                self.trust.judge(chain, when)
+        except IkewayError:
+            return False
+        return self.trust is not None
+
     def open(self, when: datetime, session: SSL.Session | None = None) -> Channel:
         """TLS for one log-in at that time. `session`: one of `Channel.session`, to be resumed by a client."""
         if self._context is None:

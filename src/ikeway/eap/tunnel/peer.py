@@ -63,8 +63,10 @@ class TlsPeer(EapPeerMethod):
         read_start(request)
         when = await ask(CurrentTime())
         key = self.type.prefix + self._identity
-        session = self._sessions.take(key, when) if self._sessions is not None else None
-        channel = self._endpoint.open(when, session)
+        kept = self._sessions.take(key, when) if self._sessions is not None else None
+        # A server that is not trusted any more is met anew, and refused in the usual way.
+        resumable = kept is not None and self._endpoint.trusts(kept.chain, when)
+        channel = self._endpoint.open(when, kept.session if kept is not None and resumable else None)
         framing = Framing(fragment=self._fragment)
         framing.send(channel.output())
         while True:
@@ -76,7 +78,7 @@ class TlsPeer(EapPeerMethod):
                 raise self._error
             framing.send(await self._answer(channel, message, ask))
             if self.may_succeed and self._sessions is not None:
-                self._sessions.keep(key, channel.session, when)
+                self._sessions.keep(key, channel.session, channel.peer_chain, when)
 
     async def _answer(self, channel: Channel, message: bytes, ask: Ask) -> bytes:
         """The answer to a message. An error is told to the server by an alert and raised when it has gone out."""
