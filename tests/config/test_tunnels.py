@@ -76,6 +76,11 @@ def meet(client: Profile, server: GatewayConfig) -> tuple[Any, Any]:
             'login = "eap-tls"\nca = "ca.pem"\nidentities = "*@example.com"\n',
             "alice@example.com",
         ),
+        (
+            'method = "eap-tls"\ncertificate = "alice.pem"\nkey = "alice.key"\n',
+            'login = "eap-tls"\nca = "ca.pem"\n',
+            "alice@example.com",
+        ),
         ('method = "eap-ttls"\n' + USER, 'login = "eap-ttls"\n', "alice"),
         ('method = "eap-ttls"\ninner = "mschapv2"\n' + USER, 'login = "eap-ttls"\n', "alice"),
         ('method = "eap-ttls"\ninner = "eap-mschapv2"\n' + USER, 'login = "eap-ttls"\nretries = 1\n', "alice"),
@@ -155,6 +160,8 @@ def mistake(load: Any, folder: Path, text: str) -> ConfigError:
     ("text", "words"),
     [
         ('method = "eap-tls"\n' + USER, "something of it is missing"),
+        ('method = "eap-tls"\n', "something of it is missing"),
+        ('method = "eap-ttls"\n', "no user name"),
         ('method = "eap-peap"\ninner = "pap"\n' + USER, "does not carry pap"),
         ('method = "eap-ttls"\ninner = ["pap", "mschapv2"]\n' + USER, "the client chooses"),
         ('method = "eap-ttls"\ninner = "eap-tls"\n' + USER, "something of it is missing"),

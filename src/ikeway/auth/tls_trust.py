@@ -81,7 +81,7 @@ def tls_identity(credential: CertificateCredential) -> TlsIdentity:
         raise ConfigError(
             "an EAP method on TLS cannot use a key on a token",
             expected="a private key in a file or PKCS#12",
-            remedy="use the token's certificate for IKE itself (login by certificate)",
+            remedy="name a certificate whose key is in a file; the token's is good for IKE itself",
         )
     sent = tuple(
         certificate

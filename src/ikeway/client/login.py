@@ -99,7 +99,7 @@ class LoginBuilder:
             return None
         if methods == (ANYCONNECT_LOGIN,):
             return self._anyconnect(methods)
-        if not self._username:
+        if not self._username and methods != ("eap-tls",):  # where the certificate has a name
             self._problems.add(
                 self._at,
                 "there is no user name to log in with",
@@ -131,7 +131,9 @@ class LoginBuilder:
         from ikeway.client.tunnel_login import load_tunnel
 
         tunnel = load_tunnel(self._problems, self._at, self._login, self._gateway, self._prompt)
-        return replace(inputs, tunnel=tunnel) if tunnel is not None else None
+        if tunnel is None:
+            return None
+        return replace(inputs, tunnel=tunnel, username=inputs.username or tunnel.own_name)
 
     def _has(self, methods: tuple[str, ...]) -> bool:
         """True when all is there that the methods cannot do without."""

@@ -151,7 +151,12 @@ class LoginPart(Section):
         ),
     )
     username: str | None = Field(
-        default=None, min_length=1, max_length=253, description="The user name for EAP. By default the `identity`."
+        default=None,
+        min_length=1,
+        max_length=253,
+        description=(
+            "The user name for EAP. By default the `identity`, and with `eap-tls` the name in the certificate."
+        ),
     )
     password: Secret | None = Field(default=None, description="The password. Asked for when absent.")
     code: Secret | None = Field(

@@ -38,6 +38,7 @@ class PeerTunnel:
     inner: tuple[str, ...]
     outer_identity: bytes | None
     require_binding: bool
+    own_name: bytes  # as our certificate says it; empty without one
     sessions: SessionCache = field(repr=False)
 
 
@@ -109,10 +110,12 @@ def peer_tunnel(
 
     try:
         own = tls_identity(credential) if credential is not None else None
+        own_name = str(credential.identity).encode() if credential is not None else b""
     except ConfigError as error:
         problems.add_error((*at, "method"), error)
         return None
     return PeerTunnel(
+        own_name=own_name,
         plain=Endpoint(is_server=False, trust=trust),
         certified=Endpoint(is_server=False, trust=trust, own=own) if own is not None else None,
         inner=tuple(inner),
