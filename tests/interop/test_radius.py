@@ -149,6 +149,39 @@ def test_tunnelled(tunnel: Make, serve: Callable[..., FreeRadius], client: str, 
     made.check_ping()
 
 
+def test_eap_alone_proves_the_gateway_by_its_radius_server(tunnel: Make, serve: Callable[..., FreeRadius]) -> None:
+    """RFC 5998: the gateway has no certificate; the server proposes MSCHAPv2, and is declined."""
+    mine = issue("rsa", CLIENT_NAME)
+    serve("DEFAULT Auth-Type := eap\n", trusts=mine)
+    agreed = relayed("eap-tls", client=alone(through_tls()) | {"credential": mine})
+    agreed.gateway.ours["connections"]["lab"]["gateway_authentication"] = "eap-only"
+    agreed.gateway.ours["gateway"] |= {"certificate": None, "key": None}
+    made = tunnel(Pair("ikeway", "ikeway"), agreed)
+    made.client.connect()
+    made.check_ping()
+
+
+@pytest.mark.parametrize("method", ["eap-mschapv2", "eap-md5"])
+def test_eap_alone_is_not_for_methods_that_prove_no_gateway(
+    tunnel: Make, serve: Callable[..., FreeRadius], method: str
+) -> None:
+    """strongSwan's client would take them, with nothing proven but the client; our gateway lets none of them through."""
+    serve()
+    agreed = relayed(method)
+    agreed.gateway.ours["connections"]["lab"]["gateway_authentication"] = "eap-only"
+    agreed.gateway.ours["gateway"] |= {"certificate": None, "key": None}
+    made = tunnel(Pair("charon", "ikeway"), agreed)
+    with pytest.raises(ConnectFailed):
+        made.client.connect()
+    assert "RFC 5998" in made.gateway.log()
+    assert not ours(made).sessions()
+
+
+def alone(client: dict[str, Any]) -> dict[str, Any]:
+    """A client that wants no other proof of the gateway than EAP."""
+    return client | {"ours": client["ours"] | {"gateway": {"authentication": "eap-only"}}}
+
+
 def through_tls(inner: str = "") -> dict[str, Any]:
     """What methods with TLS are told: whom to expect there."""
     login = {"server_identity": "radius.lab.test"} | ({"inner": inner} if inner else {})
