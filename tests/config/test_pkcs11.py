@@ -415,3 +415,21 @@ def test_a_key_that_wants_the_pin_for_each_signature(own_token: SoftToken, signe
             scheme = schemes_for(signer.public_key)[0]
             verify(signer.public_key, scheme, signer.sign(scheme, bytes([number])), bytes([number]))
     assert asked == [1] * signers
+
+
+# --- which library ----------------------------------------------------------------------------------------------------
+
+
+@needs_token
+def test_the_library_that_is_in_its_usual_place(token: SoftToken, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ikeway.config.pkcs11.token.LIBRARIES", (Path("/usr/lib/nothing.so"), Path(LIBRARY)))
+    signer = open_token(parse_uri("pkcs11:token=work;object=p256"), lambda attempt: PIN)
+    scheme = schemes_for(signer.public_key)[0]
+    verify(signer.public_key, scheme, signer.sign(scheme, b"x"), b"x")
+
+
+def test_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ikeway.config.pkcs11.token.LIBRARIES", ())
+    with pytest.raises(ConfigError) as caught:
+        open_token(parse_uri("pkcs11:token=work"), lambda attempt: PIN)
+    assert "no PKCS#11 library is known" in caught.value.reason and "module-path" in caught.value.remedy
