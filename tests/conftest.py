@@ -46,6 +46,8 @@ OTHER_PROGRAMS = {
     "eapoltest": "/usr/bin/eapol_test",
     "hostapd": "/usr/sbin/hostapd",
     "softhsm2": "/usr/bin/softhsm2-util",
+    "openconnect": "/usr/sbin/openconnect",
+    "ocserv": "/usr/sbin/ocserv",
 }
 HOST_PROGRAMS = {"ip": "iproute2", "ping": "iputils-ping", "nft": "nftables", "ethtool": "ethtool"}
 
