@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ikeway.host.namespaces import Namespace
+from ikeway.wire import Eap
 from ikeway.workbench.recording import Note, Recording, load
-from tests.interop.agreement import CLIENT_NAME, GATEWAY_NAME, SECRET, agreement
+from ikeway.workbench.recording.opening import open_all
+from tests.interop.agreement import CLIENT_NAME, GATEWAY_NAME, SECRET, Agreement, agreement
 from tests.interop.lab import Lab
 from tests.interop.network import Network, Way
 from tests.interop.ours import write_private
+from tests.interop.strongswan import Sa, StrongswanGateway, daemon_settings
 from tests.interop.waiting import wait_until
 
 pytestmark = pytest.mark.peer
@@ -177,3 +183,141 @@ def test_a_profile_and_a_gateway_file_are_stood_in_for(lab: Lab, network: Networ
     assert "MSCHAPv2 Response for 'alice@lab.test'" in serving.shown()
     for shown in (serving.shown(), calling.shown()):
         assert agreed.client.password not in shown
+
+
+SERVER = "10.91.0.10"  # behind the host that the relay runs on
+
+
+@contextmanager
+def relayed(
+    lab: Lab, network: Network, folder: Path, agreed: Agreement, *words: str
+) -> Iterator[tuple[Workbench, StrongswanGateway]]:
+    """charon as the real gateway, and a relay to it where clients look for one."""
+    there = replace(agreed, way=SimpleNamespace(gateway=SERVER, client="10.91.0.1"))
+    server = StrongswanGateway(lab.charon(network.lan, daemon_settings(agreed, agreed.gateway)), there)
+    lab.without_charon(network.gateway)
+    try:
+        with workbench(network.gateway, folder, "relay", SERVER, "--listen", Way.WAN.gateway, "--listen", "10.91.0.1",
+                       *words) as bench:  # fmt: skip
+            bench.wait_for("relaying")
+            yield bench, server
+    finally:
+        server.stop()
+        lab.without_charon(network.lan)
+
+
+def sas_of(server: StrongswanGateway) -> list[Sa]:
+    return [sa for sa in server.sas() if sa.state == "ESTABLISHED"]
+
+
+def test_charon_and_charon_with_a_relay_between_them_by_a_pre_shared_key(
+    lab: Lab, network: Network, tmp_path: Path, secret: str
+) -> None:
+    agreed = agreement("psk")
+    with relayed(lab, network, tmp_path, agreed, "--psk-file", secret) as (bench, server):
+        client = lab.client("charon", agreed)
+        try:
+            client.connect()
+            (mine,), (theirs,) = client.sas(), sas_of(server)
+            # The addresses and identities are the real ends', the IKE SAs are two.
+            assert mine.virtual == theirs.virtual and mine.virtual
+            assert (mine.remote_identity, theirs.remote_identity) == (GATEWAY_NAME, CLIENT_NAME)
+            assert mine.initiator_spi != theirs.initiator_spi
+            assert [child.remote for child in mine.children] == [child.local for child in theirs.children]
+            client.rekey("ike")
+            bench.wait_for("it rekeys the IKE SA")
+            client.close()
+            wait_until(lambda: not server.sas(), "the gateway still has an IKE SA", 10, bench.shown)
+        finally:
+            client.stop()
+    shown = bench.shown()
+    for label in ("client", "server"):
+        for message in ("IKE_SA_INIT request 0", "IKE_AUTH request 1", "IKE_AUTH response 1"):
+            assert re.search(rf"^ *{label} .*{message}", shown, re.MULTILINE), shown
+    recording = bench.recording()
+    assert recording.role == "relay" and len(recording.keys) >= 3
+    assert all(each.error is None for each in open_all(recording))
+
+
+@pytest.mark.parametrize("method", ["eap-mschapv2", "eap-gtc"])
+def test_eap_passes_as_it_is(lab: Lab, network: Network, tmp_path: Path, method: str) -> None:
+    """A certificate that the client trusts, of another key than the gateway's; the password where a key follows from it."""
+    agreed = agreement(method)
+    with relayed(lab, network, tmp_path, agreed, *eap_words(tmp_path, agreed)) as (bench, server):
+        client = lab.client("charon", agreed)
+        try:
+            client.connect()
+            (mine,), (theirs,) = client.sas(), sas_of(server)
+            assert mine.virtual == theirs.virtual and mine.virtual
+            assert theirs.remote_identity == CLIENT_NAME
+        finally:
+            client.stop()
+    messages = [each for each in bench.recording().messages if each.message.find(Eap) is not None]
+    at_client = [each.message.find(Eap) for each in messages if each.remote.host == Way.WAN.client]
+    at_server = [each.message.find(Eap) for each in messages if each.remote.host == SERVER]
+    assert at_client == at_server and len(at_client) >= 4  # octet for octet
+    assert agreed.client.password not in bench.shown()
+    if method == "eap-gtc":
+        assert "its answer: (hidden)" in bench.shown()
+
+
+def eap_words(folder: Path, agreed: Agreement, *, password: bool = True) -> list[str]:
+    """A gateway's file of the relay with a certificate of its own, of the same issuer; the user's password in a file."""
+    from tests.interop.ours import _gateway, _users
+
+    users = folder / "users.toml"
+    write_private(users, {"users": _users(agreed.gateway, agreed)})
+    configuration = folder / "relay.toml"
+    write_private(configuration, _gateway(agreed.gateway, agreed, folder, users))
+    words = ["--config", str(configuration)]
+    if password:
+        path = folder / "password"
+        path.touch(0o600)
+        path.write_text(agreed.client.password)
+        words += ["--password-file", str(path)]
+    return words
+
+
+def test_without_the_password_the_relay_says_what_it_lacks(lab: Lab, network: Network, tmp_path: Path) -> None:
+    agreed = agreement("eap-mschapv2")
+    with relayed(lab, network, tmp_path, agreed, *eap_words(tmp_path, agreed, password=False)) as (bench, server):
+        client = lab.client("charon", agreed)
+        try:
+            with pytest.raises(AssertionError):
+                client.connect()
+            bench.wait_for("AUTH is made with the key of MSCHAPv2")
+            wait_until(lambda: not server.sas(), "the gateway still has an IKE SA", 10, bench.shown)
+        finally:
+            client.stop()
+
+
+def test_a_refusal_of_the_gateway_reaches_the_client(lab: Lab, network: Network, tmp_path: Path, secret: str) -> None:
+    agreed = agreement("psk", gateway={"secret": "another"})
+    with relayed(lab, network, tmp_path, agreed, "--psk-file", secret) as (bench, server):
+        client = lab.client("charon", agreement("psk"))
+        try:
+            with pytest.raises(AssertionError, match="AUTHENTICATION_FAILED"):
+                client.connect()
+            assert not sas_of(server)
+        finally:
+            client.stop()
+    assert bench.recording().messages
+
+
+def test_eap_may_end_on_both_sides(lab: Lab, network: Network, tmp_path: Path) -> None:
+    """A gateway's file with the users here, a profile with the log-in there."""
+    from tests.interop.ours import _profile
+
+    agreed = agreement("eap-mschapv2")
+    profile = tmp_path / "lab.toml"
+    write_private(profile, _profile(agreed.client, agreed, tmp_path))
+    words = [*eap_words(tmp_path, agreed, password=False), "--profile", str(profile)]
+    with relayed(lab, network, tmp_path, agreed, *words) as (bench, server):
+        client = lab.client("charon", agreed)
+        try:
+            client.connect()
+            (mine,), (theirs,) = client.sas(), sas_of(server)
+            assert mine.virtual == theirs.virtual and mine.virtual
+        finally:
+            client.stop()
+    assert bench.recording().messages

@@ -49,6 +49,7 @@ from ikeway.workbench.bench import (
 )
 from ikeway.workbench.bench.desk import HoldWhat
 from ikeway.workbench.bench.engineers import FromRecording, Terminal, parse_decision
+from ikeway.workbench.bench.replay import Replay
 from ikeway.workbench.bench.standin import Knobs, call_with_eap, call_with_psk
 from ikeway.workbench.bench.words import parse_payloads
 from ikeway.workbench.paint import Painter
@@ -465,3 +466,48 @@ def test_payloads_in_words(text: str, payload: Payload) -> None:
 def test_words_that_are_none_are_mistakes(text: str) -> None:
     with pytest.raises(IkewayError):
         parse_payloads(text, ASKED)
+
+
+PECULIAR = Notify(NotifyType(41234), b"of this vendor")
+
+
+async def test_a_recording_is_played_again_as_either_side(tmp_path: Path) -> None:
+    """What a session had beside the standard is said again, by the engine of now, with keys and proofs of now."""
+
+    def peculiar(m: Passing) -> None:
+        if m.sent and m.exchange in (ExchangeType.IKE_SA_INIT, ExchangeType.IKE_AUTH):
+            m.add(PECULIAR, first=True)
+            m.add(UnknownPayload(PayloadType(200), False, b"odd"), VendorId(b"vendor"))
+            m.drop(lambda each: isinstance(each, Notify) and each.type == NotifyType.MOBIKE_SUPPORTED)
+
+    server, client = tmp_path / "server.ikr", tmp_path / "client.ikr"
+    with Recorder(server, "responder") as recorder, Recorder(client, "initiator") as other:
+        async with pair(client_hooks=Hooks([peculiar]), server_hooks=Hooks([peculiar]), client_recorder=other,
+                        recorder=recorder, hold=HoldWhat.NOTHING, client_engineer=Planned(Go(), Go())) as made:  # fmt: skip
+            made.call()
+            await made.established()
+    for name, path in (("server", server), ("client", client)):
+        replay = Replay(load(path))
+        heard: list[Message] = []
+
+        def listen(m: Passing, heard: list[Message] = heard) -> None:
+            if m.received:
+                heard.append(m.message)
+
+        hooks = {
+            f"{name}_hooks": Hooks([replay]),
+            "client_hooks" if name == "server" else "server_hooks": Hooks([listen]),
+        }
+        identity = replay.identity
+        assert identity is not None
+        caller = call_with_psk(SECRET, identity if name == "client" else ALICE)
+        async with pair(client=caller, **hooks, hold=HoldWhat.NOTHING, client_engineer=Planned(Go(), Go())) as made:  # type: ignore[arg-type]
+            made.call()
+            await made.established()
+        then = [each.message for each in load(path).messages if each.sent][:2]
+        assert [kinds(each) for each in heard[:2]] == [kinds(each) for each in then]
+        assert all(each.payloads[0] == PECULIAR for each in heard[:2])
+
+
+def kinds(message: Message) -> list[object]:
+    return [payload.type if isinstance(payload, Notify) else type(payload) for payload in message.payloads]

@@ -1,4 +1,4 @@
-"""`ikeway workbench serve` and `connect`: stand-in peers."""
+"""`ikeway workbench serve`, `connect` and `relay`: stand-in peers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ikeway.cli.errors import guarded
 
 if TYPE_CHECKING:
     from ikeway.address import Address
-    from ikeway.workbench.bench.bench import BenchSettings, Role
+    from ikeway.workbench.bench.bench import BenchSettings
     from ikeway.workbench.bench.running import Tools
-    from ikeway.workbench.bench.standin import Caller, Knobs
+    from ikeway.workbench.bench.standin import Caller, GatewayStandIn, Knobs, StandIn
 
 app = typer.Typer()
 
@@ -60,6 +60,14 @@ Answers = Annotated[
     Path | None,
     typer.Option("--answers", help="A recording that answers what is held, as then.", show_default=False),
 ]
+ReplayOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--replay",
+        help="A recording of the same side: say again what it said, and answer what is held, as then.",
+        show_default=False,
+    ),
+]
 HoldOption = Annotated[Hold, typer.Option("--hold", help="Which messages that come in wait for an answer of yours.")]
 Record = Annotated[
     Path | None,
@@ -85,6 +93,7 @@ def serve(
     vendor_id: VendorIds = None,
     script: Scripts = None,
     answers: Answers = None,
+    replay: ReplayOption = None,
     hold: HoldOption = Hold.UNKNOWN,
     record: Record = None,
     secrets: Secrets = False,
@@ -106,15 +115,17 @@ def serve(
       ikeway workbench serve --psk-file secret.txt --identity vpn.example.com
 
       ikeway workbench serve --config gateway.toml --script steps.py --vendor-id CISCO-DELETE-REASON
+
+      ikeway workbench serve --psk-file secret.txt --replay gateway.ikr
     """
     from ikeway.workbench.bench.running import opened
     from ikeway.workbench.bench.running import serve as run
 
-    knobs = _knobs(identity, remote_identity, proposal, vendor_id)
+    knobs = _knobs(identity, remote_identity, proposal, vendor_id, replay)
     # Without any credential the engine could only refuse what comes first in the clear: so it is held.
     bare = config is None and psk_file is None
     settings = _settings(listen, port, nat_port, Hold.ALL if bare and hold is Hold.UNKNOWN else hold)
-    tools = _tools(script, answers, record, secrets=secrets)
+    tools = _tools(script, answers, record, replay, secrets=secrets)
     role = _gateway(config, psk_file, knobs)
     with opened(tools, "responder") as ready:
         asyncio.run(run(settings, role, ready, once=once))
@@ -139,6 +150,7 @@ def connect(
     vendor_id: VendorIds = None,
     script: Scripts = None,
     answers: Answers = None,
+    replay: ReplayOption = None,
     hold: HoldOption = Hold.UNKNOWN,
     record: Record = None,
     secrets: Secrets = False,
@@ -164,16 +176,96 @@ def connect(
     from ikeway.workbench.bench.running import opened
     from ikeway.workbench.probe.settings import one_host, resolve
 
-    knobs = _knobs(identity, remote_identity, proposal, vendor_id, send_idr=not no_idr)
+    knobs = _knobs(identity, remote_identity, proposal, vendor_id, replay, send_idr=not no_idr)
     caller, usual = _caller(profile, psk_file, knobs, eap=eap)
     addresses = resolve(one_host(host or usual.host))
     remote = Address(addresses[0], remote_port if host else usual.port)
     settings = _settings(listen, 0, 0, hold)
-    with opened(_tools(script, answers, record, secrets=secrets), "initiator") as ready:
+    with opened(_tools(script, answers, record, replay, secrets=secrets), "initiator") as ready:
         asyncio.run(run(settings, caller, remote, ready))
 
 
-def _gateway(config: Path | None, psk_file: Path | None, knobs: Knobs) -> Role:
+@app.command()
+@guarded
+def relay(
+    gateway: Annotated[str, typer.Argument(help="The real gateway.", show_default=False)],
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="Towards clients: a gateway's file, with a certificate that they trust.",
+            show_default=False,
+        ),
+    ] = None,
+    profile: Annotated[
+        str, typer.Option("--profile", help="Towards the gateway: our own log-in.", show_default=False)
+    ] = "",
+    psk_file: PskFile = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option("--password-file", help="The user's password, for EAP-MSCHAPv2.", show_default=False),
+    ] = None,
+    identity: IdentityOption = "",
+    remote_identity: RemoteIdentity = "",
+    proposal: Proposals = None,
+    vendor_id: VendorIds = None,
+    script: Scripts = None,
+    answers: Answers = None,
+    hold: HoldOption = Hold.NOTHING,
+    record: Record = None,
+    secrets: Secrets = False,
+    listen: Listen = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 500,
+    nat_port: Annotated[int, typer.Option("--nat-port", min=0, max=65535)] = 4500,
+    remote_port: Annotated[int, typer.Option("--remote-port", min=1, max=65535, help="The gateway's port.")] = 500,
+) -> None:
+    """Stand between a real client and a real gateway: two IKE SAs, and every payload in plaintext on the way.
+
+    It needs what proves a gateway to the client, and a client to the gateway: the pre-shared key (`--psk-file` is for both
+    sides), or a gateway's file with a certificate that the client trusts, and for the gateway a profile, or EAP, which is
+    passed on as it is. What cannot be relayed, and why, is in docs/workbench.md. Traffic is not carried.
+
+    [bold]Examples[/bold]
+
+      ikeway workbench relay vpn.example.com --psk-file secret.txt --record both.ikr
+
+      ikeway workbench relay vpn.example.com --config standin.toml --password-file alice.txt
+    """
+    from ikeway.address import Address
+    from ikeway.workbench.bench.running import opened
+    from ikeway.workbench.bench.running import relay as run
+    from ikeway.workbench.probe.settings import one_host, resolve
+    from ikeway.workbench.relay import Upstream
+
+    knobs = _knobs(identity, remote_identity, proposal, vendor_id)
+    downstream = _gateway(config, psk_file if config is None else None, knobs)
+    by_eap = not profile and psk_file is None
+    caller, _ = _caller(profile, None if profile else psk_file, knobs, eap=by_eap)
+    upstream = Upstream(
+        remote=Address(resolve(one_host(gateway))[0], remote_port),
+        caller=caller,
+        password=_password(password_file),
+        pass_eap=by_eap,
+        keep_identity=bool(identity) or _by_certificate(caller),
+    )
+    settings = _settings(listen, port, nat_port, hold)
+    with opened(_tools(script, answers, record, secrets=secrets), "relay") as ready:
+        asyncio.run(run(settings, downstream, upstream, ready))
+
+
+def _password(path: Path | None) -> str | None:
+    from ikeway.config.secrets import read_private
+
+    return read_private(path).decode(errors="replace").rstrip("\r\n") if path is not None else None
+
+
+def _by_certificate(caller: Caller) -> bool:
+    from ikeway.auth.certificate import CertificateCredential
+
+    return isinstance(caller.connection.local_credential, CertificateCredential)
+
+
+def _gateway(config: Path | None, psk_file: Path | None, knobs: Knobs) -> StandIn | GatewayStandIn:
     from ikeway.errors import ConfigError
     from ikeway.workbench.bench.standin import GatewayStandIn, serve_psk
 
@@ -222,6 +314,7 @@ def _knobs(
     remote_identity: str,
     proposals: list[str] | None,
     vendor_ids: list[str] | None,
+    replay: Path | None = None,
     *,
     send_idr: bool = True,
 ) -> Knobs:
@@ -229,8 +322,14 @@ def _knobs(
     from ikeway.ike.proposals import parse_proposals
     from ikeway.workbench.bench.standin import Knobs
 
+    then = None
+    if replay is not None and not identity:  # AUTH covers it, so it cannot be put in afterwards
+        from ikeway.workbench.bench.replay import Replay
+        from ikeway.workbench.recording import load
+
+        then = Replay(load(replay)).identity
     return Knobs(
-        identity=Identity.parse(identity) if identity else None,
+        identity=Identity.parse(identity) if identity else then,
         remote_identity=Identity.parse(remote_identity) if remote_identity else None,
         vendor_ids=tuple(map(_octets, vendor_ids or ())),
         ike_proposals=parse_proposals(", ".join(proposals)) if proposals else (),
@@ -253,9 +352,16 @@ def _settings(listen: list[str] | None, port: int, nat_port: int, hold: Hold) ->
     return BenchSettings(listen=hosts, port=port, nat_port=nat_port, hold=HoldWhat(hold.value))
 
 
-def _tools(scripts: list[Path] | None, answers: Path | None, record: Path | None, *, secrets: bool) -> Tools:
+def _tools(
+    scripts: list[Path] | None, answers: Path | None, record: Path | None, replay: Path | None = None, *, secrets: bool
+) -> Tools:
     from ikeway.workbench.bench.running import Tools
 
     return Tools(
-        scripts=tuple(scripts or ()), answers=answers, record=record, secrets=secrets, ask=sys.stdin is not None
+        scripts=tuple(scripts or ()),
+        answers=answers,
+        replay=replay,
+        record=record,
+        secrets=secrets,
+        ask=sys.stdin is not None,
     )

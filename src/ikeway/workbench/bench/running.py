@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ikeway.address import Address
 from ikeway.daemon.threads import in_thread
@@ -18,19 +18,25 @@ from ikeway.workbench.bench.bench import Bench, BenchSettings, Role
 from ikeway.workbench.bench.decisions import Engineer
 from ikeway.workbench.bench.engineers import FromRecording, Terminal
 from ikeway.workbench.bench.hooks import Hooks, load_hooks
+from ikeway.workbench.bench.replay import Replay
 from ikeway.workbench.bench.standin import Caller
 from ikeway.workbench.paint import Painter
 from ikeway.workbench.recording import Recorder, load
+
+if TYPE_CHECKING:
+    from ikeway.workbench.relay.relay import Downstream, Upstream
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What an engineer has beside a stand-in: scripts, a recording that answers, a recording to write, the view."""
+    """What an engineer has beside a stand-in: scripts, a recording that answers (and one that is said again, word by
+    word), a recording to write, the view."""
 
     scripts: tuple[Path, ...] = ()
     answers: Path | None = None
+    replay: Path | None = None
     record: Path | None = None
     secrets: bool = False
     ask: bool = False  # a person at the terminal
@@ -50,16 +56,18 @@ class Opened:
 def opened(tools: Tools, role: str) -> Iterator[Opened]:
     """Read the scripts and the recording, begin the new one. Raises `ConfigError` and `HostError`."""
     painter = Painter(secrets=tools.secrets)
-    hooks = Hooks([hook for path in tools.scripts for hook in load_hooks(path).hooks])
+    scripts = [hook for path in tools.scripts for hook in load_hooks(path).hooks]
     engineer: Engineer | None = _terminal(painter) if tools.ask else None
-    if tools.answers is not None:
-        recording = load(tools.answers)
+    for path in dict.fromkeys(each for each in (tools.answers, tools.replay) if each is not None):
+        recording = load(path)
         for error in recording.errors:
             painter.note("error", str(error), 0.0)
         engineer = FromRecording(recording, otherwise=engineer)
+        if path == tools.replay:
+            scripts.insert(0, Replay(recording))
     with ExitStack() as stack:
         recorder = stack.enter_context(Recorder(tools.record, role)) if tools.record is not None else None
-        yield Opened(hooks, engineer, recorder, painter)
+        yield Opened(Hooks(scripts), engineer, recorder, painter)
 
 
 async def serve(settings: BenchSettings, role: Role, tools: Opened, *, once: bool = False) -> None:
@@ -116,3 +124,13 @@ def _terminal(painter: Painter) -> Terminal:
         return await in_thread(line)
 
     return Terminal(read, painter.say)
+
+
+async def relay(settings: BenchSettings, downstream: Downstream, upstream: Upstream, tools: Opened) -> None:
+    """Stand between clients and a gateway until a signal comes."""
+    from ikeway.workbench.relay.relay import Relay
+
+    async with Relay(settings, downstream, upstream, tools) as running:
+        ports = ", ".join(map(str, running.downstream.ports))
+        running.downstream.note("relaying", f"on {', '.join(settings.listen)}, UDP ports {ports}, to {upstream.remote}")
+        await until_signal(_forever)

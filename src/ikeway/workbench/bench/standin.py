@@ -95,10 +95,10 @@ class StandIn:
 
     def set_up(self, driver: Driver) -> None:
         """Answer the questions."""
-        driver.answer_with(SelectConnection, self._select)
+        driver.answer_with(SelectConnection, self.select)
         driver.answer_with(AssignAddresses, self._assign)
 
-    async def _select(self, question: SelectConnection) -> Connection:
+    async def select(self, question: SelectConnection) -> Connection:
         """As whom the client looks for, unless we were told who we are."""
         wanted = self.connection.local_identity or question.responder_identity
         return dataclasses.replace(self.connection, local_identity=wanted)
@@ -148,14 +148,15 @@ class GatewayStandIn:
     def set_up(self, driver: Driver) -> None:
         """Answer the questions as the gateway would."""
         passwords = self._answers.passwords
-        driver.answer_with(SelectConnection, self._select)
+        driver.answer_with(SelectConnection, self.select)
         driver.answer_with(SecretQuestion, passwords.secret)
         driver.answer_with(PasswordCheck, passwords.check)
         driver.answer_with(NewPassword, passwords.change)
         driver.answer_with(PskQuestion, self._answers.psk)
         driver.answer_with(AssignAddresses, self._answers.assign)
 
-    async def _select(self, question: SelectConnection) -> Connection:
+    async def select(self, question: SelectConnection) -> Connection:
+        """Which connection of the file this client gets."""
         return self._knobs.over(await self._answers.select(question))
 
 
