@@ -378,3 +378,8 @@ def test_mistakes_of_further_log_ins(folder: Path) -> None:
     found = {error.reason for error in mistakes(folder, BASE + EAP + THEN % "people" + 'pools = "office"\n')}
     assert any("unknown key `pools`" in reason for reason in found)
     assert any("`login` is missing" in reason for reason in found)
+
+
+def test_clients_of_anyconnect_know_no_further_log_in(folder: Path) -> None:
+    text = BASE + EAP.replace("eap-mschapv2", "eap-anyconnect") + THEN % "people" + 'login = "eap-gtc"\n'
+    assert any("know no further log-in" in error.reason for error in mistakes(folder, text))

@@ -12,13 +12,9 @@ from typing import Literal
 from ikeway.auth.binding import carried_identities
 from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity, IdentityPattern
-from ikeway.config.credentials import expiry_warnings, load_credential, load_trust
-from ikeway.config.dialects import ANYCONNECT_LOGIN, UNTRIED
+from ikeway.config.credentials import expiry_warnings, load_credential
 from ikeway.config.eap import (
     ALONE_REFUSED,
-    AUTHENTICATORS,
-    AuthenticatorInputs,
-    authenticator_factory,
     may_stand_alone,
 )
 from ikeway.config.fields import IpAddress, IpInterface, IpNetwork
@@ -27,35 +23,27 @@ from ikeway.config.reading import Location, Problems, read_document, validate
 from ikeway.config.secrets import Prompt
 from ikeway.dataplane.choice import DataPlaneKind
 from ikeway.dialects import for_gateway
-from ikeway.eap.relay import EapRelay, judged_elsewhere
 from ikeway.errors import ConfigError, ConfigErrors
 from ikeway.gateway.attempts import AttemptLimits
 from ikeway.gateway.config_model import AddressRange, ConnectionPart, GatewayFile, LoginPart, NetworkPart
 from ikeway.gateway.dialect import ConnectionDialects
-from ikeway.gateway.radius.config import RadiusBuilder, check_use
+from ikeway.gateway.logins import Logins
+from ikeway.gateway.radius.config import RadiusBuilder
 from ikeway.gateway.radius.settings import RadiusSettings
-from ikeway.gateway.select import Candidate, before_code, scoped_to
-from ikeway.gateway.tunnel_login import is_tunnelled, load_tunnel
+from ikeway.gateway.select import Candidate
 from ikeway.gateway.users import FileUserStore, User, UserStore, load_users
 from ikeway.ike.selectors import networks as selector_networks
 from ikeway.ike.selectors import parse_selector
 from ikeway.ike.settings import (
-    CertificateExpected,
     ChildSettings,
     Connection,
-    EapExpected,
-    FurtherExpectation,
     LocalCredential,
-    PeerExpectation,
     PskCredential,
-    PskExpected,
     ResponderSettings,
 )
 from ikeway.wire.payloads import TrafficSelector
 
 _INTERFACE_NAME = 15
-_CERTIFICATE = frozenset({"ca", "crls", "checks"})
-_RELAYED = frozenset({"radius", "groups"})
 _MOST_BY_DEFAULT = 16  # workers: each takes some 40 MB
 
 EVERYWHERE = (parse_selector("0.0.0.0/0"), parse_selector("::/0"))
@@ -136,11 +124,11 @@ class _Builder:
         self._file = file
         self._problems = problems
         self._warnings = file.ike.warnings() + file.esp.warnings()
-        self._authorities: dict[bytes, None] = {}
         self._dialects = ConnectionDialects(file, problems)
         self._credential = self._load_credential(prompt)
         self._users = self._load_users()
         self._identity = file.gateway.identity or self._certificate_identity()
+        self._logins = Logins(file, problems, self._credential, self._identity, self._dialects)
 
     def config(self) -> GatewayConfig:
         """All of it; of no use when problems were noted."""
@@ -170,7 +158,7 @@ class _Builder:
             radius=self._radius(),
             host=self._host(),
             application_version=file.gateway.application_version,
-            warnings=tuple(dict.fromkeys(self._warnings)),
+            warnings=tuple(dict.fromkeys((*self._warnings, *self._logins.warnings))),
         )
 
     def _radius(self) -> dict[str, RadiusSettings]:
@@ -240,8 +228,8 @@ class _Builder:
     def _candidate(self, name: str, part: ConnectionPart) -> Candidate | None:
         at: Location = ("connections", name)
         self._check_connection(at, part)
-        further = self._further(at, part)
-        credential, expectation = self._local_credential(at, part), self._expectation(at, name, part)
+        further = self._logins.further(at, part)
+        credential, expectation = self._local_credential(at, part), self._logins.expectation(at, name, part)
         if credential is None or expectation is None or len(further) < len(part.then):
             return None
         by_certificate = isinstance(credential, CertificateCredential)
@@ -296,93 +284,6 @@ class _Builder:
             )
         return self._credential
 
-    def _further(self, at: Location, part: ConnectionPart) -> tuple[FurtherExpectation, ...]:
-        """The log-ins of `then`, fewer of them after a problem was noted."""
-        found = []
-        for number, further in enumerate(part.then):
-            here = (*at, "then", number)
-            if further.kind != "eap":
-                self._problems.add(
-                    (*here, "login"),
-                    f"a log-in by {further.words} cannot follow another one",
-                    expected="EAP methods",
-                    remedy="let it be the first log-in of the connection",
-                )
-                continue
-            self._check_login(here, further)
-            if further.radius is not None and further.identities:
-                self._problems.add(
-                    (*here, "identities"),
-                    "whom RADIUS servers let in is not looked at again in a further log-in",
-                    remedy="name them in the connection itself",
-                )
-            before, later = (part, *part.then[:number]), part.then[number + 1 :]
-            if (expectation := self._eap(here, further, before, later)) is not None:
-                found.append(FurtherExpectation(expectation))
-        return tuple(found)
-
-    def _expectation(self, at: Location, name: str, part: ConnectionPart) -> PeerExpectation | None:
-        if part.kind == "psk":
-            return PskExpected()
-        if ANYCONNECT_LOGIN in part.login:
-            self._warnings.append(UNTRIED)
-            return self._dialects.expectation(at, name, part, scoped_to(part.identities))
-        if part.kind == "eap":
-            return self._eap(at, part, (), part.then)
-        if not part.ca:
-            self._problems.add(
-                at,
-                "clients log in by certificate, and no authority vouches for them",
-                expected="`ca`, the certificates of the authorities that made the clients' ones",
-                remedy='add for example ca = "ca.pem"',
-            )
-            return None
-        self._warnings += part.checks.warnings()
-        if not part.identities:
-            self._warnings.append(f"{name}: everybody with a certificate of its authorities may connect")
-        trust = load_trust(self._problems, at, authorities=part.ca, crls=part.crls, policy=part.checks.policy())
-        if trust is not None:
-            self._authorities.update(
-                dict.fromkeys(trust.authorities[i : i + 20] for i in range(0, len(trust.authorities), 20))
-            )
-        return CertificateExpected(trust) if trust is not None else None
-
-    def _eap(
-        self, at: Location, part: LoginPart, before: Sequence[LoginPart], later: Sequence[LoginPart]
-    ) -> PeerExpectation | None:
-        """One log-in by EAP; `before` and `later` are the others of its connection."""
-        if part.is_relayed:
-            server_name = part.radius or ""
-            return EapExpected(lambda ask: EapRelay(ask, server_name), settles=True)
-        strange = [method for method in part.login if method not in AUTHENTICATORS]
-        if strange:
-            self._problems.add(
-                (*at, "login"),
-                "only EAP methods can be alternatives to each other",
-                expected="one method, or several that begin with `eap-`",
-                got=", ".join(part.login),
-                remedy=f"make connections of their own for {', '.join(strange)}",
-            )
-            return None
-        self._warnings += [kind.warning for kind in map(AUTHENTICATORS.__getitem__, part.login) if kind.warning]
-        server = str(self._identity) if self._identity is not None else "ikeway"
-        inputs = AuthenticatorInputs(
-            server_name=server.encode(),
-            retries=part.retries,
-            network_name=part.network_name.encode() if part.network_name is not None else None,
-            after_password=any(each.kind == "eap" for each in before),
-        )
-        if is_tunnelled(part):
-            tunnel = load_tunnel(self._problems, at, part, self._credential)
-            if tunnel is None:
-                return None
-            inputs = replace(inputs, tunnel=tunnel)
-        # Of those whom RADIUS lets in, `SettleConnection` looks whom the connections are for.
-        scope = scoped_to(part.identities) if part.radius is None else judged_elsewhere(part.radius)
-        if any(each.login == ("eap-gtc",) for each in later):
-            scope = before_code(scope)
-        return EapExpected(authenticator_factory(part.login, inputs, scope), settles=part.radius is not None)
-
     def _child(self, at: Location, name: str, part: ConnectionPart) -> ChildSettings:
         own = part.esp
         esp: EspSection = self._file.esp.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
@@ -395,7 +296,7 @@ class _Builder:
         return replace(settings, single_pair=part.single_pair)
 
     def _check_connection(self, at: Location, part: ConnectionPart) -> None:
-        self._check_login(at, part)
+        self._logins.check(at, part)
         for name in part.pools:
             if name not in self._file.pools and not self._problems.was_removed("pools", name):
                 known = ", ".join(self._file.pools) or "none"
@@ -413,45 +314,6 @@ class _Builder:
                 "clients would get no address",
                 expected="`pools`, or `client_subnets` for branches with addresses of their own",
                 remedy="add one of them",
-            )
-
-    def _check_login(self, at: Location, part: LoginPart) -> None:
-        """A key that the log-in does not use is a mistake, and so is one that it needs and that is not there."""
-        kinds = [AUTHENTICATORS[method] for method in part.login if method in AUTHENTICATORS]
-        by_method = {
-            "certificate": _CERTIFICATE,
-            "eap": _RELAYED,
-            **{name: kind.uses for name, kind in AUTHENTICATORS.items()},
-        }
-        complained = frozenset[str]().union(*(by_method.get(method, ()) for method in part.login))
-        for method, keys in by_method.items():
-            for key in sorted((keys - complained) & part.model_fields_set):
-                self._problems.add(
-                    (*at, key),
-                    f"`{key}` is not used: clients log in by {part.words}",
-                    remedy=f'remove it, or write login = "{method}"',
-                )
-            complained |= keys
-        for method in part.login:
-            for group in AUTHENTICATORS[method].needs if method in AUTHENTICATORS else ():
-                if part.model_fields_set.isdisjoint(group) and not any(
-                    self._problems.was_removed(*at, key) for key in group
-                ):
-                    wanted = " or ".join(f"`{key}`" for key in group)
-                    self._problems.add(
-                        (*at, "login"),
-                        f"clients log in by {method}, and something of it is missing",
-                        expected=wanted,
-                        remedy=f"add {wanted}",
-                    )
-        check_use(self._problems, at, part.login, part.radius, part.groups, part.inner, self._file.radius)
-        looks_up = part.kind == "psk" or (part.radius is None and any(kind.users for kind in kinds))
-        if looks_up and self._file.gateway.users is None and not self._problems.was_removed("gateway", "users"):
-            self._problems.add(
-                (*at, "login"),
-                f"clients log in by {part.words}, and there are no users",
-                expected="`users` in [gateway], the users file",
-                remedy='add for example users = "users.toml" to [gateway]',
             )
 
     def _check_pools(self) -> None:
@@ -532,7 +394,7 @@ class _Builder:
             fragmentation=file.ike.fragment_size > 0,
             multiple_auth=any(part.then for part in file.connections.values()),
             force_udp_encapsulation=file.ike.force_udp_encapsulation,
-            certificate_authorities=b"".join(self._authorities) if file.ike.send_certificate_requests else b"",
+            certificate_authorities=b"".join(self._logins.authorities) if file.ike.send_certificate_requests else b"",
             cookie_threshold=file.limits.cookie_threshold,
             half_open_limit=file.limits.half_open,
             half_open_per_address=file.limits.half_open_per_address,
