@@ -327,6 +327,23 @@ def test_a_tunnel_in_the_dialect(tmp_path: Path, keys: str, settings: str, login
 
 
 @pytest.mark.root
+def test_a_disabled_user_with_a_good_certificate_is_refused(tmp_path: Path) -> None:
+    make_pki(tmp_path)
+    write_private(tmp_path / "users.toml", '[users."alice@example.com"]\npassword = "x"\ndisabled = true\n')
+    settings = "password = false\ncertificate = true"
+    with live(tmp_path) as stage:
+        config = private(tmp_path / "gateway.toml", LIVE_GATEWAY.format(keys='ca = "ca.pem"', settings=settings))
+        serving = Program(stage.hosts.gateway, tmp_path, "gateway", config)
+        stage.programs.append(serving)
+        serving.wait_for(READY["gateway"])
+        text = LIVE_PROFILE.format(address=GATEWAY, settings="", login=CERTIFICATE)
+        client = Program(stage.hosts.client, tmp_path, "client", private(tmp_path / "work.toml", text))
+        stage.programs.append(client)
+        assert client.process.wait(30) != 0
+        serving.wait_for("alice@example.com is disabled")
+
+
+@pytest.mark.root
 def test_a_wrong_password_in_the_dialect_is_told_in_words(tmp_path: Path) -> None:
     make_pki(tmp_path)
     write_private(tmp_path / "users.toml", '[users.alice]\npassword = "another"\n')

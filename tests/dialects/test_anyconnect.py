@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ikeway.auth.identity import Identity
+from ikeway.auth.binding import carried_identities
+from ikeway.auth.identity import Identity, IdentityPattern
 from ikeway.dialects import for_client, for_gateway, for_responder
 from ikeway.dialects.anyconnect import dialect, unity
 from ikeway.dialects.anyconnect.authenticator import AnyConnectAuthenticator
@@ -404,3 +405,33 @@ def test_unity_requests_are_all_asked_for():
         Attribute.INTERNAL_IP4_ADDRESS,
         *(each.type for each in unity.REQUESTS),
     ]
+
+
+# --- what the gateway calls itself ------------------------------------------------------------------------------------
+
+
+def by_its_dn(made: Pair) -> Pair:
+    """The gateway says the distinguished name of its certificate, which carries b.example as well."""
+    names = carried_identities(pki().gateway.certificate)
+    (subject,) = [each for each in names if each.distinguished_name is not None]
+    made.b.connection = replace(made.b.connection, local_identity=subject)
+    return made
+
+
+def test_a_gateway_may_say_another_name_of_its_certificate():
+    made = up(by_its_dn(pair()))
+    assert made.a.sa.remote_identity.distinguished_name is not None
+
+
+def test_the_wanted_name_must_be_in_the_certificate():
+    made = by_its_dn(pair())
+    made.a.connection = replace(made.a.connection, remote_identity=IdentityPattern.parse("c.example"))
+    client, _ = failed(made)
+    assert "not the expected one" in str(client)
+
+
+def test_without_the_dialect_the_name_that_is_said_counts():
+    made = by_its_dn(pair())
+    made.a.connection = replace(made.a.connection, any_certificate_name=False)
+    client, _ = failed(made)
+    assert "not the expected one" in str(client)

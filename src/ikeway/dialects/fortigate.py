@@ -67,6 +67,7 @@ def client(options: FortiGateOptions) -> Dialect:
         read_reply=unity.read_reply,
         examine=_refuse_second_factor,
         sends_idr=False,
+        any_certificate_name=True,
     )
 
 

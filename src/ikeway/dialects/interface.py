@@ -71,6 +71,7 @@ class Dialect:
     ike_proposals: tuple[Proposal, ...] = ()  # for an initiator's user who names none; empty: the usual ones
     esp_proposals: tuple[Proposal, ...] = ()
     sends_idr: bool = True
+    any_certificate_name: bool = False  # the gateway's IDr may be another name of its certificate than the wanted one
     # One object for connections and responder: what was asked before the connection was known is answered after it.
     interception: DialectInterception = field(init=False, repr=False, compare=False)
 
@@ -162,6 +163,7 @@ def for_client(dialect: Dialect, connection: Connection) -> Connection:
         _both(dialect, connection),
         local_identity=connection.local_identity or dialect.identity,
         send_idr=connection.send_idr and dialect.sends_idr,
+        any_certificate_name=dialect.any_certificate_name,
     )
 
 

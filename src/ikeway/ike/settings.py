@@ -142,6 +142,9 @@ class Connection:
     further_credentials: tuple[FurtherCredential, ...] = ()
     further_expectations: tuple[FurtherExpectation, ...] = ()
     send_idr: bool = True
+    any_certificate_name: bool = (
+        False  # initiator: `remote_identity` may be another name of the certificate than IDr is
+    )
     ike_proposals: tuple[Proposal, ...] = DEFAULT_IKE_PROPOSALS
     prefer_initiator_order: bool = False  # responder: walk through the initiator's proposals, not ours
     children: tuple[ChildSettings, ...] = ()

@@ -40,6 +40,7 @@ def client(options: ClientOptions) -> Dialect:
         fragmentation=lambda: CiscoFragmentation(goes_first=options.fragments == "cisco"),
         fragments_with=lambda vendor_ids: FRAGMENTATION in options.vendor_ids and FRAGMENTATION in vendor_ids,
         sends_idr=False,
+        any_certificate_name=True,
     )
 
 

@@ -156,7 +156,9 @@ class ProofsDue:
             sa.remote_identity = identity
         self.peer = peer
         sa.report(events.PeerSeen(sa, f"the gateway says it is {identity}"))
-        authentication.check_identity(due.identity, identity)
+        # A dialect's gateway may say another name than the one that it is known by; its certificate has both.
+        others = authentication.claimed_identities(reply) if sa.connection.any_certificate_name else ()
+        authentication.check_identity(due.identity, identity, *others)
         if isinstance(due.expectation, PskExpected | CertificateExpected):
             await authentication.verify_by_key(sa, due.expectation, peer, reply)
             sa.proofs += (Proof(str(identity), authentication.word_of(due.expectation)),)
