@@ -15,7 +15,7 @@ from ikeway.errors import AuthenticationFailed, NegotiationFailed
 from ikeway.gateway.answers import GatewayAnswers
 from ikeway.gateway.config import load_gateway_config
 from ikeway.gateway.select import scoped_to, user_matches
-from ikeway.ike.questions import AssignAddresses, SelectConnection
+from ikeway.ike.questions import AssignAddresses, SelectConnection, SettleConnection
 from ikeway.ike.settings import Connection
 from ikeway.questions import Question
 from ikeway.wire.payloads import ConfigurationAttribute
@@ -157,6 +157,28 @@ async def test_refusals_say_why(answers: GatewayAnswers, asked: SelectConnection
         await answers.select(asked)
     assert caught.value.notify == NotifyType.AUTHENTICATION_FAILED
     assert caught.value.remedy
+
+
+async def test_who_logs_in_by_eap_does_not_learn_whom_we_know(answers: GatewayAnswers) -> None:
+    """IDi may name anybody: a disabled user is refused like a wrong password, or once a certificate has proven who it is."""
+    connection = await answers.select(question("mallory@example.com", None))
+    assert connection.name == "people"
+    with pytest.raises(AuthenticationFailed, match="disabled"):
+        await answers.refuse_disabled("Mallory@example.com")
+    await answers.refuse_disabled("alice")
+    await answers.refuse_disabled("nobody that the users file knows")
+    answers.admit(SettleConnection(connection, 1, b"anybody \xff"))
+
+
+async def test_whom_a_connection_is_for_counts_whatever_the_method(answers: GatewayAnswers) -> None:
+    """A method that looks up no password may come to its end without a look at `identities`."""
+    connection = await answers.select(question("x@sales.example.com", None))
+    assert connection.name == "sales"
+    answers.admit(SettleConnection(connection, 1, b"y@sales.example.com"))
+    for other in (b"eve@example.com", b"\xff"):
+        with pytest.raises(AuthenticationFailed, match="sales is not for this user") as caught:
+            answers.admit(SettleConnection(connection, 1, other))
+        assert caught.value.notify == NotifyType.AUTHENTICATION_FAILED
 
 
 async def test_a_gateway_without_a_name_takes_the_one_that_it_is_called_by(folder: Path) -> None:

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 import pytest
 
 from ikeway.auth.totp import Totp
-from tests.interop.agreement import PASSWORD, Agreement, agreement
+from tests.interop.agreement import CLIENT_NAME, PASSWORD, Agreement, agreement
 from tests.interop.lab import PAIRS, Lab, Pair, Tunnel
 from tests.interop.network import Way
+from tests.interop.pki import issue
 from tests.interop.strongswan import ConnectFailed
 from tests.interop.test_refusals import Refusal, fails
 from tests.interop.waiting import wait_until
@@ -124,5 +125,36 @@ def test_who_fails_too_often_waits(tunnel: Make, lab: Lab, auth: str) -> None:
         elsewhere.stop()
         lab.without_charon(lab.network.nat)
     time.sleep(max(0.0, began + 4.5 - time.monotonic()))
+    made.client.connect()
+    made.check_ping()
+
+
+def by_certificate(user: dict[str, object], identities: str = "*") -> Agreement:
+    """EAP-TLS, at which no secret of the user is looked up."""
+    credential = issue("ecdsa", CLIENT_NAME)
+    client = {"credential": credential, "identity": "10.0.0.3"}  # IDi, as Windows says it
+    gateway = {"trusts": credential, "expects": identities, "user": user}
+    return agreement("eap-tls", client=client, gateway=gateway)
+
+
+@pytest.mark.parametrize(
+    ("agreed", "words"),
+    [
+        (lambda: by_certificate({"disabled": True}), "the user alice@lab.test is disabled"),
+        (lambda: by_certificate({}, "*@other.test"), "the certificate of the client is for somebody else"),
+    ],
+    ids=["disabled", "of-another-connection"],
+)
+def test_a_certificate_in_eap_does_not_let_everybody_in(
+    tunnel: Make, agreed: Callable[[], Agreement], words: str
+) -> None:
+    made = tunnel(OURS, agreed())
+    with pytest.raises(ConnectFailed):
+        made.client.connect()
+    wait_until(lambda: words in made.gateway.log(), "unsaid", 5, made.logs)
+
+
+def test_a_certificate_in_eap(tunnel: Make) -> None:
+    made = tunnel(OURS, by_certificate({}, "*@lab.test"))
     made.client.connect()
     made.check_ping()

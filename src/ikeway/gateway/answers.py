@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from ikeway.address import Address
-from ikeway.auth.identity import Identity
+from ikeway.auth.identity import Identity, IdentityPattern
 from ikeway.auth.questions import PskQuestion
 from ikeway.config.fields import IpAddress
 from ikeway.errors import AuthenticationFailed, NegotiationFailed, Side
@@ -15,10 +15,10 @@ from ikeway.gateway.passwords import PasswordDesk
 from ikeway.gateway.placement import Placement
 from ikeway.gateway.pools import AddressPools, Family
 from ikeway.gateway.radius.grant import Grant
-from ikeway.gateway.select import select_connection, settle_connection
+from ikeway.gateway.select import select_connection, settle_connection, user_matches
 from ikeway.gateway.subscribers import SubscriberDesk
 from ikeway.gateway.users import EVERYONE, User
-from ikeway.ike.questions import AssignAddresses, SelectConnection
+from ikeway.ike.questions import AssignAddresses, SelectConnection, SettleConnection
 from ikeway.ike.selectors import networks
 from ikeway.ike.settings import Connection
 from ikeway.wire.payloads import ConfigurationAttribute
@@ -64,9 +64,31 @@ class GatewayAnswers:
     async def select(self, question: SelectConnection) -> Connection:
         """Which agreement holds with this client."""
         connection = select_connection(self._config.candidates, question)
-        for identity in (question.initiator_identity, *question.claimed):  # no other name of a certificate helps
-            _refuse_disabled(await self._config.users.find(str(identity)))
+        if question.method is not None:  # who logs in by EAP is known later, and must not learn whom we know
+            for identity in (question.initiator_identity, *question.claimed):  # no other name of a certificate helps
+                await self.refuse_disabled(str(identity))
         return connection
+
+    def admit(self, question: SettleConnection) -> None:
+        """Whether the connection is for somebody who has passed EAP. Secrets are looked up for those only whom it is for;
+        certificates prove who it is first. Raises `AuthenticationFailed`."""
+        name = question.identity.decode("utf-8", "backslashreplace")
+        candidate = next((each for each in self._config.candidates if each.name == question.connection.name), None)
+        if candidate is None or candidate.login != "eap" or candidate.patterns == (IdentityPattern.ANY,):
+            return
+        if not user_matches(candidate.patterns, question.identity):
+            raise AuthenticationFailed(
+                f"{name!r} has logged in rightly, and the connection {candidate.name} is not for this user",
+                notify=NotifyType.AUTHENTICATION_FAILED,
+                expected=", ".join(map(str, candidate.patterns)),
+                got=name,
+                side=Side.LOCAL,
+                remedy=f"add the user to `identities` of [connections.{candidate.name}]",
+            )
+
+    async def refuse_disabled(self, name: str) -> None:
+        """Raise `AuthenticationFailed` for a user whom the users file does not let in."""
+        _refuse_disabled(await self._config.users.find(name))
 
     async def psk(self, question: PskQuestion) -> bytes | None:
         """The pre-shared key of a client."""

@@ -139,11 +139,12 @@ class Logins:
             if tunnel is None:
                 return None
             inputs = replace(inputs, tunnel=tunnel)
-        # Of those whom RADIUS lets in, `SettleConnection` looks whom the connections are for.
+        # `SettleConnection` looks whom the connection is for: RADIUS once it has judged, the users file where it has not.
+        settles = part.radius is not None or not any(each.radius for each in (*before, *later))
         scope = scoped_to(part.identities) if part.radius is None else judged_elsewhere(part.radius)
         if any(each.login == ("eap-gtc",) for each in later):
             scope = before_code(scope)
-        return EapExpected(authenticator_factory(part.login, inputs, scope), settles=part.radius is not None)
+        return EapExpected(authenticator_factory(part.login, inputs, scope), settles=settles)
 
     def check(self, at: Location, part: LoginPart) -> None:
         """A key that the log-in does not use is a mistake, and so is one that it needs and that is not there."""

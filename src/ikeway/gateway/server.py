@@ -26,6 +26,7 @@ import ikeway
 from ikeway.address import Address
 from ikeway.auth.binding import carried_identities
 from ikeway.auth.questions import PskQuestion, SignQuestion
+from ikeway.config.eap import AUTHENTICATORS
 from ikeway.config.secrets import Prompt
 from ikeway.daemon import clock
 from ikeway.daemon.privileges import keep_what_a_daemon_needs
@@ -49,7 +50,7 @@ from ikeway.host import GatewayConfiguration, HostNetwork, check_rights, open_ho
 from ikeway.host.mtu import tunnel_mtu
 from ikeway.ike import events as ike
 from ikeway.ike.exchanges.auth_eap import EapRefused
-from ikeway.ike.questions import AssignAddresses, SelectConnection
+from ikeway.ike.questions import AssignAddresses, SelectConnection, SettleConnection, Settled
 from ikeway.ike.settings import Connection
 from ikeway.wire.registry import EncryptionAlgorithm, IntegrityAlgorithm
 
@@ -275,6 +276,7 @@ class Gateway:
         driver.answer_with(UmtsVectorQuestion, subscribers.vector)
         driver.answer_with(GsmTripletsQuestion, subscribers.triplets)
         driver.answer_with(AssignAddresses, self._answers.assign)
+        driver.answer_with(SettleConnection, self._settled)
         self._radius.attach()
         self._runner.on_dataplane_died = self._on_dataplane_died
         for observe in self._observers:
@@ -292,6 +294,15 @@ class Gateway:
             return await handler(question)
 
         return counted
+
+    async def _settled(self, question: SettleConnection) -> Settled:
+        """Whom the connection is for: as the users file says, or RADIUS where it has judged."""
+        await self._answers.refuse_disabled(question.identity.decode("utf-8", "replace"))
+        client = self.config.clients.get(question.connection.name)
+        if client is not None and client.radius:
+            return await self._radius.settled(question)
+        self._answers.admit(question)
+        return Settled(question.connection)
 
     async def _select(self, question: SelectConnection, sa: IkeSa) -> Connection:
         self._attempts.admit(sa.connection_id, question.remote, str(question.initiator_identity))
@@ -381,7 +392,11 @@ class Gateway:
         if candidate.login == "psk":
             everyone = await self.config.users.find(EVERYONE)
             return everyone is not None and not everyone.disabled
-        return candidate.login == "certificate"
+        judges_certificates = any(
+            method in AUTHENTICATORS and not AUTHENTICATORS[method].users
+            for method in self.config.clients[candidate.name].logins[0]
+        )
+        return candidate.login == "certificate" or judges_certificates
 
     def _on_dataplane_died(self, died: DataPlaneDied) -> None:
         self.dataplane_deaths += 1

@@ -63,7 +63,6 @@ class RadiusDesk:
         driver = self._runner.driver
         driver.answer_of_sa(RelayQuestion, self._relay)
         driver.answer_of_sa(PasswordRelay, self._relay_password)
-        driver.answer_with(SettleConnection, self._settled)
         self._runner.on_sa_ended = self._usage.note
 
     def on_event(self, event: ike.Event) -> None:
@@ -74,6 +73,10 @@ class RadiusDesk:
             self._service.on_event(event)
         if isinstance(event, ike.IkeClosed):
             self._usage.close(event.sa.connection_id)
+
+    async def settled(self, question: SettleConnection) -> Settled:
+        """Which agreement holds with a client that a server let in."""
+        return await self._asked.settled(question)
 
     def grant_of(self, connection_id: int) -> Grant | None:
         """What a client was granted; None for one that no server let in."""
@@ -135,6 +138,3 @@ class RadiusDesk:
         name = question.check.identity.decode(errors="replace")
         self._attempts.admit(sa.connection_id, sa.remote, name, guess=True)
         return await self._asked.check(question.check, sa, question.server)
-
-    async def _settled(self, question: SettleConnection) -> Settled:
-        return await self._asked.settled(question)
