@@ -40,6 +40,7 @@ fuzz: ## the decoder and what comes before authentication, by atheris; ARGS=-run
 	@tools/environment dev,fuzz
 	$(BIN)/python -m fuzz.decode $(or $(ARGS),-runs=100000)
 	$(BIN)/python -m fuzz.handshake $(or $(ARGS),-runs=20000)
+	$(BIN)/python -m fuzz.dialects $(or $(ARGS),-runs=20000)
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

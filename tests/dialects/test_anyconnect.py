@@ -30,7 +30,13 @@ from ikeway.ike import events
 from ikeway.ike.proposals import parse_proposals
 from ikeway.ike.settings import ResponderSettings
 from ikeway.wire.payloads import Authentication, Configuration, ConfigurationAttribute, Eap, IdInitiator, VendorId
-from ikeway.wire.registry import AuthenticationMethod, ExchangeType, IdentificationType, NotifyType
+from ikeway.wire.registry import (
+    AuthenticationMethod,
+    ConfigurationType,
+    ExchangeType,
+    IdentificationType,
+    NotifyType,
+)
 from ikeway.wire.registry import ConfigurationAttributeType as Attribute
 from tests.dialects.anyconnect import REPLY, check, pair, pki
 from tests.ike.pair import Pair, connection, connection_b
@@ -435,3 +441,74 @@ def test_without_the_dialect_the_name_that_is_said_counts():
     made.a.connection = replace(made.a.connection, any_certificate_name=False)
     client, _ = failed(made)
     assert "not the expected one" in str(client)
+
+
+# --- what happens around it -------------------------------------------------------------------------------------------
+
+
+def test_a_cookie_costs_a_round_and_doubles_nothing():
+    made = pair()
+    responder = replace(made.b.engine.settings.responder, cookie_threshold=0)
+    made.b.engine.reconfigure(responder)
+    up(made)
+    requests = messages(made, ExchangeType.IKE_SA_INIT, sent=True)
+    assert len(requests) == 2
+    assert all(len(request.find_all(VendorId)) == len(VENDOR_IDS) for request in requests)
+
+
+def test_the_ike_sa_is_rekeyed_and_the_log_in_repeated():
+    made = up(pair(gateway=BY_CERTIFICATE, credential=pki().alice, fragment_size=576))
+    before = made.a.sa
+    before.rekey(made.now)
+    made.run()
+    made.agree()
+    assert made.a.sa is not before
+    again = made.a.sa.reauthenticate(made.now)
+    made.run(20)
+    made.agree()
+    assert made.a.sa is again
+    assert len(made.a.inbound) == 1
+    assert made.b.sa.eap_identity == b"alice@example.com"
+
+
+def test_forged_fragments_delay_a_log_in_and_no_more():
+    """They are not authentic one by one: somebody on the way can spoil a message, which then comes again."""
+    made = pair(gateway=BY_CERTIFICATE, credential=pki().alice, fragment_size=576)
+    forged = 0
+
+    def network(datagram):
+        nonlocal forged
+        if datagram.octets[16] == 132 and datagram.octets[34] == 1 and forged < 2:
+            forged += 1
+            other = bytearray(datagram.octets)
+            other[34], other[35] = 2, 1  # the first piece once more, as the second and last
+            made.deliver(replace(datagram, octets=bytes(other)))
+        return [0.01]
+
+    made.network = network
+    made.connect()
+    made.run(60)
+    assert forged == 2
+    assert len(made.a.inbound) == 1, made.a.errors + made.b.errors
+    made.agree()
+
+
+def test_a_configuration_payload_in_the_clear_is_passed_over():
+    """Cisco's peers are said to send one in IKE_SA_INIT; what it says is unknown."""
+
+    class InTheClear:
+        def sending(self, sa, message):
+            if message.exchange_type != ExchangeType.IKE_SA_INIT:
+                return message
+            clear = Configuration(ConfigurationType.CFG_SET, (ConfigurationAttribute(Attribute(0x6000), b"?"),))
+            return replace(message, payloads=(*message.payloads, clear))
+
+        def received(self, sa, message):
+            return message
+
+    made = pair()
+    spoken = dialect.client(ClientOptions())
+    made.a.connection = for_client(spoken, replace(made.a.connection, interception=InTheClear()))
+    up(made)
+    request = messages(made, ExchangeType.IKE_SA_INIT, sent=True)[0]
+    assert request.find(Configuration) is not None
