@@ -291,3 +291,73 @@ def test_a_login_that_goes_no_further_is_told_in_the_end():
     peer.pair.run(peer.pair.b.engine.settings.responder.half_open_seconds + 1)
     (refused,) = peer.pair.b.happened(events.Refused)
     assert refused.rate_limited and "no IKE_AUTH" in str(refused.error) and "4500" in refused.error.remedy
+
+
+# --- the same request, with a cookie and without ----------------------------------------------------------------------
+
+
+def both_admitted(first_cookie: bool) -> tuple[Engine, Engine, list[bytes]]:
+    """A client whose request came twice: once it met a demand for a cookie, once a free place; its two requests."""
+    client, responder = Engine(EngineSettings()), gateway(cookie_threshold=0)
+    sa = client.connect(connection(), CLIENT, GATEWAY, 0.0)
+    plain = client.outgoing()[0].octets
+    responder.receive(plain, GATEWAY, CLIENT, 0.0)
+    client.receive(responder.outgoing()[0].octets, CLIENT, GATEWAY, 0.1)
+    with_cookie = client.outgoing()[0].octets
+    assert len(with_cookie) > len(plain)
+    responder.reconfigure(settings(cookie_threshold=32))
+    requests = [with_cookie, plain] if first_cookie else [plain, with_cookie]
+    assert sa.state is IkeState.CONNECTING
+    return client, responder, requests
+
+
+@pytest.mark.parametrize("first_cookie", [False, True])
+def test_a_request_with_and_without_a_cookie_is_one_ike_sa(first_cookie):
+    """The client signs the request that it has sent last, whichever of the two was answered."""
+    client, responder, requests = both_admitted(first_cookie)
+    answers = []
+    for octets in requests:
+        responder.receive(octets, GATEWAY, CLIENT, 0.2)
+        answers.append(responder.outgoing()[0].octets)
+    assert answers[0] == answers[1]
+    assert occupied(responder) == 1
+    client.receive(answers[0], CLIENT, GATEWAY, 0.3)
+    (login,) = client.outgoing()
+    responder.receive(login.octets, login.remote, login.local, 0.4)
+    asked = next(event for event in responder.events() if isinstance(event, events.Asked))
+    responder.answer(asked.question, connection_b(), 0.4)
+    (reply,) = responder.outgoing()
+    client.receive(reply.octets, reply.remote, reply.local, 0.5)
+    assert [sa.established for sa in (*client.sas, *responder.sas)] == [True, True]
+    responder.receive(requests[0], GATEWAY, CLIENT, 0.6)  # very late
+    assert responder.sas[0].established
+
+
+def test_what_else_differs_makes_another_ike_sa():
+    """A request whose proposals somebody has changed must not stand for the one that the client signs."""
+    _, responder, (plain, with_cookie) = both_admitted(first_cookie=False)
+    message = Message.decode(plain)
+    values = {name: getattr(message, name) for name in ("initiator_spi", "responder_spi", "exchange_type")}
+    changed = Message(
+        **values, is_initiator=True, is_response=False, message_id=0, payloads=(*message.payloads, VendorId(b"x"))
+    ).encode()
+    responder.receive(changed, GATEWAY, CLIENT, 0.2)
+    responder.receive(with_cookie, GATEWAY, CLIENT, 0.2)
+    assert occupied(responder) == 2
+    assert {sa.init_request for sa in responder.sas} == {changed, with_cookie}
+
+
+def test_a_forged_cookie_changes_no_ike_sa():
+    _, responder, (plain, _) = both_admitted(first_cookie=False)
+    responder.receive(plain, GATEWAY, CLIENT, 0.2)
+    message = Message.decode(plain)
+    values = {name: getattr(message, name) for name in ("initiator_spi", "responder_spi", "exchange_type")}
+    forged = Message(
+        **values,
+        is_initiator=True,
+        is_response=False,
+        message_id=0,
+        payloads=(Notify(NotifyType.COOKIE, b"forged"), *message.payloads),
+    ).encode()
+    responder.receive(forged, GATEWAY, CLIENT, 0.2)
+    assert plain in {sa.init_request for sa in responder.sas}

@@ -217,6 +217,10 @@ class Channel:
         self._answered[message_id] = _Answered(_digest(octets), local, remote)
         self.expected_id = message_id + 1
 
+    def expect_also(self, message_id: int, octets: bytes) -> None:
+        """A request that was taken in comes in other octets now, which are as good: these are its duplicates."""
+        self._answered[message_id].digest = _digest(octets)
+
     # --- what comes in ----------------------------------------------------------------------------------------------
 
     def accept(self, header: Header, octets: bytes, local: Address, remote: Address) -> Accepted | None:

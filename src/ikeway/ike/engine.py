@@ -33,7 +33,7 @@ from ikeway.ike.shared import Shared
 from ikeway.questions import Question
 from ikeway.wire.errors import UnsupportedCriticalPayload, UnsupportedVersion
 from ikeway.wire.message import Header, Message
-from ikeway.wire.payloads import Nonce, Notify
+from ikeway.wire.payloads import Nonce, Notify, Payload
 from ikeway.wire.registry import ExchangeType, NotifyType
 
 MAX_INIT_OCTETS = 16384  # of an IKE_SA_INIT request: it is kept until the initiator is authenticated
@@ -202,6 +202,8 @@ class Engine:
             self._malformed(error, local, remote)
             return
         self._shared.report(events.MessageReceived(None, message, local, remote))
+        if self._repeats(header, message, octets, local, remote, now):
+            return
         if not self._admit(responder, message, local, remote, now):
             return
         try:
@@ -220,6 +222,31 @@ class Engine:
         self._half_open.add(sa, octets)
         sa.timers.set("establish", now + responder.half_open_seconds)
         self._settle(sa)
+
+    def _repeats(
+        self, header: Header, message: Message, octets: bytes, local: Address, remote: Address, now: float
+    ) -> bool:
+        """The same request with or without a cookie is the same IKE SA, and is answered alike.
+
+        When a request that was sent twice gets a cookie the first time and a place the second time, its initiator takes
+        the answer for one to the request with the cookie, and signs that one. All else must be equal: the suite was
+        chosen from the other one's proposals.
+        """
+        nonce, cookie = message.find(Nonce), message.notify(NotifyType.COOKIE)
+        if nonce is None:
+            return False
+        for sa in self._half_open.others(header.initiator_spi, remote, nonce.value):
+            if not _differ_in_cookie_only(message, Message.decode(sa.init_request, refuse_critical=False)):
+                continue
+            if cookie is not None:
+                if not self._cookies.check(cookie.value, nonce.value, message.initiator_spi, remote, now):
+                    return False
+                sa.init_request = octets  # whoever has a cookie has sent this one last
+            sa.channel.expect_also(0, octets)
+            self._half_open.add(sa, octets)
+            sa.receive(header, octets, local, remote, now)
+            return True
+        return False
 
     def _is_first(self, header: Header) -> bool:
         """What the header of an IKE_SA_INIT request must be like; our own one, sent back to us, is none."""
@@ -312,6 +339,15 @@ class Engine:
             if sa.next_wake == at and sa.spi in self._shared.table
         ]
         heapq.heapify(self._deadlines)
+
+
+def _differ_in_cookie_only(one: Message, other: Message) -> bool:
+    """True for requests that are the same but for their COOKIE notifies (RFC 7296 section 2.6)."""
+
+    def rest(message: Message) -> list[Payload]:
+        return [each for each in message.payloads if not (isinstance(each, Notify) and each.type == NotifyType.COOKIE)]
+
+    return rest(one) == rest(other)
 
 
 def _unsupported(error: UnsupportedCriticalPayload) -> Notify:
