@@ -207,6 +207,15 @@ def test_unity_attributes_are_those_of_the_connection(pki: Path) -> None:
     }
 
 
+RADIUS = '[radius.corp]\nservers = "10.0.0.1"\nsecret = "a secret of enough letters"\n'
+
+
+def test_radius_servers_may_judge_the_passwords(pki: Path) -> None:
+    text = OURS.replace('users = "users.toml"\n', "") + RADIUS + CONNECTION + 'radius = "corp"\n'
+    expected = gateway(pki, text).candidates[0].connections[0].remote_expectation
+    assert isinstance(expected, EapExpected) and expected.settles
+
+
 def test_a_gateway_by_certificate_needs_no_users(pki: Path) -> None:
     text = OURS.replace('users = "users.toml"\n', "") + CONNECTION + 'ca = "ca.pem"\n'
     gateway(pki, text + "[connections.cisco.anyconnect]\npassword = false\ncertificate = true\n")
@@ -227,6 +236,15 @@ TABLE = "[connections.cisco.anyconnect]\n"
         (OURS + CONNECTION + 'ca = "ca.pem"\n', "belong together"),
         (OURS.replace('users = "users.toml"\n', "") + CONNECTION, "there are no users"),
         (OURS + CONNECTION + TABLE + "attempts = 0\n", "expected 1 to 10"),
+        (
+            OURS
+            + RADIUS
+            + CONNECTION
+            + 'radius = "corp"\nca = "ca.pem"\n'
+            + TABLE
+            + "password = false\ncertificate = true\n",
+            "none is asked for",
+        ),
     ],
 )
 def test_mistakes_in_gateways(pki: Path, text: str, expected: str) -> None:

@@ -278,14 +278,6 @@ async def test_a_client_gets_what_it_asks_for(answers: GatewayAnswers) -> None:
     ]
 
 
-async def test_a_disabled_user_whom_a_certificate_inside_eap_has_proven_is_refused(answers: GatewayAnswers) -> None:
-    """IDi of such a log-in says nothing of the user: `select` could not tell."""
-    people = await answers.select(question("192.0.2.77", None))
-    with pytest.raises(AuthenticationFailed, match="disabled"):
-        await answers.assign(request(people, "mallory@example.com", Attribute.INTERNAL_IP4_ADDRESS))
-    assert not answers.pools.held()
-
-
 async def test_and_nothing_else(answers: GatewayAnswers) -> None:
     people = await answers.select(question("alice", None))
     reply = await answers.assign(request(people, "alice", Attribute.INTERNAL_IP4_ADDRESS))

@@ -331,6 +331,28 @@ def test_a_defect_over_a_later_request_is_answered(way, response):
     no_state(pair)
 
 
+def test_the_place_is_in_the_interception_and_not_in_what_it_calls():
+    """`replace` is the standard library's; the line that calls it is what its author has to look at."""
+    hook = Witness(at("sending", AUTH, response=False, act=lambda message: dataclasses.replace(message, nonsense=1)))
+    pair = at_initiator(hook)
+    pair.connect()
+    (error,) = pair.a.errors
+    assert "(test_interception.py, line " in error.reason
+
+
+def test_a_hook_of_another_shape_is_a_defect_too():
+    class Wrong:
+        def sending(self):
+            raise AssertionError("never called")
+
+        received = sending
+
+    pair = at_initiator(Wrong())
+    pair.connect()
+    (error,) = pair.a.errors
+    assert "TypeError" in error.reason and "could not be called" in error.reason
+
+
 def test_what_cannot_be_encoded_is_a_defect_of_the_interception():
     broken = adding(Notify(NotifyType.MOBIKE_SUPPORTED, bytes(70000)))
     pair = at_initiator(Witness(at("sending", AUTH, response=False, act=broken)))

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.interop.agreement import Agreement, agreement
+from tests.interop.agreement import CLIENT_NAME, PASSWORD, Agreement, agreement
+from tests.interop.freeradius import RADIUS_SECRET, FreeRadius
 from tests.interop.lab import Pair, Tunnel
+from tests.interop.network import LAN_HOST, Network
+from tests.interop.ours import IkewayGateway
+from tests.interop.pki import issue
+from tests.interop.strongswan import ConnectFailed
 
 pytestmark = pytest.mark.peer
 
@@ -33,3 +39,35 @@ def test_charon_passes_over_what_a_dialect_adds(tunnel: Make, dialect: str, auth
     made.check_ping()
     assert re.search(SEEN[dialect], made.charon.log())
     made.client.close()
+
+
+@pytest.mark.programs("freeradius", "freeradius-utils")
+@pytest.mark.parametrize("password", [PASSWORD, "wrong"], ids=["right", "wrong"])
+def test_freeradius_judges_the_passwords_of_anyconnect(
+    tunnel: Make, network: Network, tmp_path: Path, password: str
+) -> None:
+    """Client and gateway are ours, who lets the user in is not."""
+    users = f'"{CLIENT_NAME}" Cleartext-Password := "{PASSWORD}"\n'
+    server = FreeRadius(network.lan, tmp_path / "radius", issue("ecdsa", "radius.lab.test", server=True), users)
+    connection = {"login": "eap-anyconnect", "dialect": "anyconnect", "radius": "lab", "identities": None}
+    gateway = {
+        "gateway": {"users": None},
+        "radius": {"lab": {"servers": [LAN_HOST[4]], "secret": RADIUS_SECRET}},
+        "connections": {"lab": connection},
+    }
+    login = {"method": "eap-anyconnect", "identity": None, "username": CLIENT_NAME, "password": password}
+    client = {"gateway": {"dialect": "anyconnect"}, "login": login}
+    try:
+        agreed = agreement("eap-gtc", client={"ours": client}, gateway={"ours": gateway})
+        made = tunnel(Pair("ikeway", "ikeway"), agreed)
+        if password != PASSWORD:
+            with pytest.raises(ConnectFailed):
+                made.client.connect()
+            assert isinstance(made.gateway, IkewayGateway)
+            made.gateway.wait_for_log("wrong password, or no such user")
+            return
+        made.client.connect()
+        made.check_ping()
+        made.client.close()
+    finally:
+        server.stop()

@@ -209,7 +209,9 @@ PEERS: Mapping[str, PeerKind] = {
     "eap-ttls": PeerKind(make=_ttls_peer, uses=_TUNNEL, mutual=True),
 }
 AUTHENTICATORS: Mapping[str, AuthenticatorKind] = {
-    "eap-anyconnect": AuthenticatorKind(make=_anyconnect_authenticator, uses=_CLIENTS, users=False, warning=UNTRIED),
+    "eap-anyconnect": AuthenticatorKind(
+        make=_anyconnect_authenticator, uses=_CLIENTS | _JUDGED_ELSEWHERE, users=False, warning=UNTRIED
+    ),
     "eap-aka": AuthenticatorKind(make=_card_authenticator(CardMethod.AKA), mutual=True),
     "eap-aka-prime": AuthenticatorKind(make=_card_authenticator(CardMethod.AKA_PRIME), uses=_NETWORK_NAME, mutual=True),
     "eap-gtc": AuthenticatorKind(make=_gtc_authenticator, uses=_JUDGED_ELSEWHERE),

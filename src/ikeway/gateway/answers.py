@@ -88,7 +88,14 @@ class GatewayAnswers:
 
     async def refuse_disabled(self, name: str) -> None:
         """Raise `AuthenticationFailed` for a user whom the users file does not let in."""
-        _refuse_disabled(await self._config.users.find(name))
+        user = await self._config.users.find(name)
+        if user is not None and user.disabled:
+            raise AuthenticationFailed(
+                f"the user {user.name} is disabled",
+                notify=NotifyType.AUTHENTICATION_FAILED,
+                side=Side.LOCAL,
+                remedy="remove `disabled` from the users file to let this user in",
+            )
 
     async def psk(self, question: PskQuestion) -> bytes | None:
         """The pre-shared key of a client."""
@@ -100,11 +107,9 @@ class GatewayAnswers:
         return user.psk if user is not None and not user.disabled else None
 
     async def assign(self, question: AssignAddresses) -> tuple[ConfigurationAttribute, ...]:
-        """The CFG_REPLY: addresses, name servers, what may be reached. Raises `NegotiationFailed`, and
-        `AuthenticationFailed` for a user who is disabled: a certificate inside EAP tells only now whose it is."""
+        """The CFG_REPLY: addresses, name servers, what may be reached. Raises `NegotiationFailed`."""
         client = self._config.clients[question.connection.name]
         user = await self._config.users.find(str(question.identity))
-        _refuse_disabled(user)
         grant = self.granted(question.connection_id)
         own = (grant.addresses if grant is not None else ()) or _own_addresses(user)
         reply = self._addresses(question, client, own)
@@ -188,16 +193,6 @@ class GatewayAnswers:
         if not reply and refusal is not None:
             raise refusal
         return reply
-
-
-def _refuse_disabled(user: User | None) -> None:
-    if user is not None and user.disabled:
-        raise AuthenticationFailed(
-            f"the user {user.name} is disabled",
-            notify=NotifyType.AUTHENTICATION_FAILED,
-            side=Side.LOCAL,
-            remedy="remove `disabled` from the users file to let this user in",
-        )
 
 
 _DNS = {4: Attribute.INTERNAL_IP4_DNS, 6: Attribute.INTERNAL_IP6_DNS}

@@ -78,17 +78,21 @@ class ConnectionDialects:
             self._problems.add(
                 (*at, "anyconnect"), "clients would have to prove nothing", remedy="write password = true"
             )
-        if options.password and self._file.gateway.users is None:
+        if part.radius is not None and not options.password:
+            self._problems.add(
+                (*at, "radius"), "RADIUS servers would judge passwords, and none is asked for", remedy="remove it"
+            )
+        if options.password and part.radius is None and self._file.gateway.users is None:
             self._problems.add(
                 (*at, "login"),
                 "clients log in by password, and there are no users",
-                expected="`users` in [gateway]",
+                expected="`users` in [gateway], or `radius` here",
                 remedy='add for example users = "users.toml"',
             )
         trust = self._trust(at, part, needed=options.certificate)
         if len(self._problems.errors) > before:
             return None
-        return EapExpected(anyconnect_authenticator(options, scope, trust))
+        return EapExpected(anyconnect_authenticator(options, scope, trust), settles=True)
 
     def _trust(self, at: Location, part: ConnectionPart, *, needed: bool) -> PeerTrust | None:
         if needed != bool(part.ca):

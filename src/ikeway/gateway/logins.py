@@ -88,7 +88,8 @@ class Logins:
                     f"clients that log in by {part.words} know no further log-in",
                     remedy="remove it, or let them log in by another method",
                 )
-            return self._dialects.expectation(at, name, part, scoped_to(part.identities))
+            scope = scoped_to(part.identities) if part.radius is None else judged_elsewhere(part.radius)
+            return self._dialects.expectation(at, name, part, scope)
         if part.kind == "eap":
             return self._eap(at, part, (), part.then)
         if not part.ca:

@@ -111,8 +111,11 @@ def through(step: Step, sa: IkeSa | None, message: Message) -> Message:
 
 
 def _place(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    last = frames[-1]
+    """Where in the interception's own file, not in what it calls elsewhere."""
+    _, *frames = traceback.extract_tb(error.__traceback__)  # the first is `through`
+    if not frames:
+        return "it could not be called"
+    last = [frame for frame in frames if frame.filename == frames[0].filename][-1]
     return f"{PurePath(last.filename).name}, line {last.lineno}, in {last.name}"
 
 
