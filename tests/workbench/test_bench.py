@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import io
 import textwrap
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -48,6 +48,7 @@ from ikeway.workbench.bench import (
     serve_psk,
 )
 from ikeway.workbench.bench.desk import HoldWhat
+from ikeway.workbench.bench.dialects import client_dialect, gateway_dialect
 from ikeway.workbench.bench.engineers import FromRecording, Terminal, parse_decision
 from ikeway.workbench.bench.replay import Replay
 from ikeway.workbench.bench.standin import Knobs, call_with_eap, call_with_psk
@@ -511,3 +512,57 @@ async def test_a_recording_is_played_again_as_either_side(tmp_path: Path) -> Non
 
 def kinds(message: Message) -> list[object]:
     return [payload.type if isinstance(payload, Notify) else type(payload) for payload in message.payloads]
+
+
+async def test_a_method_that_our_client_answers_is_not_held_and_any_other_is() -> None:
+    """What is known depends on who asks: a client that knows no method holds even usual ones."""
+    usual = eap(EapCode.REQUEST, MethodType(0, 26), b"\x01\x01\x00\x15\x10" + bytes(16), 1)
+
+    def server(m: Passing) -> None:
+        if m.received and m.find(IdInitiator) is not None:
+            m.answer(usual)
+
+    engineer = Planned(Refuse())
+    async with pair(client=call_with_eap(ALICE), client_engineer=engineer, server_hooks=Hooks([server])) as made:
+        made.call()
+        await made.closed(made.client)
+    assert engineer.held[0].unknown == ("EAP method MSCHAPV2",)
+
+
+@pytest.mark.parametrize("name", ["anyconnect", "fortigate", "windows", "azure"])
+async def test_a_dialect_is_a_knob_of_the_client(name: str) -> None:
+    dialect = client_dialect(name)
+    who = dialect.identity or ALICE
+    engineer = Planned(Refuse())
+    heard: list[Message] = []
+
+    def listen(m: Passing) -> None:
+        if m.received:
+            heard.append(m.message)
+
+    client = call_with_eap(who, Knobs(dialect=dialect))
+    async with pair(client=client, server_engineer=engineer, server_hooks=Hooks([listen]), hold=HoldWhat.ALL) as made:
+        made.call()
+        await made.closed(made.client)
+    init, auth = heard[0], heard[1]
+    assert {each.value for each in init.find_all(VendorId)} >= set(dialect.vendor_ids)
+    identity = auth.find(IdInitiator)
+    assert identity is not None and Identity.from_payload(identity) == who
+    if name == "anyconnect":
+        assert (int(identity.type), identity.value) == (201, b"*$AnyConnectClient$*")
+
+
+async def test_a_dialect_is_a_knob_of_the_gateway() -> None:
+    dialect = gateway_dialect("anyconnect")
+    server = serve_psk(SECRET, Knobs(dialect=dialect))
+    client = call_with_psk(SECRET, ALICE, Knobs(dialect=client_dialect("anyconnect")))
+    async with pair(server=server, client=client, client_engineer=Planned(Go(), Go())) as made:
+        made.call()
+        mine, _ = await made.established()
+        assert set(mine.peer_vendor_ids) >= set(dialect.vendor_ids)
+
+
+@pytest.mark.parametrize("make", [client_dialect, gateway_dialect])
+def test_a_dialect_that_nobody_has_is_named(make: Callable[[str], object]) -> None:
+    with pytest.raises(ConfigError, match="no dialect is called 'klingon'"):
+        make("klingon")

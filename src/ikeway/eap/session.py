@@ -68,6 +68,11 @@ class EapPeer:
         self.failed = False
 
     @property
+    def takes(self) -> frozenset[MethodType]:
+        """The methods that it answers; with others it declines."""
+        return frozenset(self._factories)
+
+    @property
     def msk(self) -> bytes | None:
         """The key that the method gave, once it succeeded; None when it gives none."""
         return self._method.msk if self._method is not None and self.succeeded else None

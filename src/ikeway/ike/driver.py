@@ -133,6 +133,10 @@ class Driver:
         self._all.add(conversation)
         self._drive(conversation)
 
+    def awaits(self, exchange: ExchangeType) -> bool:
+        """True when a conversation waits for the peer's next request of this type (EAP)."""
+        return exchange in self._dialogues
+
     def interrupt(self, exchange: ExchangeType, error: IkewayError) -> bool:
         """The peer's next request will not come: end the conversation that waits for it. False when none does."""
         waiting = self._dialogues.pop(exchange, None)

@@ -32,6 +32,7 @@ from ikeway.wire.render import render_payload
 
 _HEX_WIDTH = 16
 _MAX_DUMP = 8192  # octets shown of one payload
+_TEXT = re.compile(rb"[\t\r\n\x20-\x7e]{32,}")  # inside octets: long enough to be meant
 _TLS = frozenset({EapType.TLS, EapType.TTLS, EapType.PEAP, EapType.TEAP, 43})
 KNOWN_EAP = frozenset({*(int(each) for each in EapType if each is not EapType.EXPANDED)})
 # In octets of any kind: elements of XML, and NAME=VALUE.
@@ -79,14 +80,19 @@ def explain(message: Message, *, secrets: bool = False) -> list[Line]:
     return lines
 
 
-def unknowns(message: Message, known_eap: frozenset[int] = KNOWN_EAP) -> list[str]:
-    """What in this message the engine has no answer to, in words; empty for an ordinary one."""
+def _is_usual(method: MethodType) -> bool:
+    return method.vendor == 0 and method.type in KNOWN_EAP
+
+
+def unknowns(message: Message, knows: Callable[[MethodType], bool] = _is_usual) -> list[str]:
+    """What in this message the engine has no answer to, in words; empty for an ordinary one. `knows` says which EAP
+    methods it has an answer to."""
     found = [] if message.exchange_type.is_known else [f"exchange type {int(message.exchange_type)}"]
     for payload in message.payloads:
         if isinstance(payload, UnknownPayload):
             critical = "critical " if payload.critical else ""
             found.append(f"{critical}payload of type {int(payload.type)}, {len(payload.value)} octets")
-        elif isinstance(payload, Eap) and (method := _unknown_method(payload.packet, known_eap)):
+        elif isinstance(payload, Eap) and (method := _unknown_method(payload.packet, knows)):
             found.append(f"EAP {method}")
         elif isinstance(payload, Notify) and not payload.type.is_known and payload.type.is_error:
             found.append(f"error notify {int(payload.type)}")
@@ -231,7 +237,7 @@ def _hidable(label: str, data: bytes, *, hide: bool) -> Iterator[Line]:
     yield Line(Kind.SECRET if hide else Kind.DETAIL, f"{label}: {HIDDEN if hide else _quoted(data)}")
 
 
-def _unknown_method(octets: bytes, known: frozenset[int]) -> str:
+def _unknown_method(octets: bytes, knows: Callable[[MethodType], bool]) -> str:
     try:
         packet = EapPacket.decode(octets)
         if packet.type is None:
@@ -239,7 +245,7 @@ def _unknown_method(octets: bytes, known: frozenset[int]) -> str:
         method = packet.method
     except MalformedEap as error:
         return error.reason
-    return "" if method.vendor == 0 and method.type in known else f"method {method}"
+    return "" if knows(method) else f"method {method}"
 
 
 def _quoted(value: bytes) -> str:
@@ -248,19 +254,32 @@ def _quoted(value: bytes) -> str:
 
 
 def _dump(value: bytes, *, secrets: bool) -> Iterator[Line]:
-    """Text as text, with secrets blanked; anything else as octets and characters."""
+    """Text as text, XML an element a line, with secrets blanked; anything else as octets and characters."""
     shown = (value if secrets else _blanked(value))[:_MAX_DUMP]
     text = _as_text(shown)
     if text is not None:
-        for line in text.splitlines():
-            yield Line(Kind.DETAIL, "".join(each if each.isprintable() else " " for each in line))
+        yield from _text(text)
     else:
-        for at in range(0, len(shown), _HEX_WIDTH):
-            row = shown[at : at + _HEX_WIDTH]
-            characters = "".join(chr(each) if 32 <= each < 127 else "." for each in row)
-            yield Line(Kind.DETAIL, f"{at:04x}  {row.hex(' '):<{3 * _HEX_WIDTH}} {characters}")
+        at = 0
+        for found in _TEXT.finditer(shown):
+            yield from _octets(shown, at, found.start())
+            yield from _text(found[0].decode("ascii"))
+            at = found.end()
+        yield from _octets(shown, at, len(shown))
     if len(value) > _MAX_DUMP:
         yield Line(Kind.DETAIL, f"... and {len(value) - _MAX_DUMP} octets more")
+
+
+def _text(text: str) -> Iterator[Line]:
+    for line in text.replace("><", ">\n<").splitlines():
+        yield Line(Kind.DETAIL, "".join(each if each.isprintable() else " " for each in line))
+
+
+def _octets(value: bytes, start: int, end: int) -> Iterator[Line]:
+    for at in range(start, end, _HEX_WIDTH):
+        row = value[at : min(at + _HEX_WIDTH, end)]
+        characters = "".join(chr(each) if 32 <= each < 127 else "." for each in row)
+        yield Line(Kind.DETAIL, f"{at:04x}  {row.hex(' '):<{3 * _HEX_WIDTH}} {characters}")
 
 
 def _blanked(value: bytes) -> bytes:

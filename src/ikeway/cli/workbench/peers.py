@@ -14,6 +14,7 @@ from ikeway.cli.errors import guarded
 
 if TYPE_CHECKING:
     from ikeway.address import Address
+    from ikeway.dialects import Dialect
     from ikeway.workbench.bench.bench import BenchSettings
     from ikeway.workbench.bench.running import Tools
     from ikeway.workbench.bench.standin import Caller, GatewayStandIn, Knobs, StandIn
@@ -51,6 +52,14 @@ Proposals = Annotated[
 VendorIds = Annotated[
     list[str] | None,
     typer.Option("--vendor-id", help="A vendor ID to send: text, or 0xHEX; may be repeated.", show_default=False),
+]
+DialectOption = Annotated[
+    str,
+    typer.Option(
+        "--dialect",
+        help="A vendor's: anyconnect; as a client also fortigate, windows, azure. Files bring their own.",
+        show_default=False,
+    ),
 ]
 Scripts = Annotated[
     list[Path] | None,
@@ -91,6 +100,7 @@ def serve(
     remote_identity: RemoteIdentity = "",
     proposal: Proposals = None,
     vendor_id: VendorIds = None,
+    dialect: DialectOption = "",
     script: Scripts = None,
     answers: Answers = None,
     replay: ReplayOption = None,
@@ -121,7 +131,7 @@ def serve(
     from ikeway.workbench.bench.running import opened
     from ikeway.workbench.bench.running import serve as run
 
-    knobs = _knobs(identity, remote_identity, proposal, vendor_id, replay)
+    knobs = _knobs(identity, remote_identity, proposal, vendor_id, replay, dialect=_of_gateway(dialect))
     # Without any credential the engine could only refuse what comes first in the clear: so it is held.
     bare = config is None and psk_file is None
     settings = _settings(listen, port, nat_port, Hold.ALL if bare and hold is Hold.UNKNOWN else hold)
@@ -148,6 +158,7 @@ def connect(
     no_idr: Annotated[bool, typer.Option("--no-idr", help="Do not say whom we look for.")] = False,
     proposal: Proposals = None,
     vendor_id: VendorIds = None,
+    dialect: DialectOption = "",
     script: Scripts = None,
     answers: Answers = None,
     replay: ReplayOption = None,
@@ -176,7 +187,8 @@ def connect(
     from ikeway.workbench.bench.running import opened
     from ikeway.workbench.probe.settings import one_host, resolve
 
-    knobs = _knobs(identity, remote_identity, proposal, vendor_id, replay, send_idr=not no_idr)
+    spoken = _of_client(dialect)
+    knobs = _knobs(identity, remote_identity, proposal, vendor_id, replay, send_idr=not no_idr, dialect=spoken)
     caller, usual = _caller(profile, psk_file, knobs, eap=eap)
     addresses = resolve(one_host(host or usual.host))
     remote = Address(addresses[0], remote_port if host else usual.port)
@@ -209,6 +221,7 @@ def relay(
     remote_identity: RemoteIdentity = "",
     proposal: Proposals = None,
     vendor_id: VendorIds = None,
+    dialect: DialectOption = "",
     script: Scripts = None,
     answers: Answers = None,
     hold: HoldOption = Hold.NOTHING,
@@ -237,8 +250,9 @@ def relay(
     from ikeway.workbench.probe.settings import one_host, resolve
     from ikeway.workbench.relay import Upstream
 
-    knobs = _knobs(identity, remote_identity, proposal, vendor_id)
-    downstream = _gateway(config, psk_file if config is None else None, knobs)
+    knobs = _knobs(identity, remote_identity, proposal, vendor_id, dialect=_of_client(dialect))
+    theirs = _knobs(identity, remote_identity, proposal, vendor_id, dialect=_of_gateway(dialect))
+    downstream = _gateway(config, psk_file if config is None else None, theirs)
     by_eap = not profile and psk_file is None
     caller, _ = _caller(profile, None if profile else psk_file, knobs, eap=by_eap)
     upstream = Upstream(
@@ -297,7 +311,8 @@ def _caller(profile: str, psk_file: Path | None, knobs: Knobs, *, eap: bool) -> 
         prompt = terminal_prompt()
         loaded = load_profile(profile, prompt)
         return call_with_profile(loaded, prompt, knobs), loaded.remote
-    who = knobs.identity or Identity.parse("stand-in@ikeway.invalid")
+    usual = knobs.dialect.identity if knobs.dialect is not None else None
+    who = knobs.identity or usual or Identity.parse("stand-in@ikeway.invalid")
     secret = _secret(psk_file)
     caller = call_with_eap(who, knobs) if secret is None else call_with_psk(secret, who, knobs)
     return caller, Address("", 500)
@@ -317,6 +332,7 @@ def _knobs(
     replay: Path | None = None,
     *,
     send_idr: bool = True,
+    dialect: Dialect | None = None,
 ) -> Knobs:
     from ikeway.auth.identity import Identity
     from ikeway.ike.proposals import parse_proposals
@@ -334,7 +350,20 @@ def _knobs(
         vendor_ids=tuple(map(_octets, vendor_ids or ())),
         ike_proposals=parse_proposals(", ".join(proposals)) if proposals else (),
         send_idr=send_idr,
+        dialect=dialect,
     )
+
+
+def _of_client(name: str) -> Dialect | None:
+    from ikeway.workbench.bench.dialects import client_dialect
+
+    return client_dialect(name) if name else None
+
+
+def _of_gateway(name: str) -> Dialect | None:
+    from ikeway.workbench.bench.dialects import gateway_dialect
+
+    return gateway_dialect(name) if name else None
 
 
 def _octets(text: str) -> bytes:

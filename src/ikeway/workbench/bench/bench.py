@@ -7,24 +7,27 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ikeway.address import Address
 from ikeway.daemon import clock
 from ikeway.daemon.loop import Driver
 from ikeway.daemon.sockets import IkeSockets, Listen, local_address_for
+from ikeway.eap.packet import MethodType
 from ikeway.errors import Closed, IkewayError
 from ikeway.ike import events
 from ikeway.ike.engine import Engine
 from ikeway.ike.sa import IkeSa
-from ikeway.ike.settings import Connection, EngineSettings, ResponderSettings
+from ikeway.ike.settings import Connection, EapCredential, EngineSettings, ResponderSettings
+from ikeway.questions import Question
 from ikeway.workbench.bench.decisions import Engineer
 from ikeway.workbench.bench.desk import Desk, HoldWhat
 from ikeway.workbench.bench.hooks import Hooks
 from ikeway.workbench.bench.quiet import QuietDataPlane
-from ikeway.workbench.explain import KNOWN_EAP
 from ikeway.workbench.paint import Painter
 from ikeway.workbench.recording import Recorder
+
+Answer = TypeVar("Answer")
 
 PATIENT_SECONDS = 24 * 3600.0  # an exchange that is held must not end because we gave up
 _GOODBYE_SECONDS = 1.0
@@ -32,13 +35,12 @@ _GOODBYE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchSettings:
-    """Where to listen (port 0: any), what is held, and what is known of EAP."""
+    """Where to listen (port 0: any), and what is held."""
 
     listen: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104 - a stand-in for a gateway listens as one
     port: int = 500
     nat_port: int = 4500
     hold: HoldWhat = HoldWhat.UNKNOWN
-    known_eap: frozenset[int] = KNOWN_EAP
     label: str = ""  # for the view, where there are two
 
 
@@ -71,7 +73,7 @@ class Bench:
         self.settings, self.role = settings, role
         self._recorder, self._painter = recorder, painter
         self._begun = clock.now()
-        self.desk = Desk(hooks or Hooks(), engineer, self.note, hold=settings.hold, known_eap=settings.known_eap)
+        self.desk = Desk(hooks or Hooks(), engineer, self.note, hold=settings.hold)
         listen = Listen(hosts=settings.listen, ike_port=settings.port, nat_port=settings.nat_port)
         self.sockets = IkeSockets(listen)
         self.closed: asyncio.Queue[tuple[IkeSa, IkewayError | None]] = asyncio.Queue()
@@ -111,6 +113,7 @@ class Bench:
     def connect(self, connection: Connection, remote: Address) -> IkeSa:
         """Begin to connect. A gateway at another port than 500 is spoken to with the marker, as at 4500. Raises
         `HostError` without a route."""
+        self.desk.takes = _methods(connection)
         host = local_address_for(remote)
         nat = remote.port != 500
         local = Address(host, self.sockets.local_port(host, nat=nat))
@@ -187,3 +190,14 @@ class Bench:
             case events.IkeClosed(error=error):
                 kind = "closed" if error is None or isinstance(error, Closed) else "error"
                 self._painter.note(kind, str(error) if error else "by us", t)
+
+
+def _methods(connection: Connection) -> frozenset[MethodType] | None:
+    """The EAP methods that the engine answers for this client; None when it has no log-in by EAP."""
+    credentials = (connection.local_credential, *(each.credential for each in connection.further_credentials))
+    peers = [each.new_peer(_nobody) for each in credentials if isinstance(each, EapCredential)]
+    return frozenset().union(*(each.takes for each in peers)) if peers else None
+
+
+async def _nobody(question: Question[Answer]) -> Answer:
+    raise IkewayError("nobody is asked")

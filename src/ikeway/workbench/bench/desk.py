@@ -13,21 +13,27 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from ikeway.eap.errors import MalformedEap
+from ikeway.eap.packet import EapPacket, EapType, MethodType
 from ikeway.errors import IkewayError, PeerError
 from ikeway.ike import interception
 from ikeway.ike.interception import Hold
 from ikeway.wire.message import Message
+from ikeway.wire.payloads import Eap
 from ikeway.wire.registry import ExchangeType
 from ikeway.wire.render import summary
 from ikeway.workbench.bench.decisions import Answer, Ask, Decision, Engineer, Go, Held, Refuse, Wait
 from ikeway.workbench.bench.hooks import Hooks, Passing
-from ikeway.workbench.explain import unknowns
+from ikeway.workbench.explain import KNOWN_EAP, unknowns
 
 if TYPE_CHECKING:
     from ikeway.ike.sa import IkeSa
 
 Note = Callable[[str, str], None]
 Command = Callable[[Callable[[float], Any]], Any]
+
+
+_WITHOUT_METHOD = (EapType.IDENTITY, EapType.NOTIFICATION, EapType.NAK)
 
 
 class HoldWhat(enum.StrEnum):
@@ -41,11 +47,11 @@ class HoldWhat(enum.StrEnum):
 class Desk:
     """See the module. `command` carries something out on the engine (`Driver.command`), set when there is one."""
 
-    def __init__(
-        self, hooks: Hooks, engineer: Engineer | None, note: Note, *, hold: HoldWhat, known_eap: frozenset[int]
-    ) -> None:
+    def __init__(self, hooks: Hooks, engineer: Engineer | None, note: Note, *, hold: HoldWhat) -> None:
         self._hooks, self._engineer, self._note = hooks, engineer, note
-        self._hold, self._known_eap = hold, known_eap
+        self._hold = hold
+        self.takes: frozenset[MethodType] | None = None  # EAP methods that our client answers; None: it has no EAP
+        self._asked_by: WeakKeyDictionary[IkeSa, MethodType] = WeakKeyDictionary()  # methods that our side began
         self.command: Command | None = None
         self._memories: WeakKeyDictionary[IkeSa, dict[str, Any]] = WeakKeyDictionary()
         self._let_go: set[int] = set()  # id() of messages that pass because they were released
@@ -59,7 +65,10 @@ class Desk:
 
     def sending(self, sa: IkeSa, message: Message) -> Message:
         """Let the scripts see it."""
-        return self._pass(sa, message, sent=True).message
+        changed = self._pass(sa, message, sent=True).message
+        if changed.is_response and (method := _method_of(changed)) is not None:
+            self._asked_by[sa] = method
+        return changed
 
     def received(self, sa: IkeSa | None, message: Message) -> Message:
         """Let the scripts see it; hold what nobody has an answer to."""
@@ -71,7 +80,7 @@ class Desk:
         if sa is None or sa.channel.protection is None:
             return changed
         beside = message.is_response and message.message_id in self._beside.get(sa, {})
-        unknown = tuple(unknowns(changed, self._known_eap))
+        unknown = tuple(unknowns(changed, lambda method: self._knows(sa, changed, method)))
         wanted = passing.held or beside or self._hold is HoldWhat.ALL
         wanted = wanted or bool(unknown and self._hold is HoldWhat.UNKNOWN)
         if passing.answered is not None:
@@ -81,6 +90,17 @@ class Desk:
         else:
             return changed
         raise Hold
+
+    def _knows(self, sa: IkeSa, message: Message, method: MethodType) -> bool:
+        """Whether the engine has an answer to EAP of this method: our client to what it was given; our gateway to usual
+        methods, and to the one that it has asked for itself, as long as it is the engine that asks."""
+        if method.vendor == 0 and method.type in _WITHOUT_METHOD:
+            return True
+        if message.is_response:
+            return self.takes is None or method in self.takes
+        engine_asks = sa.driver.awaits(message.exchange_type)
+        usual = method.vendor == 0 and method.type in KNOWN_EAP
+        return engine_asks and (usual or self._asked_by.get(sa) == method)
 
     def _pass(self, sa: IkeSa | None, message: Message, *, sent: bool) -> Passing:
         memory = self._memories.setdefault(sa, {}) if sa is not None else {}
@@ -180,6 +200,15 @@ class Desk:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _method_of(message: Message) -> MethodType | None:
+    payload = message.find(Eap)
+    try:
+        packet = EapPacket.decode(payload.packet) if payload is not None else None
+        return packet.method if packet is not None and packet.type is not None else None
+    except MalformedEap:
+        return None
 
 
 def _difference(before: Message, after: Message) -> str:

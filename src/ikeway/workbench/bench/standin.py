@@ -20,6 +20,7 @@ from ikeway.client.profile import Profile
 from ikeway.client.secrets import ClientSecrets
 from ikeway.config.secrets import Prompt
 from ikeway.daemon.loop import Driver
+from ikeway.dialects import Dialect, for_client, for_gateway, for_responder
 from ikeway.eap.questions import NewPassword, PasswordCheck, PasswordQuestion, SecretQuestion
 from ikeway.eap.session import EapPeer
 from ikeway.gateway.answers import GatewayAnswers
@@ -54,9 +55,10 @@ class Knobs:
     vendor_ids: tuple[bytes, ...] = ()
     ike_proposals: tuple[Proposal, ...] = ()
     send_idr: bool = True
+    dialect: Dialect | None = None
 
-    def over(self, connection: Connection) -> Connection:
-        """The connection with these turned."""
+    def over(self, connection: Connection, *, serves: bool = False) -> Connection:
+        """The connection with these turned; `serves`: it is a gateway's."""
         changes: dict[str, object] = {"send_idr": connection.send_idr and self.send_idr}
         if self.identity is not None:
             changes["local_identity"] = self.identity
@@ -68,10 +70,15 @@ class Knobs:
             changes["vendor_ids"] = (*connection.vendor_ids, *self.vendor_ids)
         if self.ike_proposals:
             changes["ike_proposals"] = self.ike_proposals
-        return dataclasses.replace(connection, **changes)  # type: ignore[arg-type]
+        turned = dataclasses.replace(connection, **changes)  # type: ignore[arg-type]
+        if self.dialect is None:
+            return turned
+        return for_gateway(self.dialect, turned) if serves else for_client(self.dialect, turned)
 
     def over_responder(self, responder: ResponderSettings) -> ResponderSettings:
         """The responder with these turned, and patient."""
+        if self.dialect is not None:
+            responder = for_responder((self.dialect,), responder)
         return dataclasses.replace(
             responder,
             half_open_seconds=PATIENT_SECONDS,
@@ -126,7 +133,8 @@ def serve_psk(secret: bytes | None, knobs: Knobs | None = None) -> StandIn:
         rekey_seconds=0.0,
     )
     return StandIn(
-        turned.over(connection), turned.over_responder(ResponderSettings(ike_proposals=DEFAULT_IKE_PROPOSALS))
+        turned.over(connection, serves=True),
+        turned.over_responder(ResponderSettings(ike_proposals=DEFAULT_IKE_PROPOSALS)),
     )
 
 
@@ -157,7 +165,7 @@ class GatewayStandIn:
 
     async def select(self, question: SelectConnection) -> Connection:
         """Which connection of the file this client gets."""
-        return self._knobs.over(await self._answers.select(question))
+        return self._knobs.over(await self._answers.select(question), serves=True)
 
 
 @dataclass(slots=True)

@@ -1,14 +1,17 @@
-"""Opens what was on the wire with the recorded keys: a second look at what the engine said that it saw."""
+"""Opens what was on the wire with the recorded keys: a second look at what the engine said that it saw. Fragments are put
+together, those of RFC 7383 and Cisco's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from ikeway.dialects.anyconnect.fragments import PAYLOAD_TYPE as CISCO_FRAGMENT
+from ikeway.dialects.anyconnect.fragments import CiscoFragmentation
 from ikeway.errors import IkewayError, IntegrityCheckFailed, WireError
 from ikeway.ike.fragments import Reassembly
 from ikeway.ike.protection import MAX_FRAGMENTS, NON_ESP_MARKER, Protection
-from ikeway.wire.message import Message, decode_payloads
+from ikeway.wire.message import Header, Message, decode_payloads
 from ikeway.wire.payloads import Encrypted, EncryptedFragment
 from ikeway.wire.registry import PayloadType
 from ikeway.workbench.recording.format import Datagram, Recording
@@ -33,11 +36,18 @@ def open_all(recording: Recording) -> Iterator[Opened]:
             Protection(each.suite, each.keys, is_initiator=True),
         )
     parts: dict[tuple[bytes, bytes, bool], Reassembly] = {}
+    cisco: dict[bool, CiscoFragmentation] = {sent: CiscoFragmentation() for sent in (True, False)}
     for datagram in recording.datagrams:
         octets = ike_of(datagram)
         if octets is None:
             continue
         try:
+            header = Header.decode(octets)
+            if header.next_payload == CISCO_FRAGMENT:
+                whole = cisco[datagram.sent].join(header, octets, datagram.t)
+                if whole is None:
+                    continue
+                octets = whole
             message = Message.decode(octets, refuse_critical=False)
             pair = protections.get((message.initiator_spi, message.responder_spi))
             opened = _open(message, octets, pair, parts)

@@ -147,6 +147,8 @@ class Relay:
         link = _Link(sa, request, EapPipe(self._up.password) if passes_eap else None, asyncio.Future())
         self._links[sa] = link
         link.server = self.upstream.connect(self._connection(link), self._up.remote)
+        if link.pipe is not None:
+            self.upstream.desk.takes = None  # the client's answers are as good as our own
         self._links[link.server] = link
         if link.pipe is not None:
             pipe = link.pipe
