@@ -26,14 +26,13 @@ from typing import TYPE_CHECKING
 
 import ikeway
 from ikeway.address import Address
-from ikeway.auth.questions import PskQuestion, SignQuestion
 from ikeway.client import reach
+from ikeway.client.answers import attach
 from ikeway.client.assigned import Assigned
 from ikeway.client.attachment import Attachment
 from ikeway.client.card import ClientCard
 from ikeway.client.enclave.network import EnclaveNetwork
 from ikeway.client.link import Link
-from ikeway.client.login import FurtherCard, FurtherPassword
 from ikeway.client.profile import Profile
 from ikeway.client.roaming import Roaming
 from ikeway.client.secrets import ClientSecrets
@@ -42,12 +41,9 @@ from ikeway.config.secrets import Prompt
 from ikeway.daemon import clock
 from ikeway.daemon.privileges import keep_what_a_daemon_needs
 from ikeway.daemon.runner import Runner, RunnerSettings, local_path
-from ikeway.daemon.signing import sign
 from ikeway.daemon.sockets import IKE_PORT, NAT_PORT, Listen
 from ikeway.daemon.status import Status, drops, session_status
 from ikeway.dataplane.interface import DataPlaneDied
-from ikeway.eap.questions import PasswordQuestion
-from ikeway.eap.sim_questions import GsmChallenge, UmtsChallenge
 from ikeway.errors import AuthenticationFailed, Closed, ConfigError, HostError, IkewayError, PeerUnreachable
 from ikeway.host import (
     HostNetwork,
@@ -255,13 +251,7 @@ class Client:
         driver = self.runner.driver
         driver.listen(self._on_event)
         driver.on_refused_sa = self._on_refused_sa
-        driver.answer_with(PasswordQuestion, self._secrets.password)
-        driver.answer_with(SignQuestion, sign)
-        driver.answer_with(FurtherPassword, self._secrets.further_password)
-        driver.answer_with(PskQuestion, lambda question: self._secrets.psk())
-        driver.answer_with(UmtsChallenge, self._card.answer_umts)
-        driver.answer_with(GsmChallenge, self._card.answer_gsm)
-        driver.answer_with(FurtherCard, self._card.answer_further)
+        attach(driver, self._secrets, self._card)
         self.runner.sockets.on_unreachable = self._on_unreachable
         self.runner.on_dataplane_died = self._on_dataplane_died
         for observe in self._observers:

@@ -7,8 +7,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from ikeway.address import Address
 from ikeway.auth.identity import Identity, IdentityPattern
-from ikeway.auth.questions import PskQuestion
+from ikeway.auth.questions import PskQuestion, SignQuestion
 from ikeway.config.fields import IpAddress
+from ikeway.daemon.loop import Driver
+from ikeway.daemon.signing import sign
+from ikeway.eap.questions import NewPassword, PasswordCheck, SecretQuestion
+from ikeway.eap.sim_questions import GsmTripletsQuestion, SubscriberQuestion, UmtsVectorQuestion
 from ikeway.errors import AuthenticationFailed, NegotiationFailed, Side
 from ikeway.gateway.config import ClientSettings, GatewayConfig
 from ikeway.gateway.passwords import PasswordDesk
@@ -18,7 +22,7 @@ from ikeway.gateway.radius.grant import Grant
 from ikeway.gateway.select import select_connection, settle_connection, user_matches
 from ikeway.gateway.subscribers import SubscriberDesk
 from ikeway.gateway.users import EVERYONE, User
-from ikeway.ike.questions import AssignAddresses, SelectConnection, SettleConnection
+from ikeway.ike.questions import AssignAddresses, SelectConnection, SettleConnection, Settled
 from ikeway.ike.selectors import networks
 from ikeway.ike.settings import Connection
 from ikeway.wire.payloads import ConfigurationAttribute
@@ -50,6 +54,26 @@ class GatewayAnswers:
         self.subscribers.reload(config.users)
         self.pools.reconfigure(config.pools, reserved=config.reserved)
         self.placement.reload(config, self.pools.held())
+
+    def attach(self, driver: Driver) -> None:
+        """Answer a driver's questions, all that can be answered out of the configuration and the users."""
+        driver.answer_with(SelectConnection, self.select)
+        driver.answer_with(SettleConnection, self.settled)
+        driver.answer_with(SecretQuestion, self.passwords.secret)
+        driver.answer_with(PasswordCheck, self.passwords.check)
+        driver.answer_with(NewPassword, self.passwords.change)
+        driver.answer_with(PskQuestion, self.psk)
+        driver.answer_with(SignQuestion, sign)
+        driver.answer_with(SubscriberQuestion, self.subscribers.known)
+        driver.answer_with(UmtsVectorQuestion, self.subscribers.vector)
+        driver.answer_with(GsmTripletsQuestion, self.subscribers.triplets)
+        driver.answer_with(AssignAddresses, self.assign)
+
+    async def settled(self, question: SettleConnection) -> Settled:
+        """Whom the connection is for, as the users file says."""
+        await self.refuse_disabled(question.identity.decode("utf-8", "replace"))
+        self.admit(question)
+        return Settled(question.connection)
 
     def release(self, connection_id: int) -> None:
         """A connection is gone."""

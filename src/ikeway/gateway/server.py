@@ -25,19 +25,17 @@ from cryptography.x509 import Certificate
 import ikeway
 from ikeway.address import Address
 from ikeway.auth.binding import carried_identities
-from ikeway.auth.questions import PskQuestion, SignQuestion
+from ikeway.auth.questions import PskQuestion
 from ikeway.config.eap import AUTHENTICATORS
 from ikeway.config.secrets import Prompt
 from ikeway.daemon import clock
 from ikeway.daemon.privileges import keep_what_a_daemon_needs
 from ikeway.daemon.runner import Runner, RunnerSettings
-from ikeway.daemon.signing import sign
 from ikeway.daemon.sockets import Listen
 from ikeway.daemon.status import CountersBySa, PoolStatus, SessionStatus, Status, drops, session_status
 from ikeway.daemon.threads import in_thread
 from ikeway.dataplane.interface import DataPlaneDied
-from ikeway.eap.questions import NewPassword, PasswordCheck, SecretQuestion
-from ikeway.eap.sim_questions import GsmTripletsQuestion, SubscriberQuestion, UmtsVectorQuestion
+from ikeway.eap.questions import PasswordCheck, SecretQuestion
 from ikeway.errors import AuthenticationFailed, HostError, IkewayError
 from ikeway.esp.parameters import EspTransforms
 from ikeway.gateway.answers import GatewayAnswers
@@ -50,7 +48,7 @@ from ikeway.host import GatewayConfiguration, HostNetwork, check_rights, open_ho
 from ikeway.host.mtu import tunnel_mtu
 from ikeway.ike import events as ike
 from ikeway.ike.exchanges.auth_eap import EapRefused
-from ikeway.ike.questions import AssignAddresses, SelectConnection, SettleConnection, Settled
+from ikeway.ike.questions import SelectConnection, SettleConnection, Settled
 from ikeway.ike.settings import Connection
 from ikeway.wire.registry import EncryptionAlgorithm, IntegrityAlgorithm
 
@@ -264,18 +262,13 @@ class Gateway:
         driver = self._runner.driver
         driver.listen(self._on_event)
         driver.on_refused_sa = self._on_refused_sa
-        driver.answer_of_sa(SelectConnection, self._select)
+        self._answers.attach(driver)
+        # Counted is what can be guessed; nobody guesses the key of a card.
         passwords = self._answers.passwords
+        driver.answer_of_sa(SelectConnection, self._select)
         driver.answer_of_sa(SecretQuestion, self._counted(passwords.secret))
         driver.answer_of_sa(PasswordCheck, self._counted(passwords.check))
-        driver.answer_with(SignQuestion, sign)
-        driver.answer_with(NewPassword, passwords.change)
         driver.answer_of_sa(PskQuestion, self._counted(self._answers.psk))
-        subscribers = self._answers.subscribers  # not counted: nobody guesses the key of a card
-        driver.answer_with(SubscriberQuestion, subscribers.known)
-        driver.answer_with(UmtsVectorQuestion, subscribers.vector)
-        driver.answer_with(GsmTripletsQuestion, subscribers.triplets)
-        driver.answer_with(AssignAddresses, self._answers.assign)
         driver.answer_with(SettleConnection, self._settled)
         self._radius.attach()
         self._runner.on_dataplane_died = self._on_dataplane_died
@@ -297,12 +290,11 @@ class Gateway:
 
     async def _settled(self, question: SettleConnection) -> Settled:
         """Whom the connection is for: as the users file says, or RADIUS where it has judged."""
-        await self._answers.refuse_disabled(question.identity.decode("utf-8", "replace"))
         client = self.config.clients.get(question.connection.name)
-        if client is not None and client.radius:
-            return await self._radius.settled(question)
-        self._answers.admit(question)
-        return Settled(question.connection)
+        if client is None or not client.radius:
+            return await self._answers.settled(question)
+        await self._answers.refuse_disabled(question.identity.decode("utf-8", "replace"))
+        return await self._radius.settled(question)
 
     async def _select(self, question: SelectConnection, sa: IkeSa) -> Connection:
         self._attempts.admit(sa.connection_id, question.remote, str(question.initiator_identity))

@@ -14,14 +14,13 @@ from ikeway.auth.certificate import TrustStore
 from ikeway.auth.errors import MalformedCertificate
 from ikeway.auth.identity import Identity
 from ikeway.auth.path import VerifiedPath
-from ikeway.auth.questions import PskQuestion
-from ikeway.client.login import FurtherPassword
+from ikeway.client.answers import attach
+from ikeway.client.card import ClientCard
 from ikeway.client.profile import Profile
 from ikeway.client.secrets import ClientSecrets
 from ikeway.config.secrets import Prompt
 from ikeway.daemon.loop import Driver
 from ikeway.dialects import Dialect, for_client, for_gateway, for_responder
-from ikeway.eap.questions import NewPassword, PasswordCheck, PasswordQuestion, SecretQuestion
 from ikeway.eap.session import EapPeer
 from ikeway.gateway.answers import GatewayAnswers
 from ikeway.gateway.config import GatewayConfig
@@ -154,14 +153,9 @@ class GatewayStandIn:
         return self._responder
 
     def set_up(self, driver: Driver) -> None:
-        """Answer the questions as the gateway would."""
-        passwords = self._answers.passwords
+        """Answer the questions as the gateway would, but for those that RADIUS answers."""
+        self._answers.attach(driver)
         driver.answer_with(SelectConnection, self.select)
-        driver.answer_with(SecretQuestion, passwords.secret)
-        driver.answer_with(PasswordCheck, passwords.check)
-        driver.answer_with(NewPassword, passwords.change)
-        driver.answer_with(PskQuestion, self._answers.psk)
-        driver.answer_with(AssignAddresses, self._answers.assign)
 
     async def select(self, question: SelectConnection) -> Connection:
         """Which connection of the file this client gets."""
@@ -173,7 +167,8 @@ class Caller:
     """A stand-in client; `connection` is what it connects with."""
 
     connection: Connection
-    secrets: ClientSecrets | None = field(default=None, repr=False)
+    profile: Profile | None = field(default=None, repr=False)
+    prompt: Prompt | None = None
 
     @property
     def responder(self) -> None:
@@ -182,17 +177,13 @@ class Caller:
 
     def set_up(self, driver: Driver) -> None:
         """Answer the questions."""
-        if self.secrets is None:
-            return
-        secrets = self.secrets
-        driver.answer_with(PasswordQuestion, secrets.password)
-        driver.answer_with(FurtherPassword, secrets.further_password)
-        driver.answer_with(PskQuestion, lambda question: secrets.psk())
+        if self.profile is not None:
+            attach(driver, ClientSecrets(self.profile, self.prompt), ClientCard(self.profile))
 
 
 def call_with_profile(profile: Profile, prompt: Prompt | None, knobs: Knobs | None = None) -> Caller:
     """A stand-in for the client of a profile, its dialect included."""
-    return Caller((knobs or Knobs()).over(profile.connection()), ClientSecrets(profile, prompt))
+    return Caller((knobs or Knobs()).over(profile.connection()), profile, prompt)
 
 
 def call_with_psk(secret: bytes, identity: Identity, knobs: Knobs | None = None) -> Caller:
