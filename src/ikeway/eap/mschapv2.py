@@ -203,28 +203,6 @@ def _checked(password: str) -> str:
     return password
 
 
-def _explain(report: FailureReport) -> IkewayError:
-    said = f"error {report.error}" + (f", {report.message!r}" if report.message else "")
-    if report.error == ERROR_EXPIRED:
-        return PasswordExpired(
-            "the server accepts the password but wants it changed first",
-            got=said,
-            remedy="change the password on the server or in its directory, then log in again",
-        )
-    if report.error in _RESTRICTIONS:
-        return AccountRestricted(
-            _RESTRICTIONS[report.error], got=said, remedy="have the server's administrator permit the log-in"
-        )
-    if report.error == ERROR_AUTHENTICATION:
-        return WrongPassword(
-            "the server refused user name or password",
-            expected="the right password",
-            got=said,
-            remedy="check user name (with or without a domain) and password",
-        )
-    return EapFailed("the server refused the log-in", got=said, side=Side.PEER, remedy="see the server's log")
-
-
 def explain_failure(report: FailureReport) -> IkewayError:
     """The error that a server's Failure stands for."""
     said = f"error {report.error}" + (f", {report.message!r}" if report.message else "")
@@ -256,6 +234,14 @@ class _Trial:
     secret: bytes = field(repr=False)
     good: bool
     expired: bool
+
+
+def secret_of(stored: str | NtHash | None, random: Random) -> bytes:
+    """The NT hash of what is stored for a user; a random one for nobody, at the same cost."""
+    made = nt_password_hash(stored if isinstance(stored, str) else "nobody's password")
+    if stored is None:
+        return random(len(made))
+    return stored.value if isinstance(stored, NtHash) else made
 
 
 @dataclass(slots=True)
@@ -333,10 +319,7 @@ class MsChapV2Authenticator(EapAuthenticatorMethod):
         answer = await ask(SecretQuestion(response.name, self.name))
         if expired := isinstance(answer, MustChange):
             answer = answer.secret
-        if isinstance(answer, NtHash):
-            secret = answer.value
-        else:
-            secret = self._random(16) if answer is None else nt_password_hash(answer)
+        secret = secret_of(answer, self._random)
         expected = nt_response(challenge, response.peer_challenge, bare_user_name(response.name), secret)
         good = hmac.compare_digest(expected, response.proof) and answer is not None
         return _Trial(response, secret, good, expired)

@@ -20,9 +20,10 @@ from typing import ClassVar
 
 from ikeway.eap.errors import EapFailed, MalformedEap, NoCommonMethod, PasswordExpired, wrong_password
 from ikeway.eap.method import AuthenticatorMethodFactory
-from ikeway.eap.mschapv2_crypto import authenticator_response, bare_user_name, nt_password_hash, nt_response
+from ikeway.eap.mschapv2 import secret_of
+from ikeway.eap.mschapv2_crypto import authenticator_response, bare_user_name, nt_response
 from ikeway.eap.packet import EapCode, EapPacket, EapType, MethodType
-from ikeway.eap.questions import Granted, MustChange, NtHash, PasswordCheck, Prompt, SecretQuestion
+from ikeway.eap.questions import Granted, MustChange, PasswordCheck, Prompt, SecretQuestion
 from ikeway.eap.session import EapAuthenticator
 from ikeway.eap.ttls_inner import InnerPeer, Talk, implicit_challenge
 from ikeway.eap.tunnel.authenticator import TlsAuthenticator
@@ -181,10 +182,7 @@ class TtlsAuthenticator(TlsAuthenticator):
         peer_challenge, proof = response[2:18], response[26:50]
         answer = await ask(SecretQuestion(name, "EAP-TTLS with MSCHAPv2"))
         stored = answer.secret if isinstance(answer, MustChange) else answer
-        if isinstance(stored, NtHash):
-            secret = stored.value
-        else:
-            secret = os.urandom(16) if stored is None else nt_password_hash(stored)
+        secret = secret_of(stored, os.urandom)
         user = bare_user_name(name)
         expected = nt_response(challenge, peer_challenge, user, secret)
         if not hmac.compare_digest(expected, proof) or stored is None:

@@ -34,6 +34,7 @@ log = logging.getLogger("ikeway.gateway")
 
 WRONG_CODES = 3  # in one log-in
 MIN_NEW_PASSWORD = 8  # characters
+_USUAL_DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class PasswordDesk:
             return self._check_code(user, text, question)
         right = _is_password(user, text)  # the same work for a user whom we do not know
         digits = user.totp.digits if user is not None and user.totp is not None else 0
-        with_code = _is_password(user, text[:-digits]) if digits else False
+        with_code = _is_password(user, text[: -(digits or _USUAL_DIGITS)]) and digits > 0
         if user is None or not (right or with_code):
             return Refused()
         if user.must_change:

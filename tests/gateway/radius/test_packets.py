@@ -101,6 +101,8 @@ def test_without_a_message_authenticator_only_by_wish_and_never_with_eap():
     request, got = access((Attr.EAP_MESSAGE, b"\2\1\0\5\1"))
     unsigned = answer(got, ACCEPT, [(EAP_MESSAGE, b"\3\1\0\4")], signed=False)
     assert judged(request, unsigned, protected=False) is Fault.UNPROTECTED
+    # Nor may somebody between leave EAP out, and so the key of the method: anybody would be let in.
+    assert judged(request, answer(got, ACCEPT, signed=False), protected=False) is Fault.UNPROTECTED
 
 
 def test_a_wrong_message_authenticator_is_no_better_than_none():

@@ -340,6 +340,9 @@ async def test_disconnect(stage, asked, pairs, signed):
     assert hashlib.md5(body + SECRET).digest() == got.authenticator
     again = await asked.ask(octets)
     assert again.octets == got.octets and stage.host.ended == [7]  # not twice
+    recorded = Client(stage)  # another port
+    assert (await recorded.ask(octets)).octets == got.octets and stage.host.ended == [7]
+    recorded.sock.close()
 
 
 async def test_disconnect_by_the_name_of_the_account(stage, asked):

@@ -98,7 +98,7 @@ class DynamicServer(asyncio.DatagramProtocol):
     def __init__(self, settings: RadiusSettings, dynamic: DynamicSettings, sessions: Sessions) -> None:
         self._settings, self._dynamic, self._sessions = settings, dynamic, sessions
         self._transport: asyncio.DatagramTransport | None = None
-        self._answered: OrderedDict[tuple[object, bytes], bytes] = OrderedDict()
+        self._answered: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
 
     async def start(self) -> None:
         """Listen. Raises HostError."""
@@ -134,7 +134,8 @@ class DynamicServer(asyncio.DatagramProtocol):
             self._drop(addr, "from an address that is none of `clients`", "add the RADIUS server to `clients` of `coa`")
             return
         # A request is known again by identifier and authenticator: the same octets (RFC 5176 section 2.3).
-        known = (addr, data[:20])
+        # The port does not count: whoever has recorded a request may send it from any.
+        known = (addr[0], data[:20])
         answer = self._answered.get(known)
         if answer is None:
             answer = self._answer(data, addr)

@@ -136,7 +136,9 @@ class Request:
         if not self._packet.VerifyReply(packet):
             raise Dropped(Fault.AUTHENTICATOR)
         signed = Attr.MESSAGE_AUTHENTICATOR in packet
-        must = protected or (self._is_eap and Attr.EAP_MESSAGE in packet)
+        # Of answers to EAP only a bare refusal may come without one: a forged one costs a log-in and opens nothing.
+        refusal = packet.code == Code.ACCESS_REJECT and Attr.EAP_MESSAGE not in packet
+        must = protected or (self._is_eap and not refusal)
         if self._code is Code.ACCESS_REQUEST and must and not signed:
             raise Dropped(Fault.UNPROTECTED)
         packet.request_authenticator = self._packet.authenticator
