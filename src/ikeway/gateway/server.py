@@ -373,14 +373,16 @@ class Gateway:
         candidate = next((each for each in self.config.candidates if each.name == sa.connection.name), None)
         if candidate is None:
             return False
-        if (grant := self._radius.grant_of(sa.connection_id)) is not None:
-            return self.config.clients[candidate.name].radius == grant.server
         names = [user_of(sa)]
         if isinstance(sa.peer_certificate, Certificate):
             names += map(str, carried_identities(sa.peer_certificate))
         found = [user for name in names if (user := await self.config.users.find(name)) is not None]
+        if any(user.disabled for user in found):
+            return False
+        if (grant := self._radius.grant_of(sa.connection_id)) is not None:
+            return self.config.clients[candidate.name].radius == grant.server
         if found:
-            return not any(user.disabled for user in found)
+            return True
         if candidate.login == "psk":
             everyone = await self.config.users.find(EVERYONE)
             return everyone is not None and not everyone.disabled
