@@ -395,11 +395,31 @@ def test_a_gateway_that_ends_closes_its_accounts(tunnel: Make, serve: Callable[.
     assert server.wait_for_record("Stop").attributes["Acct-Terminate-Cause"] == "Admin-Reboot"
 
 
-def test_our_client_behind_strongswans_gateway(tunnel: Make, serve: Callable[..., FreeRadius]) -> None:
-    serve()
+@pytest.mark.parametrize(
+    ("method", "inner", "tls"),
+    [
+        ("eap-mschapv2", "", "1.2"),
+        ("eap-md5", "", "1.2"),
+        ("eap-gtc", "", "1.2"),
+        ("eap-tls", "", "1.2"),
+        ("eap-tls", "", "1.3"),
+        ("eap-ttls", "pap", "1.2"),
+        ("eap-ttls", "mschapv2", "1.3"),
+        ("eap-peap", "eap-mschapv2", "1.2"),
+        ("eap-peap", "eap-gtc", "1.3"),
+    ],
+)
+def test_our_client_behind_strongswans_gateway(
+    tunnel: Make, serve: Callable[..., FreeRadius], method: str, inner: str, tls: str
+) -> None:
+    mine = issue("rsa", CLIENT_NAME)
+    users = "DEFAULT Auth-Type := eap\n" if method == "eap-tls" else USER
+    serve(users, trusts=mine, method=method.removeprefix("eap-"), tls=tls)
     servers = {"lab": {"address": LAN_HOST[4], "secret": f'"{RADIUS_SECRET}"'}}
     charon = {"load": f"{PLUGINS} eap-radius", "plugins": {"eap-radius": {"servers": servers}}}
-    agreed = agreement("eap-mschapv2", gateway={"charon": charon, "charon_round": {"auth": "eap-radius"}})
-    made = tunnel(Pair("ikeway", "charon"), agreed)
+    client = through_tls(inner) if method in {"eap-tls", "eap-ttls", "eap-peap"} else {}
+    client |= {"credential": mine} if method == "eap-tls" else {}
+    gateway = {"charon": charon, "charon_round": {"auth": "eap-radius"}}
+    made = tunnel(Pair("ikeway", "charon"), agreement(method, client=client, gateway=gateway))
     made.client.connect()
     made.check_ping()
