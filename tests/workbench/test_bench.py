@@ -250,6 +250,23 @@ async def test_what_a_hook_returns_must_be_a_message(tmp_path: Path) -> None:
     assert isinstance(error, HookFailed) and "returned int" in error.reason
 
 
+@pytest.mark.parametrize(
+    ("deed", "words"),
+    [
+        ("m.add(42)", "left int among the payloads"),
+        ("m.payloads = None", "left NoneType where"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+async def test_nonsense_of_a_hook_is_told_with_the_place_in_the_script(tmp_path: Path, deed: str, words: str) -> None:
+    hooks = script(tmp_path, f"def on_message(m):\n    if m.sent: {deed}\n")
+    async with pair(client_hooks=hooks) as made:
+        made.call()
+        error = await made.closed(made.client)
+    assert isinstance(error, HookFailed) and words in error.reason
+    assert error.file.endswith(".py") and error.line in (1, 2)
+
+
 async def test_a_payload_that_nobody_knows_is_held_and_the_exchange_stays_open() -> None:
     engineer = Planned(Answer((Notify(NotifyType(16000)),) * 20000), Go())  # the first does not fit a message
     odd = UnknownPayload(PayloadType(200), False, b"what is this")

@@ -204,7 +204,7 @@ def test_the_generated_test_runs_green_and_sees_changes(
 ) -> None:
     path, _ = recorded
     target = tmp_path / "test_session.py"
-    words = ["workbench", "test", str(path), str(target), "--title", "Bob's side."]
+    words = ["workbench", "test", str(path), str(target), "--title", 'Bob\'s """side""" \\N.']
     result = CliRunner().invoke(build("workbench"), words)
     assert result.exit_code == 0, result.output
     assert stat.S_IMODE(target.stat().st_mode) == 0o600

@@ -148,9 +148,10 @@ class Hooks:
                     passing.original, passing.payloads[:] = result, result.payloads
                 elif result is not None:
                     raise TypeError(f"{NAME} returned {type(result).__name__}, neither None nor a Message")
+                _check(passing)
             except IkewayError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # `sys.exit` would leave the peer without its notify
                 file, line = _place(error, hook)
                 raise HookFailed(f"{type(error).__name__}: {error}", file=file, line=line) from error
 
@@ -171,7 +172,7 @@ def load_hooks(path: str | Path) -> Hooks:
         raise ConfigError(f"the script is no Python: {error.msg}", file=name, line=error.lineno or 1) from None
     except ValueError as error:  # a zero octet in the source
         raise ConfigError(f"the script is no Python: {error}", file=name, line=1) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = _line_in(error, name)
         raise ConfigError(f"the script failed: {type(error).__name__}: {error}", file=name, line=line) from error
     hook = space.get(NAME)
@@ -185,13 +186,23 @@ def load_hooks(path: str | Path) -> Hooks:
     return Hooks([hook])
 
 
-def _place(error: Exception, hook: Hook) -> tuple[str, int]:
+def _check(passing: Passing) -> None:
+    """Raise `TypeError` when a script has left something that is no payload."""
+    for what in (passing.payloads, passing.answered or ()):
+        if not isinstance(what, list | tuple):
+            raise TypeError(f"{NAME} left {type(what).__name__} where a list of payloads belongs")
+        for each in what:
+            if not isinstance(each, Payload):
+                raise TypeError(f"{NAME} left {type(each).__name__} among the payloads")
+
+
+def _place(error: BaseException, hook: Hook) -> tuple[str, int]:
     """The innermost place in the script's own file; else where the hook begins."""
     code = getattr(hook, "__code__", None)
     file = code.co_filename if code is not None else getattr(hook, "__module__", "hook")
-    return file, _line_in(error, file) if code is not None else 0
+    return file, _line_in(error, file, code.co_firstlineno) if code is not None else 0
 
 
-def _line_in(error: Exception, file: str) -> int:
+def _line_in(error: BaseException, file: str, otherwise: int = 1) -> int:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return lines[-1] or 1 if lines else 1
+    return lines[-1] or otherwise if lines else otherwise

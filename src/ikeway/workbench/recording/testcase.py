@@ -62,8 +62,8 @@ def write_test(recording: Recording, source: Path, target: Path, title: str = ""
     expected = "\n".join(f"    {f'{_arrow(each.sent)} {summary(each.message)}'!r}," for each in messages)
     lines = source.read_text(encoding="utf-8", errors="backslashreplace").replace("\\", "\\\\").replace('"""', '\\"""')
     text = _TEMPLATE.format(
-        title=title or f"A session of {recording.began:%Y-%m-%d}, as {recording.role}.",
-        source=source.name,
+        title=_plain(title) or f"A session of {recording.began:%Y-%m-%d}, as {recording.role}.",
+        source=_plain(source.name),
         lines=lines,
         expected=expected,
     )
@@ -80,3 +80,8 @@ def write_test(recording: Recording, source: Path, target: Path, title: str = ""
 
 def _arrow(sent: bool) -> str:
     return ">" if sent else "<"
+
+
+def _plain(text: str) -> str:
+    """Text that ends no docstring and escapes nothing."""
+    return "".join(each if each.isprintable() else " " for each in text).replace("\\", "/").replace('"', "'")
