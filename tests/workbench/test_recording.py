@@ -21,7 +21,7 @@ from ikeway.ike import events
 from ikeway.wire import ExchangeType, summary
 from ikeway.workbench.recording import Keys, Recorder, RecordingError, load
 from ikeway.workbench.recording.opening import open_all
-from ikeway.workbench.recording.reading import loads
+from ikeway.workbench.recording.reading import MAX_ERRORS, loads
 from tests.workbench.sessions import SECRET, record
 
 SUITES = ["aes256gcm16-prfsha256-x25519", "aes128-sha256-modp2048", "chacha20poly1305-prfsha512-x25519"]
@@ -100,6 +100,16 @@ def test_another_version_is_named_and_used_as_far_as_it_goes(tmp_path: Path) -> 
     first, second = recording.errors
     assert first.line == 1 and (first.expected, first.got) == ("1", "7") and "ikeway 9.9" in first.remedy
     assert second.line == 4 and "video" in second.reason
+
+
+def test_a_file_that_is_wrong_throughout_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "session.ikr"
+    record(path)
+    with path.open("ab") as file:
+        file.write(b"not at all\n" * 500)
+    recording = load(path)
+    assert recording.entries
+    assert len(recording.errors) == MAX_ERRORS + 1 and "not read" in recording.errors[-1].reason
 
 
 @pytest.mark.parametrize("octets", [b"", b"\n", b"{}\n", b"[]\n", b"not at all\n", b"\x00\xff\n", b'{"what": "x"}\n'])

@@ -87,6 +87,14 @@ Listen = Annotated[
     list[str] | None, typer.Option("--listen", help="An address to listen on; may be repeated.", show_default=False)
 ]
 
+PortOption = Annotated[
+    int, typer.Option("--port", min=0, max=65535, help="The IKE port to listen on; 0 takes a free one.")
+]
+NatPortOption = Annotated[
+    int,
+    typer.Option("--nat-port", min=0, max=65535, help="The port for what goes on behind a NAT; 0 takes a free one."),
+]
+
 
 @app.command()
 @guarded
@@ -108,8 +116,8 @@ def serve(
     record: Record = None,
     secrets: Secrets = False,
     listen: Listen = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 500,
-    nat_port: Annotated[int, typer.Option("--nat-port", min=0, max=65535)] = 4500,
+    port: PortOption = 500,
+    nat_port: NatPortOption = 4500,
     once: Annotated[bool, typer.Option("--once", help="End when the first IKE SA has ended.")] = False,
 ) -> None:
     """Stand in for a gateway: speak as far as it goes, show every message decrypted and explained, and hold what is
@@ -228,8 +236,8 @@ def relay(
     record: Record = None,
     secrets: Secrets = False,
     listen: Listen = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 500,
-    nat_port: Annotated[int, typer.Option("--nat-port", min=0, max=65535)] = 4500,
+    port: PortOption = 500,
+    nat_port: NatPortOption = 4500,
     remote_port: Annotated[int, typer.Option("--remote-port", min=1, max=65535, help="The gateway's port.")] = 500,
 ) -> None:
     """Stand between a real client and a real gateway: two IKE SAs, and every payload in plaintext on the way.

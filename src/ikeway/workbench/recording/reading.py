@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import ipaddress
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -69,7 +70,11 @@ def _read(name: str, file: BinaryIO) -> Recording:
         except (IkewayError, ValueError, KeyError, TypeError, RecursionError) as error:
             errors.append(_error(error, name, number, line))
             if len(errors) >= MAX_ERRORS:
+                errors.append(_unread(name, number, f"{MAX_ERRORS} lines are wrong"))
                 break
+        if number >= MAX_LINES:
+            errors.append(_unread(name, number, f"{MAX_LINES} lines are the most"))
+            break
     if head is None or (MARK not in head and not entries):
         raise RecordingError(
             "this is no recording",
@@ -83,11 +88,17 @@ def _read(name: str, file: BinaryIO) -> Recording:
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    for number in range(1, MAX_LINES + 1):
+    for number in itertools.count(1):
         line = file.readline(MAX_LINE)
         if not line:
             return
         yield number, line
+
+
+def _unread(name: str, number: int, why: str) -> RecordingError:
+    return RecordingError(
+        f"what follows was not read: {why}", file=name, line=number, remedy="see whether this is a recording at all"
+    )
 
 
 def _object(line: bytes) -> Fields:
