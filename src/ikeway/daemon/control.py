@@ -324,6 +324,8 @@ def error_to_json(error: IkewayError) -> dict[str, Json]:
         told["errors"] = [error_to_json(each) for each in error.errors]
     if isinstance(error, ConfigError):
         told |= {"file": error.file, "line": error.line}
+    if isinstance(error, errors.WireError):
+        told["offset"] = error.offset
     return told
 
 
@@ -335,6 +337,8 @@ def error_from_json(told: Mapping[str, Json]) -> IkewayError:
     facts = {name: str(told.get(name, "")) for name in ("expected", "got", "remedy")}
     if told.get("type") == ConfigError.__name__:
         return ConfigError(reason, file=str(told.get("file", "")), line=int(told.get("line", 0)), **facts)
+    if told.get("type") == errors.WireError.__name__:
+        return errors.WireError(reason, offset=int(told.get("offset", 0)), expected=facts["expected"], got=facts["got"])
     side = next((side for side in Side if side.value == told.get("side")), Side.LOCAL)
     kind = {each.__name__: each for each in _KINDS}.get(str(told.get("type")), IkewayError)
     return kind(reason, side=side, **facts)
