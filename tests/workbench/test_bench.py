@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import socket
 import textwrap
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -45,12 +46,14 @@ from ikeway.workbench.bench import (
     Refuse,
     StandIn,
     load_hooks,
+    running,
     serve_psk,
 )
 from ikeway.workbench.bench.desk import HoldWhat
 from ikeway.workbench.bench.dialects import client_dialect, gateway_dialect
 from ikeway.workbench.bench.engineers import FromRecording, Terminal, parse_decision
 from ikeway.workbench.bench.replay import Replay
+from ikeway.workbench.bench.running import Opened
 from ikeway.workbench.bench.standin import Knobs, call_with_eap, call_with_psk
 from ikeway.workbench.bench.words import parse_payloads
 from ikeway.workbench.paint import Painter
@@ -240,6 +243,29 @@ async def test_a_hook_that_raises_ends_the_exchange_and_names_its_line(
             assert not [sa for sa in (*made.server.engine.sas, *made.client.engine.sas) if sa.established]
     assert any(f"{tmp_path / 'script.py'}:3: ZeroDivisionError" in text for text in notes(path, "error"))
     assert load(path).errors == ()
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_serving_once_tells_how_it_ended(tmp_path: Path, broken: bool) -> None:
+    hooks = script(
+        tmp_path, "def on_message(m):\n    if m.received and m.exchange == 35:\n        raise ValueError('oh')\n"
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probing:
+        probing.bind(("127.0.0.1", 0))
+        port = probing.getsockname()[1]
+    where = BenchSettings(listen=("127.0.0.1",), port=0, nat_port=port)
+    tools = Opened(hooks if broken else Hooks([]), None, None, Painter())
+    serving = asyncio.create_task(running.serve(where, serve_psk(SECRET), tools, once=True))
+    caller = call_with_psk(SECRET, ALICE)
+    async with asyncio.timeout(SECONDS), Bench(settings(), caller) as calling:
+        calling.connect(caller.connection, Address("127.0.0.1", port))
+        await (calling.wait_closed() if broken else calling.established.get())
+    async with asyncio.timeout(SECONDS):
+        if broken:
+            with pytest.raises(HookFailed, match="oh"):
+                await serving
+        else:
+            await serving
 
 
 async def test_what_a_hook_returns_must_be_a_message(tmp_path: Path) -> None:

@@ -118,7 +118,9 @@ def serve(
     listen: Listen = None,
     port: PortOption = 500,
     nat_port: NatPortOption = 4500,
-    once: Annotated[bool, typer.Option("--once", help="End when the first IKE SA has ended.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="End when the first IKE SA has ended; the exit code says how.")
+    ] = False,
 ) -> None:
     """Stand in for a gateway: speak as far as it goes, show every message decrypted and explained, and hold what is
     unknown until you answer it, here, by a script, or out of a recording.

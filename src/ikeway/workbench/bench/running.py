@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ikeway.address import Address
 from ikeway.daemon.threads import in_thread
+from ikeway.errors import Closed
 from ikeway.workbench.bench.bench import Bench, BenchSettings, Role
 from ikeway.workbench.bench.decisions import Engineer
 from ikeway.workbench.bench.engineers import FromRecording, Terminal
@@ -71,16 +72,18 @@ def opened(tools: Tools, role: str) -> Iterator[Opened]:
 
 
 async def serve(settings: BenchSettings, role: Role, tools: Opened, *, once: bool = False) -> None:
-    """Serve until a signal comes, or (`once`) the first IKE SA has ended."""
+    """Serve until a signal comes, or (`once`) the first IKE SA has ended; then raises why, where something went wrong."""
     bench = Bench(
         settings, role, hooks=tools.hooks, engineer=tools.engineer, recorder=tools.recorder, painter=tools.painter
     )
     async with bench:
         bench.note("serving", f"on {', '.join(settings.listen)}, UDP ports {', '.join(map(str, bench.ports))}")
-        if once:
-            await until_signal(bench.wait_closed)
-        else:
+        if not once:
             await until_signal(_forever)
+            return
+        ended = await until_signal(bench.wait_closed)
+        if ended is not None and ended[1] is not None and not isinstance(ended[1], Closed):
+            raise ended[1]
 
 
 async def connect(settings: BenchSettings, caller: Caller, remote: Address, tools: Opened) -> None:
