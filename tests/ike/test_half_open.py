@@ -333,6 +333,26 @@ def test_a_request_with_and_without_a_cookie_is_one_ike_sa(first_cookie):
     assert responder.sas[0].established
 
 
+def test_either_request_is_answered_again_and_neither_when_the_login_has_gone_on():
+    _, responder, (plain, with_cookie) = both_admitted(first_cookie=False)
+    for octets in (plain, with_cookie, plain, with_cookie):
+        responder.receive(octets, GATEWAY, CLIENT, 0.2)
+        assert len(responder.outgoing()) == 1
+    (sa,) = responder.sas
+    sa.channel._answered.clear()  # as after the second request of an EAP log-in
+    sa.channel.expected_id = 3
+    for octets in (plain, with_cookie):
+        responder.receive(octets, GATEWAY, CLIENT, 0.3)
+    _, other, (plain, with_cookie) = both_admitted(first_cookie=False)
+    other.receive(plain, GATEWAY, CLIENT, 0.2)
+    (sa,) = other.sas
+    other.outgoing()
+    sa.channel._answered.clear()
+    sa.channel.expected_id = 3
+    other.receive(with_cookie, GATEWAY, CLIENT, 0.3)
+    assert not responder.outgoing() and not other.outgoing()
+
+
 def test_what_else_differs_makes_another_ike_sa():
     """A request whose proposals somebody has changed must not stand for the one that the client signs."""
     _, responder, (plain, with_cookie) = both_admitted(first_cookie=False)

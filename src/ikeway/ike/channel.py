@@ -219,7 +219,9 @@ class Channel:
 
     def expect_also(self, message_id: int, octets: bytes) -> None:
         """A request that was taken in comes in other octets now, which are as good: these are its duplicates."""
-        self._answered[message_id].digest = _digest(octets)
+        answered = self._answered.get(message_id)
+        if answered is not None:  # else the log-in has gone on, and nobody waits for that answer any more
+            answered.digest = _digest(octets)
 
     # --- what comes in ----------------------------------------------------------------------------------------------
 

@@ -190,6 +190,7 @@ class Engine:
             return
         known = self._half_open.find(header.initiator_spi, remote, octets)
         if known is not None:
+            known.channel.expect_also(0, octets)  # the last may have been the one without the cookie
             known.receive(header, octets, local, remote, now)  # the channel sends its answer again
             return
         hook = combine(self.settings.interception, responder.interception)
