@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ikeway.address import Address
 from ikeway.auth.identity import Identity
 from ikeway.client.profile import Profile, load_profile
-from ikeway.config.dialects import UNTRIED
+from ikeway.config.dialects import UNTRIED, UNTRIED_FORTIGATE
 from ikeway.dialects import microsoft
 from ikeway.dialects.anyconnect.options import ANYCONNECT_CLIENT, VENDOR_IDS
+from ikeway.dialects.fortigate_eap import SecondFactorAuthenticator, SecondFactorPeer
 from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.errors import AuthenticationFailed, ConfigErrors
 from ikeway.gateway.config import GatewayConfig, load_gateway_config
@@ -128,8 +130,23 @@ def test_a_profile_that_passes_for_forticlient(pki: Path) -> None:
     connection = profile(pki, speaking("fortigate", text)).connection()
     assert connection.local_identity == Identity.parse("alice")
     assert not connection.send_idr
-    (notify,) = connection.interception.dialect.auth_payloads(bytes)
-    assert b"\nMAC=82-00-11-aa-bb-cc;\nHOST=pc\nUSER=alice\n" in notify.value
+    (notify,) = connection.interception.dialect.auth_payloads(SimpleNamespace(local=Address("fd00::1", 500)))
+    assert b"\nIP=\nMAC=82-00-11-aa-bb-cc;\nHOST=pc\nUSER=alice\n" in notify.value
+
+
+def test_a_second_factor_of_the_fortigate(pki: Path) -> None:
+    """It follows EAP-MSCHAPv2, and may have its code where other codes are."""
+    codes = 'method = "eap-mschapv2"\ntotp = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"\n'
+    for settings, kind in (("", SecondFactorPeer), ('second_factor = "off"\n', SecondFactorPeer)):
+        text = speaking("fortigate", "[gateway.fortigate]\n" + settings)
+        connection = profile(pki, text + (codes if not settings else "")).connection()
+        assert isinstance(connection.local_credential, EapCredential)
+        assert type(connection.local_credential.new_peer(lambda question: None)) is kind  # type: ignore[arg-type,return-value]
+    assert "`totp` is not used" in mistakes(profile, pki, text + codes)
+    other = profile(pki, speaking("fortigate") + 'method = "eap-gtc"\n').connection()
+    assert type(other.local_credential.new_peer(lambda question: None)) is EapPeer  # type: ignore[arg-type,return-value,union-attr]
+    plain = profile(pki, speaking("windows")).connection()
+    assert type(plain.local_credential.new_peer(lambda question: None)) is EapPeer  # type: ignore[arg-type,return-value,union-attr]
 
 
 @pytest.mark.parametrize("name", ["windows", "azure"])
@@ -186,6 +203,21 @@ def test_who_logged_in_by_a_dialect_stays_in_its_connection(pki: Path) -> None:
         settle_connection(candidates, people, b"alice", lambda name: name == "cisco")
 
 
+FORTI = '[connections.forti]\nlogin = "eap-mschapv2"\ndialect = "fortigate"\nidentities = "alice"\npools = "office"\n'
+
+
+def test_who_gave_no_code_gets_into_no_connection_that_wants_one(pki: Path) -> None:
+    """The code is asked for within EAP: who is moved there after EAP would never be asked."""
+    for text in (OURS + PLAIN + FORTI, OURS + FORTI + PLAIN):
+        found = gateway(pki, text)
+        by_name = {each.name: each.connections[0] for each in found.candidates}
+        assert settle_connection(found.candidates, by_name["people"], b"alice", lambda name: True) is by_name["people"]
+        assert settle_connection(found.candidates, by_name["forti"], b"alice", lambda name: True) is by_name["forti"]
+        session = by_name["forti"].remote_expectation.new_authenticator(lambda question: None)
+        assert isinstance(session, SecondFactorAuthenticator)
+        assert UNTRIED_FORTIGATE in found.warnings
+
+
 def test_a_gateway_for_anyconnect_alone_refuses_others(pki: Path) -> None:
     with pytest.raises(AuthenticationFailed):
         select_connection(gateway(pki, OURS + CONNECTION).candidates, asks(Identity.parse("alice")))
@@ -236,6 +268,10 @@ TABLE = "[connections.cisco.anyconnect]\n"
         (OURS + CONNECTION + 'ca = "ca.pem"\n', "belong together"),
         (OURS.replace('users = "users.toml"\n', "") + CONNECTION, "there are no users"),
         (OURS + CONNECTION + TABLE + "attempts = 0\n", "expected 1 to 10"),
+        (OURS + FORTI.replace("eap-mschapv2", "eap-gtc"), "in FortiGate's way"),
+        (OURS + FORTI + '[[connections.forti.then]]\nlogin = "eap-gtc"\n', "in FortiGate's way"),
+        (OURS + PLAIN + "[connections.people.fortigate]\n", "`fortigate` is not used"),
+        (OURS + FORTI + '[connections.forti.fortigate]\nsecond_factor_auth = "psk"\n', "sk_p"),
         (
             OURS
             + RADIUS
@@ -376,4 +412,32 @@ def test_a_wrong_password_in_the_dialect_is_told_in_words(tmp_path: Path) -> Non
         assert client.process.wait(30) != 0
         assert "password" in client.log()
         serving.wait_for("wrong password, or no such user")
+        assert "wonderland" not in client.log() + serving.log()
+
+
+SEED = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("code", [f'totp = "{SEED}"', 'code = "none"'], ids=["right", "wrong"])
+def test_a_code_in_fortigate_s_way(tmp_path: Path, code: str) -> None:
+    make_pki(tmp_path)
+    write_private(tmp_path / "users.toml", f'[users.alice]\npassword = "wonderland"\ntotp = "{SEED}"\n')
+    serves = OURS + FORTI.replace('identities = "alice"', 'subnets = "10.91.0.0/24"')
+    login = f'{PASSWORD}\nmethod = "eap-mschapv2"\n{code}'
+    text = LIVE_PROFILE.format(address=GATEWAY, settings="", login=login).replace("anyconnect", "fortigate")
+    with live(tmp_path) as stage:
+        serving = Program(stage.hosts.gateway, tmp_path, "gateway", private(tmp_path / "gateway.toml", serves))
+        stage.programs.append(serving)
+        serving.wait_for(READY["gateway"])
+        client = Program(stage.hosts.client, tmp_path, "client", private(tmp_path / "work.toml", text))
+        stage.programs.append(client)
+        if SEED in code:
+            client.wait_for(READY["client"])
+            assert stage.ping_arrives()
+            assert "EAP-MSCHAPv2, then EAP-GTC" in client.log()
+            return
+        assert client.process.wait(30) != 0
+        assert "refused the code of alice" in client.log()
+        serving.wait_for("wrong code")
         assert "wonderland" not in client.log() + serving.log()

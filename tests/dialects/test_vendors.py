@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -33,8 +32,8 @@ from ikeway.ike.settings import (
     FurtherExpectation,
     ResponderSettings,
 )
-from ikeway.wire.payloads import Eap, IdResponder, VendorId
-from ikeway.wire.registry import ExchangeType, ProtocolId
+from ikeway.wire.payloads import IdResponder, VendorId
+from ikeway.wire.registry import ExchangeType, NotifyType, ProtocolId
 from ikeway.wire.vendors import vendor_name
 from tests.dialects.anyconnect import answer_user, pki
 from tests.ike.pair import Pair, connection, connection_b
@@ -43,7 +42,7 @@ from tests.vectors import vector
 USERS = {b"alice": "wonderland"}
 
 
-def fortigate(*, then_gtc: bool = False, hook=None) -> Pair:
+def fortigate(*, then_gtc: bool = False, options: FortiGateOptions | None = None) -> Pair:
     """Our client as FortiClient, our gateway as it is."""
     ours = pki()
 
@@ -63,12 +62,12 @@ def fortigate(*, then_gtc: bool = False, hook=None) -> Pair:
         remote_identity=None,
         remote_expectation=server(lambda: MsChapV2Authenticator(b"gw")),
         further_expectations=(FurtherExpectation(server(GtcAuthenticator)),) if then_gtc else (),
-        interception=hook,
     )
     from tests.auth.pki import NOW
 
     responder = ResponderSettings(ike_proposals=b.ike_proposals, cookie_threshold=1000, multiple_auth=then_gtc)
-    made = Pair(for_client(client(FortiGateOptions(host="pc", user="alice")), a), b, responder=responder, epoch=NOW)
+    told = options or FortiGateOptions(host="pc", user="alice")
+    made = Pair(for_client(client(told), a), b, responder=responder, epoch=NOW)
     made.a.answers[PasswordQuestion] = answer_user()
     made.b.answers[SecretQuestion] = lambda question: USERS.get(question.identity)
     made.b.answers[PasswordCheck] = lambda question: Granted()
@@ -99,14 +98,33 @@ def test_forticlient_s_vendor_ids_and_notify():
     notify = message.notify(FORTICLIENT_CONNECT)
     assert notify is not None and int(notify.type) == 61696
     assert notify.value == (
-        b"VER=1\nFCTVER=7.4.8.2066\nUID=" + b"0" * 32 + b"\nIP=\nMAC=\nHOST=pc\nUSER=alice\nOSVER=\nREG_STATUS=0\n\0"
+        b"VER=1\nFCTVER=7.4.8.2066\nUID="
+        + b"0" * 32
+        + b"\nIP=192.0.2.1\nMAC=\nHOST=pc\nUSER=alice\nOSVER=\nREG_STATUS=0\n\0"
     )
     assert all(vendor_name(octets) for octets in FORTINET)
 
 
-def test_the_notify_is_a_setting():
-    dialect = client(FortiGateOptions(notify=False))
-    assert dialect.auth_payloads(bytes) == ()
+def test_the_notify_and_its_address_are_settings():
+    for options, found in (
+        (FortiGateOptions(notify=False), None),
+        (FortiGateOptions(address="192.0.2.9"), b"\nIP=192.0.2.9\n"),
+        (FortiGateOptions(), b"\nIP=192.0.2.1\n"),  # that of the IKE SA
+    ):
+        made = fortigate(options=options)
+        made.connect()
+        made.agree()
+        notify = first_auth(made).notify(FORTICLIENT_CONNECT)
+        assert notify is None if found is None else found in notify.value
+
+
+def test_the_network_id_goes_into_ike_sa_init():
+    for number in (None, 0, 7):
+        made = fortigate(options=FortiGateOptions(network_id=number))
+        made.connect()
+        made.agree()
+        notify = made.b.happened(events.MessageReceived)[0].message.notify(NotifyType(61520))
+        assert (notify.value if notify is not None else None) == (bytes((number,)) if number is not None else None)
 
 
 def test_a_password_and_then_gtc_as_rfc_4739_has_it():
@@ -115,28 +133,6 @@ def test_a_password_and_then_gtc_as_rfc_4739_has_it():
     made.connect()
     made.agree()
     assert len(made.a.inbound) == 1, made.a.errors + made.b.errors
-
-
-def test_the_fortigate_s_own_way_is_refused_in_words():
-    class NamesGtc:
-        def sending(self, sa, message):
-            payloads = tuple(
-                Eap(bytes((3, each.packet[1], 0, 5, 6))) if isinstance(each, Eap) and each.packet[0] == 3 else each
-                for each in message.payloads
-            )
-            return replace(message, payloads=payloads)
-
-        def received(self, sa, message):
-            return message
-
-    made = fortigate(hook=NamesGtc())
-    made.connect()
-    made.run(60)
-    (error,) = made.a.errors
-    assert "second factor" in str(error)
-    assert "EAP-Success of five octets" in error.got
-    assert made.b.errors
-    assert made.a.engine.sas == made.b.engine.sas == []
 
 
 # --- Microsoft --------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,21 +10,25 @@ from ikeway.auth.certificate import CertificateCredential
 from ikeway.client.profile_model import ProfileFile
 from ikeway.config.dialects import (
     ANYCONNECT_LOGIN,
+    FORTIGATE_LOGIN,
     anyconnect_client,
     anyconnect_peer,
     client_options,
     complain_of_unused,
     fortigate_client,
+    fortigate_session,
     microsoft_client,
 )
 from ikeway.config.protocol import warnings_of
 from ikeway.config.reading import Location, Problems
 from ikeway.eap.method import PeerMethodFactory
+from ikeway.eap.session import EapPeer
 from ikeway.errors import ConfigError
 from ikeway.ike.settings import Connection
 from ikeway.wire.payloads import Proposal
 
 if TYPE_CHECKING:
+    from ikeway.config.dialects import NewPeer
     from ikeway.dialects import Dialect
 
 
@@ -70,6 +75,19 @@ class ProfileDialect:
         elif self._options is not None:
             return anyconnect_peer(self._options, username, credential)
         return None
+
+    def has_second_factor(self, methods: Sequence[str]) -> bool:
+        """True when the dialect may ask for a code after one of these methods, in its own way."""
+        gateway = self._file.gateway
+        return (
+            gateway.dialect == "fortigate" and FORTIGATE_LOGIN in methods and gateway.fortigate.second_factor != "off"
+        )
+
+    def new_session(self, methods: Sequence[str]) -> NewPeer:
+        """How the user's side of an EAP log-in by these methods is made."""
+        if self._file.gateway.dialect == "fortigate" and FORTIGATE_LOGIN in methods:
+            return fortigate_session(self._file.gateway.fortigate)
+        return EapPeer
 
     def apply(self, connection: Connection) -> Connection:
         """The connection in the dialect."""

@@ -16,12 +16,14 @@ from ikeway.config.reading import Location, Problems
 from ikeway.config.secrets import Prompt
 from ikeway.config.tunnels import TUNNEL_LOGINS
 from ikeway.eap.questions import PasswordQuestion
+from ikeway.eap.session import EapPeer
 from ikeway.eap.sim_questions import CardReply, GsmChallenge, UmtsChallenge
 from ikeway.ike.settings import EapCredential, LocalCredential, PskCredential
 from ikeway.questions import Ask, Question
 
 Answer = TypeVar("Answer")
 
+_CODE = frozenset({"code", "totp"})
 _CERTIFICATE = frozenset({"certificate", "key", "pkcs12", "pkcs11", "pin", "key_password"})
 
 
@@ -108,7 +110,10 @@ class LoginBuilder:
             )
             return None
         inputs = self._inputs(methods) if self._has(methods) else None
-        return EapCredential(peer_factory(methods, inputs)) if inputs is not None else None
+        if inputs is None:
+            return None
+        new_session = self._dialect.new_session(methods) if self._dialect is not None else EapPeer
+        return EapCredential(peer_factory(methods, inputs, new_session))
 
     def _anyconnect(self, methods: tuple[str, ...]) -> EapCredential | None:
         """The dialect's own method: by password, by certificate, or both, as the gateway asks."""
@@ -159,6 +164,8 @@ class LoginBuilder:
         by_method = {"psk": frozenset({"psk"}), "certificate": _CERTIFICATE}
         by_method |= {name: kind.uses for name, kind in PEERS.items()}
         used = frozenset[str]().union(*(by_method[method] for method in methods), {"psk"} if psk_is_used else ())
+        if self._dialect is not None and self._dialect.has_second_factor(methods):
+            used |= _CODE
         complained = set(used)
         for other, names in by_method.items():
             for name in sorted(names - complained):

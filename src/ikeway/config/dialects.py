@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PlainValidator
@@ -21,15 +22,22 @@ if TYPE_CHECKING:
     from ikeway.auth.certificate import CertificateCredential
     from ikeway.dialects import Dialect
     from ikeway.dialects.anyconnect.options import ClientOptions, GatewayOptions
-    from ikeway.eap.method import PeerMethodFactory
-    from ikeway.eap.session import EapAuthenticator
+    from ikeway.eap.method import AuthenticatorMethodFactory, PeerMethodFactory
+    from ikeway.eap.session import EapAuthenticator, EapPeer
     from ikeway.eap.tunnel.trust import PeerTrust
     from ikeway.questions import Ask
 
+    NewPeer = Callable[[Ask, bytes, Sequence[PeerMethodFactory]], EapPeer]
+    NewAuthenticator = Callable[[Ask, Sequence[AuthenticatorMethodFactory]], EapAuthenticator]
+
 ClientDialect = Literal["anyconnect", "fortigate", "windows", "azure"]
-GatewayDialect = Literal["anyconnect"]
+GatewayDialect = Literal["anyconnect", "fortigate"]
 ANYCONNECT_LOGIN = "eap-anyconnect"
+FORTIGATE_LOGIN = "eap-mschapv2"  # what the second factor of the dialect follows
 UNTRIED = "the dialect anyconnect was not tried against Cisco's products; see docs/anyconnect.md"
+UNTRIED_FORTIGATE = (
+    "the second factor of the dialect fortigate was not tried with Fortinet's clients; see docs/dialects.md"
+)
 
 
 def _parse_auth_vendor_id(value: object) -> bytes | None:
@@ -45,6 +53,7 @@ IdentityType = Annotated[int, between(1, 255), Kind("a number from 1 to 255")]
 VendorType = Annotated[int, between(0, 0xFFFFFFFF), Kind("a number of 32 bits")]
 Attempts = Annotated[int, between(1, 10), Kind("a number from 1 to 10")]
 Port = Annotated[int, between(1, 65535), Kind("a port from 1 to 65535")]
+Octet = Annotated[int, between(0, 255), Kind("a number from 0 to 255")]
 Line = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$"), Kind("a text on one line")]
 Text = Annotated[str, Field(max_length=500), Kind("a text")]
 
@@ -119,7 +128,11 @@ class FortiGateSection(Section):
         description="32 hexadecimal digits that stand for this host. By default made from the profile's name.",
         json_schema_extra={"shown": "see text"},
     )
-    address: Line = Field(default="", description="This host's IPv4 address.")
+    address: Line = Field(
+        default="",
+        description="This host's IPv4 address. By default the one that the connection has.",
+        json_schema_extra={"shown": "see text"},
+    )
     mac_addresses: Listed[Line] = Field(default=(), description="MAC addresses, as `82-00-11-aa-bb-cc`.")
     host: Line = Field(default="", description="This host's name.")
     user: Line = Field(
@@ -128,6 +141,35 @@ class FortiGateSection(Section):
         json_schema_extra={"shown": "see text"},
     )
     system: Line = Field(default="", description="The operating system.")
+    network_id: Octet | None = Field(
+        default=None,
+        description="The network ID of the tunnel (notify 61520), where the gateway has several for such clients.",
+        json_schema_extra={"shown": "not told"},
+    )
+    second_factor: Literal["repeat", "identity", "off"] = Field(
+        default="repeat",
+        description=(
+            "What to say when the gateway, after EAP-MSCHAPv2, names EAP-GTC as what comes next: `repeat` the last "
+            "response, or the `identity`; `off` gives up. The code is that of `[login]`, or is asked for."
+        ),
+    )
+    second_factor_auth: Literal["sk_p", "msk"] = Field(
+        default="sk_p",
+        description=(
+            "What the last AUTH is made with after a second factor: SK_p, for EAP-GTC gives no key, or the key of "
+            "EAP-MSCHAPv2."
+        ),
+    )
+
+
+class FortiGateGatewaySection(Section):
+    """FortiGate, for `dialect = "fortigate"`: EAP-MSCHAPv2 and then the one-time code, in FortiGate's own way. Every user
+    needs a `totp`. See docs/dialects.md."""
+
+    prompt: Line = Field(default="Code: ", description="The words with which the code is asked for.")
+    second_factor_auth: Literal["sk_p", "msk"] = Field(
+        default="sk_p", description="What the last AUTH is made with; the same as with the client."
+    )
 
 
 class AnyConnectGatewaySection(_AnyConnectSection):
@@ -254,8 +296,23 @@ def fortigate_client(section: FortiGateSection, profile: str, user: str) -> Dial
         host=section.host,
         user=section.user or user,
         system=section.system,
+        network_id=section.network_id,
     )
     return client(options)
+
+
+def fortigate_session(section: FortiGateSection) -> NewPeer:
+    """The user's side of a log-in that may have a second factor."""
+    from ikeway.dialects.fortigate_eap import SecondFactorPeer
+
+    return partial(SecondFactorPeer, answer=section.second_factor, key=section.second_factor_auth)
+
+
+def fortigate_authenticator(section: FortiGateGatewaySection) -> NewAuthenticator:
+    """The gateway's side of it."""
+    from ikeway.dialects.fortigate_eap import SecondFactorAuthenticator
+
+    return partial(SecondFactorAuthenticator, prompt=section.prompt, key=section.second_factor_auth)
 
 
 def microsoft_client(name: Literal["windows", "azure"]) -> Dialect:

@@ -17,6 +17,7 @@ from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.questions import Ask
 
 if TYPE_CHECKING:
+    from ikeway.config.dialects import NewAuthenticator, NewPeer
     from ikeway.eap.method import AuthenticatorMethodFactory, PeerMethodFactory
 
 EapLogin = Literal[
@@ -236,8 +237,9 @@ def may_stand_alone(logins: Sequence[str]) -> bool:
     return any(PEERS[login].mutual for login in logins if login in PEERS)
 
 
-def peer_factory(logins: Sequence[str], inputs: PeerInputs) -> Callable[[Ask], EapPeer]:
-    """Makes the user's side of one log-in; the server proposes one of these methods. The first one says who logs in."""
+def peer_factory(logins: Sequence[str], inputs: PeerInputs, new_session: NewPeer = EapPeer) -> Callable[[Ask], EapPeer]:
+    """Makes the user's side of one log-in; the server proposes one of these methods. The first one says who logs in.
+    `new_session`: a dialect's own."""
     inputs = replace(inputs, logins=tuple(logins))
     methods = [PEERS[login].make(inputs) for login in logins]
 
@@ -249,16 +251,19 @@ def peer_factory(logins: Sequence[str], inputs: PeerInputs) -> Callable[[Ask], E
         for method in methods[1:]:
             if isinstance(method, CardPeerFactory):
                 method.offer(identity)
-        return EapPeer(ask, identity, methods)
+        return new_session(ask, identity, methods)
 
     return new_peer
 
 
 def authenticator_factory(
-    logins: Sequence[str], inputs: AuthenticatorInputs, scope: Callable[[Ask], Ask]
+    logins: Sequence[str],
+    inputs: AuthenticatorInputs,
+    scope: Callable[[Ask], Ask],
+    new_session: NewAuthenticator = EapAuthenticator,
 ) -> Callable[[Ask], EapAuthenticator]:
     """Makes the gateway's side of one log-in; methods are proposed in this order. `scope` limits which users it may
-    ask for."""
+    ask for; `new_session`: a dialect's own."""
     inputs = replace(inputs, logins=tuple(logins))
     methods = [AUTHENTICATORS[login].make(inputs) for login in logins]
-    return lambda ask: EapAuthenticator(scope(ask), methods)
+    return lambda ask: new_session(scope(ask), methods)

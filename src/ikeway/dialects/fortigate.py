@@ -1,23 +1,22 @@
 """FortiGate: what FortiClient sends that other clients do not, for gateways that look for it. Sources: docs/dialects.md.
 
-Nothing of it was tried against a FortiGate. Its second factor is known by half: after the password it sends an EAP-Success
-of five octets, the last of which names EAP-GTC (6) as what comes next. What FortiClient sends then, nobody has told; so
-such a Success ends the log-in with that reason.
+Nothing of it was tried against a FortiGate. The second factor is in `fortigate_eap`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import ipaddress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ikeway.dialects.anyconnect import unity
 from ikeway.dialects.interface import Dialect
-from ikeway.eap.errors import EapFailed
-from ikeway.eap.packet import EapCode, EapType
-from ikeway.errors import Side
-from ikeway.wire.message import Message
-from ikeway.wire.payloads import Eap, Notify
+from ikeway.wire.payloads import Notify, Payload
 from ikeway.wire.registry import NotifyType
+
+if TYPE_CHECKING:
+    from ikeway.ike.sa import IkeSa
 
 VENDOR_IDS = (
     bytes.fromhex("4c53427b6d465d1b337bb755a37a7fef"),  # "Forticlient Connect License", and not its MD5
@@ -25,11 +24,13 @@ VENDOR_IDS = (
     hashlib.md5(b"Forticlient EAP Extension", usedforsecurity=False).digest(),
 )
 FORTICLIENT_CONNECT = NotifyType(0xF100)
+VPN_NETWORK_ID = NotifyType(61520)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FortiGateOptions:
-    """What FortiClient tells of itself, as lines KEY=VALUE. `notify` False: nothing of it."""
+    """What FortiClient tells of itself, as lines KEY=VALUE. `notify` False: nothing of it. `address` empty: the one that
+    the IKE SA has on our side. `network_id`: which of a gateway's tunnels; None: not said."""
 
     notify: bool = True
     version: str = "7.4.8.2066"
@@ -39,6 +40,7 @@ class FortiGateOptions:
     host: str = ""
     user: str = ""
     system: str = ""
+    network_id: int | None = None
 
     @property
     def octets(self) -> bytes:
@@ -59,26 +61,29 @@ class FortiGateOptions:
 
 def client(options: FortiGateOptions) -> Dialect:
     """For the initiator."""
-    notify = (Notify(FORTICLIENT_CONNECT, options.octets),) if options.notify else ()
+
+    def auth_payloads(sa: IkeSa) -> tuple[Payload, ...]:
+        if not options.notify:
+            return ()
+        told = replace(options, address=options.address or _ipv4(sa.local.host))
+        return (Notify(FORTICLIENT_CONNECT, told.octets),)
+
+    network = options.network_id
     return Dialect(
         name="fortigate",
         vendor_ids=VENDOR_IDS,
-        auth_payloads=lambda random: notify,
+        init_payloads=(Notify(VPN_NETWORK_ID, bytes((network,))),) if network is not None else (),
+        auth_payloads=auth_payloads,
         read_reply=unity.read_reply,
-        examine=_refuse_second_factor,
         sends_idr=False,
         any_certificate_name=True,
     )
 
 
-def _refuse_second_factor(message: Message) -> None:
-    eap = message.find(Eap)
-    if eap is None or len(eap.packet) != 5 or eap.packet[0] != EapCode.SUCCESS or eap.packet[4] != EapType.GTC:
-        return
-    raise EapFailed(
-        "the FortiGate took the password and wants its second factor in its own way, which is known by half only",
-        expected="EAP-Success of four octets",
-        got="EAP-Success of five octets that names EAP-GTC",
-        side=Side.BOTH,
-        remedy="have the code taken behind the password, or by push, or the second factor switched off for this user",
-    )
+def _ipv4(host: str) -> str:
+    """The address, where it is an IPv4 one: the notify has no line for others."""
+    try:
+        address = ipaddress.IPv4Address(host)
+    except ValueError:
+        return ""
+    return "" if address.is_unspecified else str(address)

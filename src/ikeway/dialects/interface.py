@@ -49,8 +49,8 @@ class Dialect:
 
     `vendor_ids` are sent in IKE_SA_INIT: by an initiator always, by a responder to who `is_spoken_by`, by its vendor IDs.
     `claims`: by IDi, the clients that a gateway serves in this dialect and no others; None: the dialect says nothing of
-    it. `auth_payloads` go into the first message of IKE_AUTH, behind the others (before EAP), made anew for each.
-    `examine` looks at each message of IKE_AUTH that came in; what it raises ends the log-in.
+    it. `init_payloads` go into IKE_SA_INIT, `auth_payloads` into the first message of IKE_AUTH, behind the others (before
+    EAP), made anew for each IKE SA.
     `requests` is added to an initiator's CFG_REQUEST; `replies` to a responder's CFG_REPLY, of them what was asked for.
     """
 
@@ -60,11 +60,10 @@ class Dialect:
     identity: Identity | None = None
     claims: Callable[[Identity], bool] | None = None
     init_payloads: tuple[Payload, ...] = ()
-    auth_payloads: Callable[[Random], tuple[Payload, ...]] = lambda random: ()
+    auth_payloads: Callable[[IkeSa], tuple[Payload, ...]] = lambda sa: ()
     requests: Attributes = ()
     replies: Attributes = ()
     read_reply: Callable[[Attributes], Reading] | None = None
-    examine: Callable[[Message], None] | None = None
     fragmentation: Callable[[], OwnFragmentation] | None = None
     fragments_with: Callable[[Sequence[bytes]], bool] = lambda vendor_ids: False
     hash_of_method_1: Callable[[PseudorandomFunction], HashAlgorithm] | None = None
@@ -104,7 +103,7 @@ class DialectInterception:
         if message.exchange_type != AUTH:
             return message
         if message.message_id == 1:
-            message = _with(message, dialect.auth_payloads(sa.shared.random))
+            message = _with(message, dialect.auth_payloads(sa))
         if (configuration := message.find(Configuration)) is not None:
             message = _replaced(message, configuration, self._configuration(sa, configuration))
         return message
@@ -113,8 +112,6 @@ class DialectInterception:
         """Note what was asked for; understand what was answered."""
         if sa is None or message.exchange_type != AUTH:
             return message
-        if self.dialect.examine is not None:
-            self.dialect.examine(message)
         configuration = message.find(Configuration)
         if configuration is None:
             return message

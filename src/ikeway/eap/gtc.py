@@ -30,13 +30,15 @@ _MAX_WORDS = 1000  # octets that we send
 
 
 class GtcPeer(EapPeerMethod):
-    """The user's side: hands the server's words to the outside, and the answer back."""
+    """The user's side: hands the server's words to the outside, and the answer back. `wanted`: what is asked for,
+    whatever the words are; None: as they say."""
 
     type: ClassVar[MethodType] = _TYPE
     name: ClassVar[str] = "EAP-GTC"
 
-    def __init__(self, user_name: bytes) -> None:
+    def __init__(self, user_name: bytes, wanted: Wanted | None = None) -> None:
         self._user_name = user_name
+        self._wanted = wanted
         self._answered: Wanted | None = None
 
     def failure_reason(self) -> IkewayError | None:
@@ -57,7 +59,7 @@ class GtcPeer(EapPeerMethod):
         given: dict[Wanted, str] = {}
         for _ in range(MAX_ANSWERS):
             words = printable(request)
-            wanted = wanted_by(words, first=not given)
+            wanted = self._wanted or wanted_by(words, first=not given)
             attempts[wanted] += 1
             question = PasswordQuestion(self._user_name, "", words, self.name, attempts[wanted], wanted)
             answer = await ask(question)

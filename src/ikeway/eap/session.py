@@ -136,15 +136,28 @@ class EapPeer:
         return (await self._respond(packet)).encode()
 
     def _success(self) -> None:
+        self._concluded()
+        self.succeeded = True
+
+    def _concluded(self) -> EapPeerMethod:
+        """The method that is at its end. Raises EapFailed when it is not."""
         if self._method is None or not self._method.may_succeed:
             raise EapFailed(
                 "the server declared success before the method was at its end",
-                expected=f"{self.method or 'a method'} to finish",
+                expected=f"{self._method.name if self._method is not None else 'a method'} to finish",
                 got="EAP-Success",
                 side=Side.PEER,
                 remedy="distrust this server",
             )
-        self.succeeded = True
+        return self._method
+
+    def _go_on_with(self, methods: Sequence[PeerMethodFactory]) -> EapPeerMethod:
+        """Have one of these methods follow the one that is at its end, which is returned: RFC 3748 section 2.1 knows no
+        such thing, but vendors do. Raises EapFailed when it is not at its end."""
+        done = self._concluded()
+        self._factories = {factory().type: factory for factory in methods}
+        self._method = self._conversation = None
+        return done
 
     def _failure(self) -> IkewayError:
         reason = self.failure_reason()
@@ -377,8 +390,12 @@ class EapAuthenticator:
         try:
             return self._request(method.type, await step)
         except StopAsyncIteration:
-            self.succeeded = True
-            return EapPacket(EapCode.SUCCESS, self._identifier).encode()
+            return self._conclude(method)
+
+    def _conclude(self, method: EapAuthenticatorMethod) -> bytes:
+        """The packet that says that the method has succeeded."""
+        self.succeeded = True
+        return EapPacket(EapCode.SUCCESS, self._identifier).encode()
 
     def _request(self, method: MethodType, data: bytes) -> bytes:
         self._identifier = (self._identifier + 1) & 0xFF

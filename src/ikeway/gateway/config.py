@@ -252,6 +252,7 @@ class _Builder:
             connection = for_gateway(dialect, connection)
         return Candidate(
             claims=dialect.claims if dialect is not None else None,
+            apart=part.dialect is not None,
             login=part.kind,
             patterns=patterns,
             names=names,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainValidator
 
 from ikeway.config import fields
-from ikeway.config.dialects import AnyConnectGatewaySection, GatewayDialect
+from ikeway.config.dialects import AnyConnectGatewaySection, FortiGateGatewaySection, GatewayDialect
 from ikeway.config.eap import EapLogin
 from ikeway.config.fields import (
     FilePath,
@@ -364,6 +364,9 @@ class ConnectionPart(LoginPart):
     )
     anyconnect: AnyConnectGatewaySection = Field(
         default=AnyConnectGatewaySection(), description='Settings of `dialect = "anyconnect"`.'
+    )
+    fortigate: FortiGateGatewaySection = Field(
+        default=FortiGateGatewaySection(), description='Settings of `dialect = "fortigate"`.'
     )
     gateway_authentication: Literal["certificate", "psk", "eap-only"] | None = Field(
         default=None,

@@ -10,19 +10,22 @@ from ikeway.auth.tls_trust import TlsTrust
 from ikeway.config.credentials import load_trust
 from ikeway.config.dialects import (
     ANYCONNECT_LOGIN,
+    FORTIGATE_LOGIN,
     anyconnect_authenticator,
     complain_of_unused,
+    fortigate_authenticator,
     gateway_dialect,
     gateway_options,
 )
 from ikeway.config.reading import Location, Problems
 from ikeway.eap.tunnel.trust import PeerTrust
-from ikeway.gateway.config_model import ConnectionPart, GatewayFile
+from ikeway.gateway.config_model import ConnectionPart, GatewayFile, LoginPart
 from ikeway.ike.selectors import networks
 from ikeway.ike.settings import EapExpected, ResponderSettings
 from ikeway.questions import Ask
 
 if TYPE_CHECKING:
+    from ikeway.config.dialects import NewAuthenticator
     from ikeway.dialects import Dialect
     from ikeway.dialects.anyconnect.options import GatewayOptions
 
@@ -37,7 +40,9 @@ class ConnectionDialects:
         self._dialects: dict[str, Dialect] = {}
         for name, part in file.connections.items():
             complain_of_unused(problems, ("connections", name), part, part.dialect)
-            if part.dialect == "anyconnect":
+            if part.dialect == "fortigate":
+                self._check_fortigate(("connections", name), part)
+            elif part.dialect == "anyconnect":
                 options = gateway_options(part.anyconnect, part.domains, networks(part.subnets))
                 self._options[name], self._dialects[name] = options, gateway_dialect(options)
 
@@ -93,6 +98,21 @@ class ConnectionDialects:
         if len(self._problems.errors) > before:
             return None
         return EapExpected(anyconnect_authenticator(options, scope, trust), settles=True)
+
+    def new_session(self, part: LoginPart) -> NewAuthenticator | None:
+        """How the gateway's side of an EAP log-in is made, where a dialect has a way of its own: a code follows then."""
+        if isinstance(part, ConnectionPart) and part.dialect == "fortigate":
+            return fortigate_authenticator(part.fortigate)
+        return None
+
+    def _check_fortigate(self, at: Location, part: ConnectionPart) -> None:
+        if part.login != (FORTIGATE_LOGIN,) or part.then or part.radius is not None:
+            self._problems.add(
+                (*at, "login"),
+                "the code in FortiGate's way follows a password that is judged here, and nothing follows it",
+                expected=f'login = "{FORTIGATE_LOGIN}", without `then` and `radius`',
+                remedy="make a connection of its own for the other clients",
+            )
 
     def _trust(self, at: Location, part: ConnectionPart, *, needed: bool) -> PeerTrust | None:
         if needed != bool(part.ca):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.identity import Identity
 from ikeway.config.credentials import load_trust
-from ikeway.config.dialects import ANYCONNECT_LOGIN, UNTRIED
+from ikeway.config.dialects import ANYCONNECT_LOGIN, UNTRIED, UNTRIED_FORTIGATE
 from ikeway.config.eap import (
     AUTHENTICATORS,
     AuthenticatorInputs,
@@ -17,6 +17,7 @@ from ikeway.config.eap import (
 )
 from ikeway.config.reading import Location, Problems
 from ikeway.eap.relay import EapRelay, judged_elsewhere
+from ikeway.eap.session import EapAuthenticator
 from ikeway.gateway.config_model import ConnectionPart, GatewayFile, LoginPart
 from ikeway.gateway.dialect import ConnectionDialects
 from ikeway.gateway.radius.config import check_use
@@ -143,9 +144,13 @@ class Logins:
         # `SettleConnection` looks whom the connection is for: RADIUS once it has judged, the users file where it has not.
         settles = part.radius is not None or not any(each.radius for each in (*before, *later))
         scope = scoped_to(part.identities) if part.radius is None else judged_elsewhere(part.radius)
-        if any(each.login == ("eap-gtc",) for each in later):
+        new_session = self._dialects.new_session(part)
+        if new_session is not None:
+            self.warnings.append(UNTRIED_FORTIGATE)
+        if new_session is not None or any(each.login == ("eap-gtc",) for each in later):
             scope = before_code(scope)
-        return EapExpected(authenticator_factory(part.login, inputs, scope), settles=settles)
+        factory = authenticator_factory(part.login, inputs, scope, new_session or EapAuthenticator)
+        return EapExpected(factory, settles=settles)
 
     def check(self, at: Location, part: LoginPart) -> None:
         """A key that the log-in does not use is a mistake, and so is one that it needs and that is not there."""

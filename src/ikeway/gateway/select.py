@@ -30,6 +30,7 @@ class Candidate:
     names: tuple[Identity, ...]  # what the gateway can call itself; empty: what the client calls it
     connections: tuple[Connection, ...]
     claims: Callable[[Identity], bool] | None = None  # clients of this connection alone, by IDi: a dialect's
+    apart: bool = False  # what its clients prove is a dialect's own: nobody is moved into it, or out of it
 
     @property
     def name(self) -> str:
@@ -79,12 +80,11 @@ def settle_connection(
     settled, whom it is for is not. `suits` says whether a connection, by its name, is for such a user. Raises
     `AuthenticationFailed`."""
     own = selected.local_identity
-    in_dialect = any(each.claims is not None for each in candidates if each.name == selected.name)
+    is_apart = any(each.apart for each in candidates if each.name == selected.name)
     for candidate in candidates:
         is_selected = candidate.name == selected.name
         # Where a certificate or key came first, `identities` were those of its name, and nothing else may take its place.
-        # Of a dialect, what clients had to prove is the connection's own.
-        if candidate.login == "eap" and candidate.claims is None and not in_dialect:
+        if candidate.login == "eap" and not (candidate.apart or is_apart):
             fits = user_matches(candidate.patterns, user) and (own is None or _name_for(candidate, own) is not None)
         else:
             fits = is_selected

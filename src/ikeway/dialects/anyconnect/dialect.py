@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ikeway.dialects.anyconnect import unity
 from ikeway.dialects.anyconnect.authenticator import AnyConnectAuthenticator
@@ -23,6 +24,9 @@ from ikeway.eap.session import EapAuthenticator
 from ikeway.eap.tunnel.trust import PeerTrust
 from ikeway.questions import Ask
 from ikeway.wire.payloads import Payload, VendorId
+
+if TYPE_CHECKING:
+    from ikeway.ike.sa import IkeSa
 
 _AUTH_VENDOR_ID_OCTETS = 20
 FIRST_IDENTIFIER = 1
@@ -82,9 +86,9 @@ def new_authenticator(
     )
 
 
-def _auth_payloads(options: CommonOptions) -> Callable[[Random], tuple[Payload, ...]]:
+def _auth_payloads(options: CommonOptions) -> Callable[[IkeSa], tuple[Payload, ...]]:
     """The Vendor ID of the first IKE_AUTH message, whose meaning nobody has told."""
     octets = options.auth_vendor_id
     if octets is None:
-        return lambda random: ()
-    return lambda random: (VendorId(octets or random(_AUTH_VENDOR_ID_OCTETS)),)
+        return lambda sa: ()
+    return lambda sa: (VendorId(octets or sa.shared.random(_AUTH_VENDOR_ID_OCTETS)),)
