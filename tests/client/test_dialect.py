@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ikeway.address import Address
 from ikeway.auth.identity import Identity
@@ -237,6 +240,23 @@ def test_unity_attributes_are_those_of_the_connection(pki: Path) -> None:
         28675: b"example.com",
         28676: bytes.fromhex("0a020000ffff0000000000000000"),
     }
+
+
+@pytest.mark.parametrize("setting", ["certificate", "public-key", "none"])
+def test_the_hash_in_the_last_document_is_that_of_the_gateway_s_certificate(pki: Path, setting: str) -> None:
+    table = f'[connections.cisco.anyconnect]\nserver_cert_hash = "{setting}"\n'
+    expected = gateway(pki, OURS + CONNECTION + table).candidates[0].connections[0].remote_expectation
+    assert isinstance(expected, EapExpected)
+    (make,) = expected.new_authenticator(lambda question: None)._untried  # type: ignore[arg-type,return-value,attr-defined]
+    certificate = x509.load_pem_x509_certificate((pki / "vpn.pem").read_bytes())
+    # strongSwan's KEYID_PUBKEY_SHA1: of the key's bits, without what algorithm it is of.
+    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    wanted = {
+        "certificate": hashlib.sha1(certificate.public_bytes(Encoding.DER)).hexdigest().upper(),
+        "public-key": hashlib.sha1(spki[spki.rindex(b"\x03\x42\x00") + 3 :]).hexdigest().upper(),
+        "none": "",
+    }
+    assert make()._options.server_cert_hash == wanted[setting]  # type: ignore[attr-defined]
 
 
 RADIUS = '[radius.corp]\nservers = "10.0.0.1"\nsecret = "a secret of enough letters"\n'

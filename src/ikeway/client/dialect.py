@@ -16,6 +16,7 @@ from ikeway.config.dialects import (
     client_options,
     complain_of_unused,
     fortigate_client,
+    fortigate_options,
     fortigate_session,
     microsoft_client,
 )
@@ -111,7 +112,8 @@ class ProfileDialect:
             case "anyconnect":
                 return anyconnect_client(self._options) if self._options is not None else None
             case "fortigate":
-                return fortigate_client(gateway.fortigate, self._name, self._file.login.username or "")
+                user = self._file.login.username or ""
+                return fortigate_client(fortigate_options(gateway.fortigate, self._name, user))
             case "windows" | "azure":
                 return microsoft_client(gateway.dialect)
         return None

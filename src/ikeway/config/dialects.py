@@ -19,9 +19,12 @@ from ikeway.config.reading import Location, Problems
 from ikeway.config.secrets import Secret
 
 if TYPE_CHECKING:
+    from cryptography import x509
+
     from ikeway.auth.certificate import CertificateCredential
     from ikeway.dialects import Dialect
     from ikeway.dialects.anyconnect.options import ClientOptions, GatewayOptions
+    from ikeway.dialects.fortigate import FortiGateOptions
     from ikeway.eap.method import AuthenticatorMethodFactory, PeerMethodFactory
     from ikeway.eap.session import EapAuthenticator, EapPeer
     from ikeway.eap.tunnel.trust import PeerTrust
@@ -61,9 +64,6 @@ Text = Annotated[str, Field(max_length=500), Kind("a text")]
 class _AnyConnectSection(Section):
     """What both roles may set."""
 
-    identity_type: IdentityType = Field(
-        default=201, description="Type of the identity `*$AnyConnectClient$*`. A gateway takes 201 and 11 (key ID)."
-    )
     vendor_ids: Listed[Octets] | None = Field(
         default=None,
         description="Vendor IDs of IKE_SA_INIT, in place of the seven that are known: texts, or octets as 0x...",
@@ -88,6 +88,9 @@ class _AnyConnectSection(Section):
 class AnyConnectClientSection(_AnyConnectSection):
     """Cisco AnyConnect, for `dialect = "anyconnect"`. What is certain about it, and what is not: docs/anyconnect.md."""
 
+    identity_type: IdentityType = Field(
+        default=201, description="Type of the identity `*$AnyConnectClient$*`. A gateway takes 201 and 11 (key ID)."
+    )
     group: Text = Field(default="", description="The group to select (group-access, and group-select in forms).")
     second_username: Text = Field(default="", description="For a form that asks for a second user name.")
     host_scan: Secret | None = Field(
@@ -187,6 +190,10 @@ class AnyConnectGatewaySection(_AnyConnectSection):
     message: Text = Field(default="Please enter your username and password.", description="The words above the form.")
     csport: Port = Field(default=443, description="The HTTPS port that clients are told (nothing listens there).")
     attempts: Attempts = Field(default=3, description="How often a user may fill in the form.")
+    server_cert_hash: Literal["certificate", "public-key", "none"] = Field(
+        default="certificate",
+        description="What the last document says the SHA-1 of: the gateway's certificate, its public key, or nothing.",
+    )
     host_scan: bool = Field(
         default=False, description="Demand the answer of a client that examined its host; for tests of clients."
     )
@@ -250,9 +257,13 @@ def client_options(section: AnyConnectClientSection, profile: str) -> ClientOpti
 
 
 def gateway_options(
-    section: AnyConnectGatewaySection, domains: Sequence[str], networks: Iterable[fields.IpNetwork]
+    section: AnyConnectGatewaySection,
+    domains: Sequence[str],
+    networks: Iterable[fields.IpNetwork],
+    certificate: x509.Certificate | None,
 ) -> GatewayOptions:
-    """The values of a gateway's connection; `domains` and `networks` are what else is told."""
+    """The values of a gateway's connection; `domains` and `networks` are what else is told, `certificate` is what the
+    gateway proves itself with."""
     from ikeway.dialects.anyconnect.options import GatewayOptions
 
     include = section.split_include or tuple(networks)
@@ -266,12 +277,24 @@ def gateway_options(
         message=section.message,
         csport=section.csport,
         attempts=section.attempts,
+        server_cert_hash=_server_cert_hash(section, certificate),
         host_scan=section.host_scan,
         banner=section.banner,
         default_domain=section.default_domain or "",
         split_dns=section.split_dns or tuple(domains),
         split_include=tuple(str(network) for network in include if network.version == 4),
     )
+
+
+def _server_cert_hash(section: AnyConnectGatewaySection, certificate: x509.Certificate | None) -> str:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.hashes import SHA1
+
+    if certificate is None or section.server_cert_hash == "none":
+        return ""
+    if section.server_cert_hash == "certificate":
+        return certificate.fingerprint(SHA1()).hex().upper()  # noqa: S303  # whose SHA-1 is what clients look for
+    return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest.hex().upper()
 
 
 def anyconnect_client(options: ClientOptions) -> Dialect:
@@ -281,13 +304,13 @@ def anyconnect_client(options: ClientOptions) -> Dialect:
     return dialect.client(options)
 
 
-def fortigate_client(section: FortiGateSection, profile: str, user: str) -> Dialect:
-    """The dialect of a profile that passes for FortiClient."""
+def fortigate_options(section: FortiGateSection, profile: str, user: str) -> FortiGateOptions:
+    """The values of a profile."""
     import hashlib
 
-    from ikeway.dialects.fortigate import FortiGateOptions, client
+    from ikeway.dialects.fortigate import FortiGateOptions
 
-    options = FortiGateOptions(
+    return FortiGateOptions(
         notify=section.notify,
         version=section.version,
         unique_id=section.unique_id or hashlib.sha256(b"Ikeway profile " + profile.encode()).hexdigest()[:32].upper(),
@@ -298,6 +321,12 @@ def fortigate_client(section: FortiGateSection, profile: str, user: str) -> Dial
         system=section.system,
         network_id=section.network_id,
     )
+
+
+def fortigate_client(options: FortiGateOptions) -> Dialect:
+    """The dialect of a profile that passes for FortiClient."""
+    from ikeway.dialects.fortigate import client
+
     return client(options)
 
 

@@ -256,7 +256,7 @@ def between(low: float, high: float) -> AfterValidator:
 
     def check(value: float) -> float:
         if not low <= value <= high:
-            refuse("the number is out of range", expected=f"{low:g} to {high:g}", got=_show(value))
+            refuse("the number is out of range", expected=f"{low:.12g} to {high:.12g}", got=_show(value))
         return value
 
     return AfterValidator(check)

@@ -51,7 +51,7 @@ def _section(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
         yield "| key | value | default | meaning |"
         yield "|---|---|---|---|"
         for name, field in rows:
-            cells = (f"`{name}`", kind_of(field), _default(field), field.description or "")
+            cells = (f"`{name}`", kind_of(field), default_of(field), field.description or "")
             yield f"| {' | '.join(_cell(cell) for cell in cells)} |"
         yield ""
     for name, field, table in inner:
@@ -67,7 +67,8 @@ def _section(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
         yield from _section(table, (*path, name, "NAME") if repeated else (*path, name))
 
 
-def _default(field: FieldInfo) -> str:
+def default_of(field: FieldInfo) -> str:
+    """A key's default as references tell it."""
     if field.is_required():
         return "**needed**"
     shown = _extra(field).get("shown")
@@ -89,7 +90,7 @@ def _toml(value: Annotation, kind: str) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
-        return f"{value:g}"
+        return f"{value:.12g}"
     if isinstance(value, str | Path | ipaddress.IPv4Address | ipaddress.IPv6Address):
         return f'"{value}"'
     return f"[{', '.join(_toml(each, '') for each in value)}]"

@@ -124,8 +124,8 @@ class _Builder:
         self._file = file
         self._problems = problems
         self._warnings = file.ike.warnings() + file.esp.warnings()
-        self._dialects = ConnectionDialects(file, problems)
         self._credential = self._load_credential(prompt)
+        self._dialects = ConnectionDialects(file, problems, self._credential)
         self._users = self._load_users()
         self._identity = file.gateway.identity or self._certificate_identity()
         self._logins = Logins(file, problems, self._credential, self._identity, self._dialects)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ikeway.auth.certificate import CertificateCredential
 from ikeway.auth.path import Role
 from ikeway.auth.tls_trust import TlsTrust
 from ikeway.config.credentials import load_trust
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 class ConnectionDialects:
     """Makes what the dialects need, and notes what does not go together."""
 
-    def __init__(self, file: GatewayFile, problems: Problems) -> None:
+    def __init__(self, file: GatewayFile, problems: Problems, credential: CertificateCredential | None) -> None:
+        certificate = credential.chain[0] if credential is not None else None
         self._file = file
         self._problems = problems
         self._options: dict[str, GatewayOptions] = {}
@@ -43,7 +45,7 @@ class ConnectionDialects:
             if part.dialect == "fortigate":
                 self._check_fortigate(("connections", name), part)
             elif part.dialect == "anyconnect":
-                options = gateway_options(part.anyconnect, part.domains, networks(part.subnets))
+                options = gateway_options(part.anyconnect, part.domains, networks(part.subnets), certificate)
                 self._options[name], self._dialects[name] = options, gateway_dialect(options)
 
     def of(self, name: str) -> Dialect | None:

@@ -86,8 +86,13 @@ class AnyConnectAuthenticator(EapAuthenticatorMethod):
                 Kind.AUTH_REQUEST, self._opaque, is_authenticated=True, host_scan=scan, csport=str(options.csport)
             )
             self._check_scan(scan, self._client((yield _packet(request)), Kind.AUTH_REPLY))
+        session = str(int.from_bytes(self._random(4)))
         done = FromGateway(
-            Kind.COMPLETE, session_id=str(int.from_bytes(self._random(4))), session_token=self._session()
+            Kind.COMPLETE,
+            csport=str(options.csport),
+            session_id=session,
+            session_token=self._session_token(session),
+            server_cert_hash=options.server_cert_hash,
         )
         self._client((yield _packet(done)), Kind.ACK)
 
@@ -106,9 +111,9 @@ class AnyConnectAuthenticator(EapAuthenticatorMethod):
     def _token(self) -> str:
         return self._random(_TOKEN_OCTETS).hex().upper()
 
-    def _session(self) -> str:
-        first, last = self._random(3).hex(), self._random(20).hex()
-        return f"{first}@{int.from_bytes(self._random(2))}@{self._random(2).hex()}@{last}".upper()
+    def _session_token(self, session: str) -> str:
+        first, middle, last = (self._random(octets).hex() for octets in (3, 2, 20))
+        return f"{first}@{session}@{middle}@{last}".upper()
 
     def _group(self, wanted: str) -> str:
         """The group that the client says; the first one where it says none that there is."""

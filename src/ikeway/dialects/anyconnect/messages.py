@@ -102,6 +102,7 @@ class FromGateway:
     error: str = ""
     session_id: str = ""
     session_token: str = field(default="", repr=False)
+    server_cert_hash: str = ""  # in `complete`, of what we have proven ourselves with
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ def encode_client(said: FromClient) -> bytes:
         content += [element("client-cert-fail")] if said.has_no_certificate else []
     elif said.kind is Kind.AUTH_REPLY:
         # Empty, as it is the first log-in of a session.
-        content += [element("session-token"), element("session-id"), *opaque]
+        content += [element("session-id"), element("session-token"), *opaque]
         content.append(element("auth", *(element(name, value) for name, value in said.answers)))
         content += group
         content += [element("host-scan-token", said.host_scan_token)] if said.host_scan_token else []
@@ -197,6 +198,8 @@ def encode_gateway(said: FromGateway) -> bytes:
         content += [element("session-id", said.session_id), element("session-token", said.session_token)]
         message = element("message", said.message, id="0", param1="", param2="")
         content.append(element("auth", message, id="success"))
+        content.append(element("capabilities", element("crypto-supported", "ssl-dhe")))
+        content.append(_config(said))
     elif said.kind is Kind.AUTH_REQUEST:
         content += [said.opaque] if said.opaque is not None else []
         content += [element("csport", said.csport)] if said.csport else []
@@ -206,6 +209,20 @@ def encode_gateway(said: FromGateway) -> bytes:
     if said.error:
         content.append(element("error", said.error, id="13", param1="", param2=""))
     return _root(said.kind, *content)
+
+
+def _config(said: FromGateway) -> Element:
+    """What a client is to have on its host: no packages and no profiles of ours."""
+    base = [element("server-cert-hash", said.server_cert_hash)] if said.server_cert_hash else []
+    return element(
+        "config",
+        element("vpn-base-config", *base),
+        *((element("csport", said.csport),) if said.csport else ()),
+        element("opaque", is_for="vpn-client"),
+        element("vpn-profile-manifest"),
+        client="vpn",
+        type="private",
+    )
 
 
 def _auth(said: FromGateway) -> list[Element]:
@@ -260,7 +277,13 @@ def decode_gateway(octets: bytes) -> FromGateway:
         error=(_shown(error.text) or "without a word") if error is not None else "",
         session_id=root.text_of("session-id"),
         session_token=root.text_of("session-token"),
+        server_cert_hash=_server_cert_hash(root.find("config")),
     )
+
+
+def _server_cert_hash(config: Element | None) -> str:
+    base = config.find("vpn-base-config") if config is not None else None
+    return _shown(base.text_of("server-cert-hash")) if base is not None else ""
 
 
 def _message(auth: Element | None) -> str:

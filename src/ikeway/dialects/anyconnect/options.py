@@ -66,7 +66,8 @@ class ClientOptions(CommonOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayOptions(CommonOptions):
-    """`groups`: of which a client must choose one; empty: there are none. `attempts`: at the form, before it is over."""
+    """`groups`: of which a client must choose one; empty: there are none. `attempts`: at the form, before it is over.
+    `server_cert_hash`: in the last document, in hexadecimal; empty: it is not said."""
 
     password: bool = True
     second_password: bool = False
@@ -76,6 +77,7 @@ class GatewayOptions(CommonOptions):
     message: str = "Please enter your username and password."
     csport: int = 443
     attempts: int = 3
+    server_cert_hash: str = ""
     host_scan: bool = False
     banner: str = ""
     default_domain: str = ""

@@ -20,6 +20,8 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from typing import ClassVar
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from ikeway.auth.certificate import CertificateCredential
 from ikeway.dialects.anyconnect import binding, pkcs7
 from ikeway.dialects.anyconnect.messages import FromClient, FromGateway, Input, Kind, decode_gateway, encode_client
@@ -152,7 +154,8 @@ class AnyConnectPeer(EapPeerMethod):
         if credential is None:
             return _packet(self._init(said, has_no_certificate=True))
         signature = binding.sign(credential, await ask(IkeBindingQuestion()), self._options.signature_hash)
-        certificates = pkcs7.encode(payload.value for payload in credential.payloads)
+        # The authority's own certificate, too, where it is there: the known client sends it, which IKE's CERT does not.
+        certificates = pkcs7.encode(each.public_bytes(Encoding.DER) for each in credential.chain)
         return encode(
             (
                 Tlv(TlvType.CERTIFICATES, certificates),
@@ -178,7 +181,7 @@ class AnyConnectPeer(EapPeerMethod):
     async def _fill(self, said: FromGateway, ask: Ask) -> tuple[tuple[tuple[str, str], ...], str]:
         """What goes into <auth>, and the group to select."""
         answers: list[tuple[str, str]] = []
-        group = self._options.group
+        group = ""
         for field in said.form or ():
             if field.name == GROUP:
                 group = self._choose_group(field)

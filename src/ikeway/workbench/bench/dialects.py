@@ -18,7 +18,7 @@ def client_dialect(name: str) -> Dialect:
             options = dialects.client_options(dialects.AnyConnectClientSection(), "workbench")
             return dialects.anyconnect_client(options)
         case "fortigate":
-            return dialects.fortigate_client(dialects.FortiGateSection(), "workbench", "")
+            return dialects.fortigate_client(dialects.fortigate_options(dialects.FortiGateSection(), "workbench", ""))
         case "windows" | "azure":
             return dialects.microsoft_client(name)
     raise _unknown(name, CLIENTS)
@@ -27,7 +27,7 @@ def client_dialect(name: str) -> Dialect:
 def gateway_dialect(name: str) -> Dialect:
     """What a gateway of this vendor says. Raises `ConfigError`."""
     if name == "anyconnect":
-        return dialects.gateway_dialect(dialects.gateway_options(dialects.AnyConnectGatewaySection(), (), ()))
+        return dialects.gateway_dialect(dialects.gateway_options(dialects.AnyConnectGatewaySection(), (), (), None))
     raise _unknown(name, GATEWAYS)
 
 
