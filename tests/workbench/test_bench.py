@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import signal
 import socket
 import textwrap
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
@@ -57,7 +59,7 @@ from ikeway.workbench.bench.running import Opened
 from ikeway.workbench.bench.standin import Knobs, call_with_eap, call_with_psk
 from ikeway.workbench.bench.words import parse_payloads
 from ikeway.workbench.paint import Painter
-from ikeway.workbench.recording import Note, Recorder, load
+from ikeway.workbench.recording import Note, Plaintext, Recorder, load
 
 SECRET = b"correct horse battery staple"
 ALICE = Identity.parse("alice@lab.test")
@@ -245,10 +247,11 @@ async def test_a_hook_that_raises_ends_the_exchange_and_names_its_line(
     assert load(path).errors == ()
 
 
-@pytest.mark.parametrize("broken", [False, True])
-async def test_serving_once_tells_how_it_ended(tmp_path: Path, broken: bool) -> None:
+@pytest.mark.parametrize("broken", [0, 34, 35])
+async def test_serving_once_tells_how_it_ended(tmp_path: Path, broken: int) -> None:
+    """`broken`: the exchange at which the script raises, also where no IKE SA has been made yet."""
     hooks = script(
-        tmp_path, "def on_message(m):\n    if m.received and m.exchange == 35:\n        raise ValueError('oh')\n"
+        tmp_path, f"def on_message(m):\n    if m.received and m.exchange == {broken}:\n        raise ValueError('oh')\n"
     )
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probing:
         probing.bind(("127.0.0.1", 0))
@@ -279,18 +282,192 @@ async def test_what_a_hook_returns_must_be_a_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("deed", "words"),
     [
-        ("m.add(42)", "left int among the payloads"),
-        ("m.payloads = None", "left NoneType where"),
+        ("m.add(42)", "int is no payload"),
+        ("m.payloads.append('text')", "str is no payload"),
+        ("m.payloads.insert(0, None)", "NoneType is no payload"),
+        ("m.payloads += [VendorId(b'fine'), b'octets']", "bytes is no payload"),
+        ("m.payloads[0] = 7", "int is no payload"),
+        ("m.payloads[:] = [7]", "int is no payload"),
+        ("m.payloads = None", "NoneType where a list of payloads belongs"),
+        ("m.add(VendorId(b'x' * 70000))", "a VendorId cannot be encoded"),
+        ("m.add(VendorId('text'))", "a VendorId cannot be encoded"),
         ("raise SystemExit(3)", "SystemExit: 3"),
+        ("m.hold()", "only a message that came in can be held"),
     ],
 )
-async def test_nonsense_of_a_hook_is_told_with_the_place_in_the_script(tmp_path: Path, deed: str, words: str) -> None:
-    hooks = script(tmp_path, f"def on_message(m):\n    if m.sent: {deed}\n")
+async def test_nonsense_of_a_hook_is_told_with_the_line_of_the_deed(tmp_path: Path, deed: str, words: str) -> None:
+    hooks = script(
+        tmp_path,
+        f"from ikeway.wire import VendorId\ndef on_message(m):\n    if m.sent:\n        {deed}\n    return None\n",
+    )
     async with pair(client_hooks=hooks) as made:
         made.call()
         error = await made.closed(made.client)
     assert isinstance(error, HookFailed) and words in error.reason
-    assert error.file.endswith(".py") and error.line in (1, 2)
+    assert (error.file, error.line) == (str(tmp_path / "script.py"), 4)
+
+
+async def test_a_message_that_cannot_be_sent_is_the_script_s_mistake(tmp_path: Path) -> None:
+    body = """
+        from dataclasses import replace
+        def on_message(m):
+            if m.sent:
+                return replace(m.message, message_id=1 << 40)
+        """
+    async with pair(client_hooks=script(tmp_path, body)) as made:
+        made.call()
+        error = await made.closed(made.client)
+    assert isinstance(error, HookFailed) and error.file == str(tmp_path / "script.py")
+    assert "header does not fit" in error.reason
+
+
+async def test_payloads_may_be_handled_like_any_list(tmp_path: Path) -> None:
+    body = """
+        from ikeway.wire import VendorId
+        def on_message(m):
+            if m.sent and int(m.exchange) == 34:
+                m.payloads.append(VendorId(b"2"))
+                m.payloads.insert(len(m.payloads) - 1, VendorId(b"1"))
+                m.payloads += [VendorId(b"4")]
+                m.payloads[-1] = VendorId(b"3")
+                m.payloads = [*m.payloads, VendorId(b"4")]
+        """
+    async with pair(client_hooks=script(tmp_path, body)) as made:
+        made.call()
+        _, theirs = await made.established()
+        assert theirs.peer_vendor_ids == (b"1", b"2", b"3", b"4")
+
+
+async def test_a_script_without_an_end_can_be_interrupted(tmp_path: Path) -> None:
+    hooks = script(tmp_path, "def on_message(m):\n    while int(m.exchange) == 35:\n        pass\n")
+    path = tmp_path / "s.ikr"
+    before = signal.getsignal(signal.SIGINT)
+    with Recorder(path, "responder") as recorder:
+        async with pair(server_hooks=hooks, recorder=recorder) as made:
+            main = threading.main_thread().ident
+            assert main is not None
+            made.call()
+            timer = threading.Timer(1.0, signal.pthread_kill, (main, signal.SIGINT))
+            timer.start()
+            error = await made.closed(made.server)
+            other = await made.closed(made.client)
+            timer.join()
+    assert isinstance(error, HookFailed) and "KeyboardInterrupt" in error.reason and error.line in (2, 3)
+    assert other is not None and "AUTHENTICATION_FAILED" in str(other)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+async def test_what_is_noted_stands_where_it_happened(tmp_path: Path) -> None:
+    """The message that came in, what the script did to it, what it did to the answer, and the answer."""
+    hooks = script(
+        tmp_path,
+        """
+        from ikeway.wire import VendorId
+        def on_message(m):
+            if int(m.exchange) == 35:
+                m.note("sent" if m.sent else "received")
+                m.add(VendorId(b"1" if m.sent else b"2"))
+        """,
+    )
+    path = tmp_path / "s.ikr"
+    with Recorder(path, "responder") as recorder:
+        async with pair(server_hooks=hooks, recorder=recorder) as made:
+            made.call()
+            await made.established()
+    entries = [
+        (each.kind, each.text.splitlines()[0])
+        if isinstance(each, Note)
+        else ("<>"[each.sent], int(each.message.message_id))
+        for each in load(path).entries
+        if isinstance(each, Note | Plaintext)
+    ]
+    at = entries.index(("<", 1))
+    assert entries[at : at + 6] == [
+        ("<", 1),
+        ("script", "received"),
+        ("changed", "IKE_AUTH request 1 by the script, before we act on it"),
+        ("script", "sent"),
+        ("changed", "IKE_AUTH response 1 by the script, before it is sent"),
+        (">", 1),
+    ]
+
+
+async def test_ike_sa_init_goes_on_though_a_script_holds_everything(tmp_path: Path) -> None:
+    hooks = script(tmp_path, "def on_message(m):\n    if m.received:\n        m.hold()\n")
+    path = tmp_path / "s.ikr"
+    engineers = Planned(Go(), Go()), Planned(Go(), Go())
+    with Recorder(path, "responder") as recorder:
+        async with pair(server_hooks=hooks, client_hooks=hooks, server_engineer=engineers[0],
+                        client_engineer=engineers[1], recorder=recorder) as made:  # fmt: skip
+            made.call()
+            await made.established()
+    assert [int(each.held[0].message.exchange_type) for each in engineers] == [35, 35]
+    assert any("IKE_SA_INIT is never held" in text for text in notes(path, "script"))
+
+
+class Sleeping:
+    """An engineer who does not answer until told to."""
+
+    def __init__(self, decision: Decision) -> None:
+        self._decision = decision
+        self.asked, self.wake = asyncio.Event(), asyncio.Event()
+
+    async def decide(self, held: Held) -> Decision:
+        self.asked.set()
+        await self.wake.wait()
+        return self._decision
+
+    def mistaken(self, reason: str) -> None:
+        raise AssertionError(reason)
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+async def test_whoever_waits_for_a_stand_in_that_ends_is_told(tmp_path: Path, side: str) -> None:
+    """The gateway is not left with an IKE SA that nobody has, nor a client with its repetitions."""
+    engineer = Sleeping(Go())
+    hooks = script(tmp_path, "def on_message(m):\n    if m.received and int(m.exchange) == 35:\n        m.hold()\n")
+    async with pair(**{f"{side}_hooks": hooks, f"{side}_engineer": engineer}) as made:  # type: ignore[arg-type]
+        made.call()
+        async with asyncio.timeout(SECONDS):
+            await engineer.asked.wait()
+        ending, other = (made.server, made.client) if side == "server" else (made.client, made.server)
+        await ending.__aexit__(None, None, None)
+        error = await made.closed(other)
+        assert error is not None and "AUTHENTICATION_FAILED" in str(error)
+        assert not other.engine.sas
+
+
+async def test_an_answer_that_comes_too_late_is_said_to_be(tmp_path: Path) -> None:
+    engineer = Sleeping(Go())
+    path = tmp_path / "s.ikr"
+    with Recorder(path, "responder") as recorder:
+        async with pair(server_engineer=engineer, hold=HoldWhat.ALL, recorder=recorder) as made:
+            made.call()
+            async with asyncio.timeout(SECONDS):
+                await engineer.asked.wait()
+                (sa,) = made.server.engine.sas
+                made.server.driver.command(sa.close)
+                await made.server.wait_closed()
+                engineer.wake.set()
+                while not notes(path, "gone"):
+                    await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("body", "words", "line"),
+    [
+        ("import sys\nsys.exit(3)", "SystemExit: 3", 2),
+        ("async def on_message(m):\n    pass", "coroutine", 1),
+        ("x = 1\ndef on_message():\n    pass", "cannot be called with a message", 2),
+        ("def on_message(m, other):\n    pass", "cannot be called with a message", 1),
+    ],
+)
+def test_a_script_that_cannot_work_is_refused_before_anything_begins(
+    tmp_path: Path, body: str, words: str, line: int
+) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        script(tmp_path, body)
+    assert (caught.value.file, caught.value.line) == (str(tmp_path / "script.py"), line)
 
 
 async def test_a_payload_that_nobody_knows_is_held_and_the_exchange_stays_open() -> None:

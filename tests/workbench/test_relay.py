@@ -18,7 +18,19 @@ from ikeway.auth.identity import Identity
 from ikeway.eap.packet import EapCode, EapPacket, MethodType
 from ikeway.errors import IkewayError
 from ikeway.wire import ExchangeType, Notify, NotifyType, PayloadType, UnknownPayload, VendorId
-from ikeway.workbench.bench import Bench, BenchSettings, Caller, Hooks, Passing, StandIn, serve_psk
+from ikeway.workbench.bench import (
+    Bench,
+    BenchSettings,
+    Caller,
+    Decision,
+    Engineer,
+    Go,
+    Held,
+    Hooks,
+    Passing,
+    StandIn,
+    serve_psk,
+)
 from ikeway.workbench.bench.desk import HoldWhat
 from ikeway.workbench.bench.running import Opened
 from ikeway.workbench.bench.standin import call_with_psk
@@ -38,11 +50,17 @@ def loopback(port: int) -> Address:
 
 @contextlib.asynccontextmanager
 async def chain(
-    server: StandIn, client: Caller, *, server_hooks: Hooks | None = None, client_hooks: Hooks | None = None
+    server: StandIn,
+    client: Caller,
+    *,
+    server_hooks: Hooks | None = None,
+    client_hooks: Hooks | None = None,
+    relay_hooks: Hooks | None = None,
+    engineer: Engineer | None = None,
 ) -> AsyncIterator[tuple[Bench, Bench, Relay]]:
     """client, relay, server."""
     text = io.StringIO()
-    tools = Opened(Hooks(), None, None, Painter(Console(file=text, width=200)))
+    tools = Opened(relay_hooks or Hooks(), engineer, None, Painter(Console(file=text, width=200)))
     async with Bench(SETTINGS, server, hooks=server_hooks) as serving:
         upstream = Upstream(remote=loopback(serving.nat_port), caller=call_with_psk(SECRET, ALICE))
         async with (
@@ -95,6 +113,69 @@ async def test_when_one_side_ends_so_does_the_other(who: str) -> None:
             await relay.downstream.wait_closed()
         assert not [each for bench in (relay.upstream, relay.downstream) for each in bench.engine.sas]
         assert not list(relay._links.values())
+
+
+async def test_a_relay_that_ends_in_the_middle_of_a_log_in_tells_both_sides() -> None:
+    """The gateway has let the client in and waits for the relay, which holds its answer."""
+    held = asyncio.Event()
+
+    def hold(m: Passing) -> None:
+        if m.received and m.is_(ExchangeType.IKE_AUTH, response=True):
+            m.hold()
+            held.set()
+
+    async with chain(serve_psk(SECRET), call_with_psk(SECRET, ALICE), relay_hooks=Hooks([hold])) as (
+        calling,
+        serving,
+        relay,
+    ):
+        async with asyncio.timeout(SECONDS):
+            await held.wait()
+            await serving.established.get()
+            await relay.__aexit__(None, None, None)
+            assert "AUTHENTICATION_FAILED" in str((await calling.wait_closed())[1])
+            assert "AUTHENTICATION_FAILED" in str((await serving.wait_closed())[1])
+
+
+class OneAtATime:
+    """An engineer who cannot be asked two things at once."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.numbers: list[int] = []
+
+    async def decide(self, held: Held) -> Decision:
+        assert not self.busy
+        self.busy = True
+        self.numbers.append(held.number)
+        await asyncio.sleep(0.2)
+        self.busy = False
+        return Go()
+
+    def mistaken(self, reason: str) -> None:
+        raise AssertionError(reason)
+
+
+async def test_the_two_sides_of_a_relay_ask_one_after_the_other() -> None:
+    """While the client's next request is held, the gateway deletes the IKE SA."""
+    engineer = OneAtATime()
+
+    def hold(m: Passing) -> None:
+        if m.received and m.is_(ExchangeType.INFORMATIONAL, response=False):
+            m.hold()
+
+    async with chain(serve_psk(SECRET), call_with_psk(SECRET, ALICE), relay_hooks=Hooks([hold]), engineer=engineer) as (
+        calling,
+        serving,
+        _,
+    ):
+        async with asyncio.timeout(SECONDS):
+            mine, theirs = await calling.established.get(), await serving.established.get()
+            calling.driver.command(mine.close)
+            serving.driver.command(theirs.close)
+            await calling.wait_closed()
+            await serving.wait_closed()
+    assert engineer.numbers == [1, 2]
 
 
 async def test_a_gateway_that_is_not_there_is_told_to_the_client() -> None:

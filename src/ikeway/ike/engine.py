@@ -73,6 +73,10 @@ class Engine:
         """All IKE SAs that are not closed."""
         return [sa for sa in self._shared.table.values() if sa.state is not IkeState.CLOSED]
 
+    def remark(self, kind: str, text: str) -> None:
+        """Something to tell among the events, behind those that are there already: for interceptions."""
+        self._shared.report(events.Remark(kind, text))
+
     def reconfigure(self, responder: ResponderSettings | None) -> None:
         """Other settings for IKE SAs to come."""
         self._responder = responder

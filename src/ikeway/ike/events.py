@@ -195,6 +195,14 @@ class MessageReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class Remark:
+    """What an interception has to say of a message, in its place among the messages."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class IkeKeysDerived:
     """For key logs only."""
 
@@ -234,6 +242,7 @@ Event = (
     | Weak
     | MessageSent
     | MessageReceived
+    | Remark
     | IkeKeysDerived
     | ChildKeysDerived
 )

@@ -51,11 +51,12 @@ class Painter:
         for line in others:
             self._line(" " * _INDENT[line.kind] + line.text, _STYLES[line.kind])
 
-    def note(self, kind: str, text: str, t: float) -> None:
+    def note(self, kind: str, text: str, t: float, label: str = "") -> None:
         """What the workbench did, or an error."""
+        where = f"{label + ' ' if label else ''}{t:9.3f} "
         style = "bold red" if kind == "error" else "bold yellow" if kind in {"held", "changed"} else "yellow"
         for number, line in enumerate(text.splitlines() or [""]):
-            self._line(f"{t:9.3f} {kind}: {line}" if number == 0 else f"{'':>11}{line}", style)
+            self._line(f"{where}{kind}: {line}" if number == 0 else f"{'':>{len(where) + 1}}{line}", style)
 
     def say(self, text: str) -> None:
         """Something to the engineer, as it stands."""

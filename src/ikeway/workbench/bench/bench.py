@@ -21,8 +21,8 @@ from ikeway.ike.sa import IkeSa
 from ikeway.ike.settings import Connection, EapCredential, EngineSettings, ResponderSettings
 from ikeway.questions import Question
 from ikeway.workbench.bench.decisions import Engineer
-from ikeway.workbench.bench.desk import Desk, HoldWhat
-from ikeway.workbench.bench.hooks import Hooks
+from ikeway.workbench.bench.desk import Desk, HoldWhat, Turn
+from ikeway.workbench.bench.hooks import HookFailed, Hooks
 from ikeway.workbench.bench.quiet import QuietDataPlane
 from ikeway.workbench.paint import Painter
 from ikeway.workbench.recording import Recorder
@@ -58,7 +58,8 @@ class Role(Protocol):
 
 
 class Bench:
-    """An async context manager. `closed` tells of each IKE SA that ended, with its error."""
+    """An async context manager. `closed` tells of each IKE SA that ended, with its error, and (None) of each that a
+    script did not let begin. `turn` is shared by benches with the same engineer."""
 
     def __init__(
         self,
@@ -69,14 +70,15 @@ class Bench:
         engineer: Engineer | None = None,
         recorder: Recorder | None = None,
         painter: Painter | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self.settings, self.role = settings, role
         self._recorder, self._painter = recorder, painter
         self._begun = clock.now()
-        self.desk = Desk(hooks or Hooks(), engineer, self.note, hold=settings.hold)
+        self.desk = Desk(hooks or Hooks(), engineer, self._remark, hold=settings.hold, turn=turn)
         listen = Listen(hosts=settings.listen, ike_port=settings.port, nat_port=settings.nat_port)
         self.sockets = IkeSockets(listen)
-        self.closed: asyncio.Queue[tuple[IkeSa, IkewayError | None]] = asyncio.Queue()
+        self.closed: asyncio.Queue[tuple[IkeSa | None, IkewayError | None]] = asyncio.Queue()
         self.established: asyncio.Queue[IkeSa] = asyncio.Queue()
         self._driver: Driver | None = None
 
@@ -105,10 +107,16 @@ class Bench:
 
     def note(self, kind: str, text: str) -> None:
         """Tell what was done, on the terminal and in the recording."""
-        if self._painter is not None:
-            self._painter.note(kind, text, clock.now() - self._begun)
+        self._say(kind, text)
         if self._recorder is not None:
             self._recorder.note(kind, text)
+
+    def _say(self, kind: str, text: str) -> None:
+        if self._painter is not None:
+            self._painter.note(kind, text, clock.now() - self._begun, label=self.settings.label)
+
+    def _remark(self, kind: str, text: str) -> None:
+        self.engine.remark(kind, text)
 
     def connect(self, connection: Connection, remote: Address) -> IkeSa:
         """Begin to connect. A gateway at another port than 500 is spoken to with the marker, as at 4500. Raises
@@ -147,7 +155,7 @@ class Bench:
         """Take leave of all peers, and close. The recording is the caller's to close."""
         if self._driver is None:
             return
-        await self.desk.stop()
+        await self.refuse_held()
         self._driver.command(self.engine.close_all)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_SECONDS):
@@ -156,7 +164,12 @@ class Bench:
         await self._driver.stop()
         self.sockets.close()
 
-    async def wait_closed(self) -> tuple[IkeSa, IkewayError | None]:
+    async def refuse_held(self) -> None:
+        """Ask the engineer no more; log-ins that wait for an answer are refused."""
+        await self.desk.stop()
+        self.driver.command(lambda now: self.desk.refuse_all(self.engine.sas, now))
+
+    async def wait_closed(self) -> tuple[IkeSa | None, IkewayError | None]:
         """The next IKE SA that ends."""
         return await self.closed.get()
 
@@ -165,6 +178,10 @@ class Bench:
             self._recorder.observe(event)
         self._show(event)
         match event:
+            case events.Remark(kind=kind, text=text):
+                self.note(kind, text)
+            case events.Refused(error=HookFailed() as error, rate_limited=True):
+                self.closed.put_nowait((None, error))  # over IKE_SA_INIT: no IKE SA was made
             case events.IkeClosed(sa=sa, error=error):
                 self.closed.put_nowait((sa, error))
             case events.IkeEstablished(sa=sa):
@@ -180,16 +197,16 @@ class Bench:
             case events.MessageReceived(message=message, local=local, remote=remote):
                 self._painter.message(message, local, remote, sent=False, t=t, label=label)
             case events.IkeEstablished(sa=sa):
-                self._painter.note("up", f"{sa.remote_identity} is logged in ({sa.suite})", t)
+                self._say("up", f"{sa.remote_identity} is logged in ({sa.suite})")
             case events.ChildUp(child=child):
-                self._painter.note("up", f"{child} ({child.suite}); what is sent on it is dropped", t)
+                self._say("up", f"{child} ({child.suite}); what is sent on it is dropped")
             case events.PeerSeen(what=what):
-                self._painter.note("step", what, t)
+                self._say("step", what)
             case events.Refused(remote=remote, error=error):
-                self._painter.note("error", f"{remote} was refused: {error}", t)
+                self._say("error", f"{remote} was refused: {error}")
             case events.IkeClosed(error=error):
                 kind = "closed" if error is None or isinstance(error, Closed) else "error"
-                self._painter.note(kind, str(error) if error else "by us", t)
+                self._say(kind, str(error) if error else "by us")
 
 
 def _methods(connection: Connection) -> frozenset[MethodType] | None:

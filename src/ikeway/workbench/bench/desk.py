@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -20,7 +20,7 @@ from ikeway.ike import interception
 from ikeway.ike.interception import Hold
 from ikeway.wire.message import Message
 from ikeway.wire.payloads import Eap
-from ikeway.wire.registry import ExchangeType
+from ikeway.wire.registry import ExchangeType, NotifyType
 from ikeway.wire.render import summary
 from ikeway.workbench.bench.decisions import Answer, Ask, Decision, Engineer, Go, Held, Refuse, Wait
 from ikeway.workbench.bench.hooks import Hooks, Passing
@@ -44,12 +44,24 @@ class HoldWhat(enum.StrEnum):
     NOTHING = "nothing"
 
 
-class Desk:
-    """See the module. `command` carries something out on the engine (`Driver.command`), set when there is one."""
+class Turn:
+    """Whose question it is: one at a time, also where two desks have the same engineer. Counts what was held."""
 
-    def __init__(self, hooks: Hooks, engineer: Engineer | None, note: Note, *, hold: HoldWhat) -> None:
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.count = 0
+
+
+class Desk:
+    """See the module. `command` carries something out on the engine (`Driver.command`), set when there is one. `note` is
+    called while the engine is at work, so that what is told has its place among the engine's events."""
+
+    def __init__(
+        self, hooks: Hooks, engineer: Engineer | None, note: Note, *, hold: HoldWhat, turn: Turn | None = None
+    ) -> None:
         self._hooks, self._engineer, self._note = hooks, engineer, note
         self._hold = hold
+        self._turn = turn or Turn()
         self.takes: frozenset[MethodType] | None = None  # EAP methods that our client answers; None: it has no EAP
         self._asked_by: WeakKeyDictionary[IkeSa, MethodType] = WeakKeyDictionary()  # methods that our side began
         self.command: Command | None = None
@@ -58,8 +70,6 @@ class Desk:
         # Responses to requests of the engineer's: message id -> the response that the engine still waits for.
         self._beside: WeakKeyDictionary[IkeSa, dict[int, Message]] = WeakKeyDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._turn = asyncio.Lock()
-        self._count = 0
 
     # --- the interception -------------------------------------------------------------------------------------------
 
@@ -107,27 +117,26 @@ class Desk:
         passing = Passing(message, sa, sent=sent, memory=memory)
         try:
             self._hooks.run(passing)
-        except IkewayError as error:
-            self._note("error", str(error))
-            raise
         finally:
             for text in passing.notes:
                 self._note("script", text)
         if passing.message != message:
-            self._note("changed", _difference(message, passing.message))
+            self._note("changed", _difference(message, passing.message, sent=sent))
         return passing
 
     # --- what is held -----------------------------------------------------------------------------------------------
 
     async def _ask(self, sa: IkeSa, message: Message, changed: Message, unknown: tuple[str, ...]) -> None:
-        self._count += 1
-        held = Held(sa, changed, unknown, self._count)
+        self._turn.count += 1
+        held = Held(sa, changed, unknown, self._turn.count)
         why = f": {'; '.join(unknown)}" if unknown else ""
-        self._note("held", f"{summary(changed)}{why}")
-        async with self._turn:  # one question at a time
+        self._tell("held", f"{summary(changed)}{why}")
+        async with self._turn.lock:
             while interception.is_held(sa, message):
                 decision: Decision = await self._engineer.decide(held) if self._engineer is not None else Wait()
-                if await self._carry_out(sa, message, decision, changed):
+                if not interception.is_held(sa, message) and not isinstance(decision, Wait):
+                    self._tell("gone", f"message {held.number} is held no more, its IKE SA has ended: nothing was done")
+                elif await self._carry_out(sa, message, decision, changed):
                     return
 
     async def _carry_out(self, sa: IkeSa, message: Message, decision: Decision, changed: Message | None = None) -> bool:
@@ -137,7 +146,7 @@ class Desk:
             self.command(lambda now: self._act(sa, message, decision, now, changed))
         except (IkewayError, ValueError) as error:
             reason = error.reason if isinstance(error, IkewayError) else str(error)
-            self._note("error", reason)
+            self._tell("error", reason)
             if self._engineer is not None:
                 self._engineer.mistaken(reason)
             return self._engineer is None
@@ -193,7 +202,19 @@ class Desk:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._note("error", f"{type(error).__name__}: {error}")
+            self._tell("error", f"{type(error).__name__}: {error}")
+
+    def _tell(self, kind: str, text: str) -> None:
+        """Note something while the engine rests."""
+        assert self.command is not None
+        self.command(lambda now: self._note(kind, text))
+
+    def refuse_all(self, sas: Iterable[IkeSa], now: float) -> None:
+        """The stand-in ends: whoever waits for an answer to what is held, or for ours to the next message, hears so."""
+        for sa in sas:
+            for waiting in () if sa.established else tuple(sa.driver.held.values()):
+                error = PeerError("the stand-in ends", notify=int(NotifyType.AUTHENTICATION_FAILED))
+                interception.refuse_held(sa, waiting.message, error, now)
 
     async def stop(self) -> None:
         """Ask nobody any more. Idempotent."""
@@ -211,7 +232,7 @@ def _method_of(message: Message) -> MethodType | None:
         return None
 
 
-def _difference(before: Message, after: Message) -> str:
+def _difference(before: Message, after: Message, *, sent: bool) -> str:
     """What a script did to a message."""
     from ikeway.wire.render import render_payload
 
@@ -219,4 +240,5 @@ def _difference(before: Message, after: Message) -> str:
     new = [f"+ {render_payload(each).splitlines()[0]}" for each in after.payloads if each not in before.payloads]
     if not gone and not new:
         new = [f"= {summary(after)}"]
-    return "\n".join([f"{before.exchange_type} {before.message_id} by the script", *gone, *new])
+    what = f"{before.exchange_type} {'response' if before.is_response else 'request'} {before.message_id}"
+    return "\n".join([f"{what} by the script, before {'it is sent' if sent else 'we act on it'}", *gone, *new])

@@ -11,15 +11,19 @@ It runs as part of the program, with all of its rights: a script is code that on
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import signal
+import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar
 
 from ikeway.errors import ConfigError, IkewayError
 from ikeway.ike.interception import InterceptionFailed
-from ikeway.wire.message import Message
+from ikeway.wire.message import Message, encode_payloads
 from ikeway.wire.payloads import Payload
 from ikeway.wire.registry import ExchangeType
 
@@ -39,18 +43,49 @@ class HookFailed(InterceptionFailed):
         self.line = line
 
 
+class _Payloads(list[Payload]):
+    """A list that takes payloads only: so what does not belong there is told with the line that puts it there."""
+
+    def append(self, payload: Payload) -> None:
+        super().append(_payload(payload))
+
+    def insert(self, at: SupportsIndex, payload: Payload) -> None:
+        super().insert(at, _payload(payload))
+
+    def extend(self, payloads: Iterable[Payload]) -> None:
+        super().extend(map(_payload, payloads))
+
+    def __iadd__(self, payloads: Iterable[Payload]) -> Self:  # type: ignore[override, misc]
+        self.extend(payloads)
+        return self
+
+    def __setitem__(self, at: Any, what: Any) -> None:  # noqa: ANN401 - one payload, or for a slice several
+        super().__setitem__(at, [_payload(each) for each in what] if isinstance(at, slice) else _payload(what))
+
+
 class Passing:
     """A message on its way. What is done to `payloads` is done to the message."""
 
     def __init__(self, message: Message, sa: IkeSa | None, *, sent: bool, memory: dict[str, Any]) -> None:
+        self._payloads = _Payloads(message.payloads)
         self.original = message
         self.sa = sa  # None: the request that would make one
         self.sent = sent
         self.memory = memory  # of this IKE SA: the script's own
-        self.payloads: list[Payload] = list(message.payloads)
         self.answered: tuple[Payload, ...] | None = None
         self.held = False
         self.notes: list[str] = []
+
+    @property
+    def payloads(self) -> list[Payload]:
+        """What is in it."""
+        return self._payloads
+
+    @payloads.setter
+    def payloads(self, payloads: Iterable[Payload]) -> None:
+        if not isinstance(payloads, list | tuple):
+            raise TypeError(f"{type(payloads).__name__} where a list of payloads belongs")
+        self._payloads = _Payloads(map(_payload, payloads))
 
     @property
     def received(self) -> bool:
@@ -113,12 +148,15 @@ class Passing:
         """A request that came in: answer it with these, and keep it from the engine."""
         if self.sent or self.is_response or self.sa is None:
             raise ValueError("only a request that came in on an IKE SA can be answered")
-        self.answered = payloads
+        self.answered = tuple(map(_payload, payloads))
 
     def hold(self) -> None:
-        """Let the engineer decide (at the terminal, or out of a recording)."""
-        if self.sent or self.sa is None:
-            raise ValueError("only a message that came in on an IKE SA can be held")
+        """Let the engineer decide (at the terminal, or out of a recording). IKE_SA_INIT goes on all the same: whoever
+        sent it cannot be told from a forger."""
+        if self.sent:
+            raise ValueError("only a message that came in can be held")
+        if self.is_(ExchangeType.IKE_SA_INIT):
+            self.note("IKE_SA_INIT is never held: the script can change it, and the engine goes on")
         self.held = True
 
     def note(self, text: str) -> None:
@@ -142,18 +180,36 @@ class Hooks:
     def run(self, passing: Passing) -> None:
         """Let them see, and change, a message. Raises `HookFailed`; an `IkewayError` of a hook is its own."""
         for hook in self.hooks:
+            before = passing.message
             try:
-                result = hook(passing)
+                with _interruptible():
+                    result = hook(passing)
                 if isinstance(result, Message):
-                    passing.original, passing.payloads[:] = result, result.payloads
+                    passing.original, passing.payloads = result, list(result.payloads)
                 elif result is not None:
                     raise TypeError(f"{NAME} returned {type(result).__name__}, neither None nor a Message")
-                _check(passing)
+                if passing.message != before:
+                    passing.message.encode()  # raises `ValueError` when something does not fit
             except IkewayError:
                 raise
-            except (Exception, SystemExit) as error:  # `sys.exit` would leave the peer without its notify
+            # `sys.exit`, or Ctrl-C in a loop without an end, would leave the peer without its notify.
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
                 file, line = _place(error, hook)
                 raise HookFailed(f"{type(error).__name__}: {error}", file=file, line=line) from error
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C reaches a script that does not come to an end. The event loop hears of the signal too, and ends."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def load_hooks(path: str | Path) -> Hooks:
@@ -183,17 +239,35 @@ def load_hooks(path: str | Path) -> Hooks:
             expected=f"def {NAME}(m): ...",
             remedy="see docs/workbench.md for examples",
         )
+    _check_signature(hook, name)
     return Hooks([hook])
 
 
-def _check(passing: Passing) -> None:
-    """Raise `TypeError` when a script has left something that is no payload."""
-    for what in (passing.payloads, passing.answered or ()):
-        if not isinstance(what, list | tuple):
-            raise TypeError(f"{NAME} left {type(what).__name__} where a list of payloads belongs")
-        for each in what:
-            if not isinstance(each, Payload):
-                raise TypeError(f"{NAME} left {type(each).__name__} among the payloads")
+def _check_signature(hook: Hook, name: str) -> None:
+    line = getattr(getattr(hook, "__code__", None), "co_firstlineno", 1)
+    if inspect.iscoroutinefunction(hook):
+        raise ConfigError(
+            f"{NAME} is a coroutine, and nobody awaits it", file=name, line=line, expected=f"def {NAME}(m): ..."
+        )
+    try:
+        inspect.signature(hook).bind(None)
+    except TypeError as error:
+        raise ConfigError(
+            f"{NAME} cannot be called with a message: {error}", file=name, line=line, expected=f"def {NAME}(m): ..."
+        ) from None
+    except ValueError:  # something without a signature
+        return
+
+
+def _payload(what: object) -> Payload:
+    """Raise `TypeError` or `ValueError` for what cannot be sent."""
+    if not isinstance(what, Payload):
+        raise TypeError(f"{type(what).__name__} is no payload")
+    try:
+        encode_payloads((what,))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"a {type(what).__name__} cannot be encoded: {error}") from error
+    return what
 
 
 def _place(error: BaseException, hook: Hook) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from types import TracebackType
 from ikeway import __version__
 from ikeway.address import Address
 from ikeway.daemon.keylog import esp_record
-from ikeway.errors import HostError
+from ikeway.errors import Closed, HostError
 from ikeway.esp.parameters import EspSa
 from ikeway.ike import events
 from ikeway.wire.message import Message
@@ -57,8 +57,11 @@ class Recorder:
             case events.ChildKeysDerived(inbound=inbound, outbound=outbound):
                 self._esp(inbound, inbound=True)
                 self._esp(outbound, inbound=False)
+            case events.Refused(remote=remote, error=error):
+                self.note("error", f"{remote} was refused: {error}")
             case events.IkeClosed(error=error):
-                self.note("closed", str(error) if error is not None else "by us")
+                kind = "closed" if error is None or isinstance(error, Closed) else "error"
+                self.note(kind, str(error) if error is not None else "by us")
 
     def tap(self, octets: bytes, local: Address, remote: Address, sent: bool) -> None:
         """Note a datagram as it is on the wire."""

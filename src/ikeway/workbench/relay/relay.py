@@ -11,6 +11,7 @@ is not carried.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -48,12 +49,14 @@ from ikeway.wire.payloads import (
 )
 from ikeway.wire.registry import ExchangeType, NotifyType
 from ikeway.workbench.bench.bench import Bench, BenchSettings
+from ikeway.workbench.bench.desk import Turn
 from ikeway.workbench.bench.hooks import Hooks, Passing
 from ikeway.workbench.bench.running import Opened
 from ikeway.workbench.bench.standin import Caller
 from ikeway.workbench.relay.eap import EapPipe, NextFromClient, NextFromServer, PassingAuthenticator, PassingPeer
 
 AUTH = ExchangeType.IKE_AUTH
+_GOODBYE_SECONDS = 1.0
 CLIENT, SERVER = "client", "server"
 
 
@@ -108,6 +111,7 @@ class Relay:
         self._requests: WeakKeyDictionary[IkeSa, Message] = WeakKeyDictionary()
         self._stack = AsyncExitStack()
         common: dict[str, Any] = {"engineer": tools.engineer, "recorder": tools.recorder, "painter": tools.painter}
+        common["turn"] = Turn()
         hooks = tools.hooks.hooks
         self.downstream = Bench(
             replace(settings, label=CLIENT), _Serving(self), hooks=Hooks([*hooks, self._at_client]), **common
@@ -130,9 +134,15 @@ class Relay:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take leave of both sides."""
+        """Take leave of both sides: log-ins under way are refused."""
         for link in set(self._links.values()):
             _fail(link, AuthenticationFailed("the relay ends"))
+        for bench in (self.downstream, self.upstream):
+            await bench.refuse_held()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                while any(not sa.established for sa in self.downstream.engine.sas):
+                    await self.downstream.closed.get()
         await self._stack.aclose()
 
     # --- the log-in -------------------------------------------------------------------------------------------------
