@@ -115,7 +115,8 @@ async def test_when_one_side_ends_so_does_the_other(who: str) -> None:
         assert not list(relay._links.values())
 
 
-async def test_a_relay_that_ends_in_the_middle_of_a_log_in_tells_both_sides() -> None:
+@pytest.mark.parametrize("who", ["relay", "client"])
+async def test_who_ends_in_the_middle_of_a_log_in_leaves_no_gateway_behind(who: str) -> None:
     """The gateway has let the client in and waits for the relay, which holds its answer."""
     held = asyncio.Event()
 
@@ -132,8 +133,12 @@ async def test_a_relay_that_ends_in_the_middle_of_a_log_in_tells_both_sides() ->
         async with asyncio.timeout(SECONDS):
             await held.wait()
             await serving.established.get()
-            await relay.__aexit__(None, None, None)
-            assert "AUTHENTICATION_FAILED" in str((await calling.wait_closed())[1])
+            if who == "relay":
+                await relay.__aexit__(None, None, None)
+                assert "AUTHENTICATION_FAILED" in str((await calling.wait_closed())[1])
+            else:  # the client's side of the relay gives up
+                (sa,) = relay.downstream.engine.sas
+                relay.downstream.driver.command(sa.close)
             assert "AUTHENTICATION_FAILED" in str((await serving.wait_closed())[1])
 
 

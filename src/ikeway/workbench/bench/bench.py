@@ -169,6 +169,15 @@ class Bench:
         await self.desk.stop()
         self.driver.command(lambda now: self.desk.refuse_all(self.engine.sas, now))
 
+    def leave(self, sa: IkeSa) -> None:
+        """End one IKE SA; a log-in that waits for an answer is refused."""
+
+        def end(now: float) -> None:
+            self.desk.refuse_all((sa,), now)
+            sa.close(now)
+
+        self.driver.command(end)
+
     async def wait_closed(self) -> tuple[IkeSa | None, IkewayError | None]:
         """The next IKE SA that ends."""
         return await self.closed.get()

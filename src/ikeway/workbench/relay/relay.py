@@ -135,10 +135,10 @@ class Relay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Take leave of both sides: log-ins under way are refused."""
+        for bench in (self.upstream, self.downstream):
+            await bench.refuse_held()
         for link in set(self._links.values()):
             _fail(link, AuthenticationFailed("the relay ends"))
-        for bench in (self.downstream, self.upstream):
-            await bench.refuse_held()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 while any(not sa.established for sa in self.downstream.engine.sas):
@@ -263,7 +263,7 @@ class Relay:
         _fail(link, _told(reason))
         other, bench = (link.server, self.upstream) if sa is link.client else (link.client, self.downstream)
         if other is not None and other in self._links and (other.established or sa is link.client):
-            asyncio.get_running_loop().call_soon(lambda: bench.driver.command(other.close))
+            asyncio.get_running_loop().call_soon(lambda: bench.leave(other))
 
 
 class _Serving:
