@@ -15,13 +15,14 @@ from types import SimpleNamespace
 import pytest
 
 from ikeway.host.namespaces import Namespace
-from ikeway.wire import Eap
+from ikeway.wire import Eap, NotifyType
 from ikeway.workbench.recording import Note, Recording, load
 from ikeway.workbench.recording.opening import open_all
 from tests.interop.agreement import CLIENT_NAME, GATEWAY_NAME, SECRET, Agreement, agreement
 from tests.interop.lab import Lab
 from tests.interop.network import Network, Way
 from tests.interop.ours import write_private
+from tests.interop.pki import issue
 from tests.interop.strongswan import Sa, StrongswanGateway, daemon_settings
 from tests.interop.waiting import wait_until
 
@@ -276,6 +277,47 @@ def eap_words(folder: Path, agreed: Agreement, *, password: bool = True) -> list
         path.write_text(agreed.client.password)
         words += ["--password-file", str(path)]
     return words
+
+
+def test_certificates_on_both_sides_and_the_recording_played_as_either_peer(
+    lab: Lab, network: Network, tmp_path: Path
+) -> None:
+    """The relay proves a gateway to the client with a certificate that it trusts, and a client to the gateway with one of
+    its own; then what was recorded stands in for the gateway, before the same client."""
+    from tests.interop.ours import _profile
+
+    agreed = agreement("ecdsa", gateway={"expects": "*"})
+    here, again = tmp_path / "client", tmp_path / "again"
+    here.mkdir()
+    again.mkdir()
+    profile = here / "lab.toml"
+    own = replace(agreed.client, identity="relay@lab.test", credential=issue("ecdsa", "relay@lab.test"))
+    there = replace(agreed, way=SimpleNamespace(gateway=SERVER, client="10.91.0.1"))
+    write_private(profile, _profile(own, there, here))
+    config = eap_words(tmp_path, agreed, password=False)
+    with relayed(lab, network, tmp_path, agreed, *config, "--profile", str(profile)) as (bench, server):
+        client = lab.client("charon", agreed)
+        try:
+            client.connect()
+            (mine,), (theirs,) = client.sas(), sas_of(server)
+            assert mine.virtual == theirs.virtual and mine.virtual
+            assert (mine.remote_identity, theirs.remote_identity) == (GATEWAY_NAME, "relay@lab.test")
+            client.close()
+            wait_until(lambda: not server.sas(), "the gateway still has an IKE SA", 10, bench.shown)
+        finally:
+            client.stop()
+    said = bench.recording().said_by(initiator=False)
+    assert said[0].notify(NotifyType.MULTIPLE_AUTH_SUPPORTED) is not None  # charon's gateway, not the relay's face
+    words = ("serve", *config, "--listen", Way.WAN.gateway, "--replay", str(bench.recorded))
+    with workbench(network.gateway, again, *words) as replayed:
+        replayed.wait_for("serving")
+        client = lab.client("charon", agreed)
+        try:
+            client.connect()
+        finally:
+            client.stop()
+    response = next(each.message for each in replayed.recording().messages if each.message.is_response)
+    assert response.notify(NotifyType.MULTIPLE_AUTH_SUPPORTED) is not None
 
 
 def test_without_the_password_the_relay_says_what_it_lacks(lab: Lab, network: Network, tmp_path: Path) -> None:

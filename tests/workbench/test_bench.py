@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import itertools
 import signal
 import socket
 import textwrap
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,9 @@ from ikeway.ike.sa import IkeSa
 from ikeway.wire import (
     Eap,
     ExchangeType,
+    IdentificationType,
     IdInitiator,
+    IdResponder,
     Message,
     Notify,
     NotifyType,
@@ -59,7 +63,7 @@ from ikeway.workbench.bench.running import Opened
 from ikeway.workbench.bench.standin import Knobs, call_with_eap, call_with_psk
 from ikeway.workbench.bench.words import parse_payloads
 from ikeway.workbench.paint import Painter
-from ikeway.workbench.recording import Note, Plaintext, Recorder, load
+from ikeway.workbench.recording import Note, Plaintext, Recorder, Recording, load
 
 SECRET = b"correct horse battery staple"
 ALICE = Identity.parse("alice@lab.test")
@@ -385,9 +389,9 @@ async def test_what_is_noted_stands_where_it_happened(tmp_path: Path) -> None:
     assert entries[at : at + 6] == [
         ("<", 1),
         ("script", "received"),
-        ("changed", "IKE_AUTH request 1 by the script, before we act on it"),
+        ("changed", "IKE_AUTH request 1, before we act on it"),
         ("script", "sent"),
-        ("changed", "IKE_AUTH response 1 by the script, before it is sent"),
+        ("changed", "IKE_AUTH response 1, before it is sent"),
         (">", 1),
     ]
 
@@ -607,13 +611,16 @@ async def test_an_answer_that_is_known_again_goes_to_the_engine() -> None:
     assert error is not None and "AUTHENTICATION_FAILED" in str(error)
 
 
-async def test_a_recorded_server_answers_in_its_place(tmp_path: Path) -> None:
-    path = tmp_path / "server.ikr"
+@pytest.mark.parametrize("who", ["server", "client"])
+async def test_a_recorded_server_answers_in_its_place(tmp_path: Path, who: str) -> None:
+    """Whoever of the two recorded it."""
+    path = tmp_path / "session.ikr"
     steps = (Ask(ExchangeType.IKE_AUTH, (eap(EapCode.RESPONSE, CISCO, INIT, 1),)), Refuse())
-    with Recorder(path, "responder") as recorder:
+    with Recorder(path, "responder" if who == "server" else "initiator") as recorder:
         async with pair(
-            client=call_with_eap(ALICE), client_engineer=Planned(*steps), recorder=recorder,
+            client=call_with_eap(ALICE), client_engineer=Planned(*steps),
             server_hooks=Hooks([unknown_server]),
+            **{"recorder" if who == "server" else "client_recorder": recorder},  # type: ignore[arg-type]
         ) as made:  # fmt: skip
             made.call()
             await made.closed(made.client)
@@ -689,6 +696,7 @@ def test_words_that_are_none_are_mistakes(text: str) -> None:
         parse_payloads(text, ASKED)
 
 
+LOOKED_FOR = (IdentificationType.ID_FQDN, b"gateway.example")
 PECULIAR = Notify(NotifyType(41234), b"of this vendor")
 
 
@@ -698,6 +706,8 @@ async def test_a_recording_is_played_again_as_either_side(tmp_path: Path) -> Non
     def peculiar(m: Passing) -> None:
         if m.sent and m.exchange in (ExchangeType.IKE_SA_INIT, ExchangeType.IKE_AUTH):
             m.add(PECULIAR, first=True)
+            if m.find(IdInitiator) is not None:
+                m.add(IdResponder(*LOOKED_FOR))
             m.add(UnknownPayload(PayloadType(200), False, b"odd"), VendorId(b"vendor"))
             m.drop(lambda each: isinstance(each, Notify) and each.type == NotifyType.MOBIKE_SUPPORTED)
 
@@ -707,8 +717,8 @@ async def test_a_recording_is_played_again_as_either_side(tmp_path: Path) -> Non
                         recorder=recorder, hold=HoldWhat.NOTHING, client_engineer=Planned(Go(), Go())) as made:  # fmt: skip
             made.call()
             await made.established()
-    for name, path in (("server", server), ("client", client)):
-        replay = Replay(load(path))
+    for name, path in itertools.product(("server", "client"), (server, client)):  # whoever of the two recorded it
+        replay = Replay(load(path), initiator=name == "client")
         heard: list[Message] = []
 
         def listen(m: Passing, heard: list[Message] = heard) -> None:
@@ -725,9 +735,50 @@ async def test_a_recording_is_played_again_as_either_side(tmp_path: Path) -> Non
         async with pair(client=caller, **hooks, hold=HoldWhat.NOTHING, client_engineer=Planned(Go(), Go())) as made:  # type: ignore[arg-type]
             made.call()
             await made.established()
-        then = [each.message for each in load(path).messages if each.sent][:2]
+        own = server if name == "server" else client
+        then = [each.message for each in load(own).messages if each.sent][:2]
         assert [kinds(each) for each in heard[:2]] == [kinds(each) for each in then]
         assert all(each.payloads[0] == PECULIAR for each in heard[:2])
+        assert name == "server" or heard[1].find(IdResponder) == IdResponder(*LOOKED_FOR)
+
+
+def test_a_side_that_is_not_in_a_recording_cannot_be_played(tmp_path: Path) -> None:
+    path = tmp_path / "nobody.ikr"
+    with Recorder(path, "responder") as recorder:
+        recorder.note("serving", "and nobody came")
+    for initiator, words in ((True, "as the client"), (False, "as the gateway")):
+        with pytest.raises(ConfigError, match=words):
+            Replay(load(path), initiator=initiator)
+
+
+def test_of_several_sessions_the_longest_is_said_again_and_of_several_answers_the_last() -> None:
+    here, there = Address("192.0.2.1", 500), Address("192.0.2.2", 500)
+
+    def said(spi: int, exchange: ExchangeType, number: int, name: bytes, *, sent: bool = True) -> Plaintext:
+        head = (bytes([spi]) * 8, bytes(8), exchange, False, True, number)
+        return Plaintext(0.0, sent, here, there, Message(*head, (VendorId(name),)))
+
+    init, auth = ExchangeType.IKE_SA_INIT, ExchangeType.IKE_AUTH
+    entries = (
+        said(1, init, 0, b"first"),
+        said(2, init, 0, b"cookie"),
+        said(2, init, 0, b"second"),
+        said(2, auth, 1, b"auth"),
+        said(3, auth, 1, b"of an IKE SA that was rekeyed"),
+        said(3, auth, 2, b"of an IKE SA that was rekeyed"),
+        said(3, auth, 3, b"of an IKE SA that was rekeyed"),
+        said(3, auth, 4, b"of an IKE SA that was rekeyed"),
+        said(4, init, 0, b"what a relay heard of the gateway", sent=False),
+    )
+    recording = Recording("responder", entries=entries)
+    names = [each.find(VendorId) for each in recording.said_by(initiator=False)]
+    assert names == [VendorId(b"cookie"), VendorId(b"second"), VendorId(b"auth")]
+    replay = Replay(recording, initiator=False)
+    passing = Passing(Message(bytes(8), bytes(8), init, False, True, 0, ()), None, sent=True, memory={})
+    replay(passing)
+    assert passing.payloads == [VendorId(b"second")]
+    (heard,) = replace(recording, role="relay").said_by(initiator=False)
+    assert heard.find(VendorId) == VendorId(b"what a relay heard of the gateway")
 
 
 def kinds(message: Message) -> list[object]:

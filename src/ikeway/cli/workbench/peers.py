@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ikeway.address import Address
     from ikeway.dialects import Dialect
     from ikeway.workbench.bench.bench import BenchSettings
+    from ikeway.workbench.bench.replay import Replay
     from ikeway.workbench.bench.running import Tools
     from ikeway.workbench.bench.standin import Caller, GatewayStandIn, Knobs, StandIn
 
@@ -73,7 +74,7 @@ ReplayOption = Annotated[
     Path | None,
     typer.Option(
         "--replay",
-        help="A recording of the same side: say again what it said, and answer what is held, as then.",
+        help="A recording: say again what the side that we stand in for said, and answer what is held, as then.",
         show_default=False,
     ),
 ]
@@ -141,7 +142,8 @@ def serve(
     from ikeway.workbench.bench.running import opened
     from ikeway.workbench.bench.running import serve as run
 
-    knobs = _knobs(identity, remote_identity, proposal, vendor_id, replay, dialect=_of_gateway(dialect))
+    said = _replay(replay, initiator=False)
+    knobs = _knobs(identity, remote_identity, proposal, vendor_id, said, dialect=_of_gateway(dialect))
     # Without any credential the engine could only refuse what comes first in the clear: so it is held.
     bare = config is None and psk_file is None
     settings = _settings(listen, port, nat_port, Hold.ALL if bare and hold is Hold.UNKNOWN else hold)
@@ -198,7 +200,8 @@ def connect(
     from ikeway.workbench.probe.settings import one_host, resolve
 
     spoken = _of_client(dialect)
-    knobs = _knobs(identity, remote_identity, proposal, vendor_id, replay, send_idr=not no_idr, dialect=spoken)
+    said = _replay(replay, initiator=True)
+    knobs = _knobs(identity, remote_identity, proposal, vendor_id, said, send_idr=not no_idr, dialect=spoken)
     caller, usual = _caller(profile, psk_file, knobs, eap=eap)
     addresses = resolve(one_host(host or usual.host))
     remote = Address(addresses[0], remote_port if host else usual.port)
@@ -339,7 +342,7 @@ def _knobs(
     remote_identity: str,
     proposals: list[str] | None,
     vendor_ids: list[str] | None,
-    replay: Path | None = None,
+    replay: Replay | None = None,
     *,
     send_idr: bool = True,
     dialect: Dialect | None = None,
@@ -348,20 +351,23 @@ def _knobs(
     from ikeway.ike.proposals import parse_proposals
     from ikeway.workbench.bench.standin import Knobs
 
-    then = None
-    if replay is not None and not identity:  # AUTH covers it, so it cannot be put in afterwards
-        from ikeway.workbench.bench.replay import Replay
-        from ikeway.workbench.recording import load
-
-        then = Replay(load(replay)).identity
     return Knobs(
-        identity=Identity.parse(identity) if identity else then,
+        # AUTH covers the identity, so it cannot be put in afterwards.
+        identity=Identity.parse(identity) if identity else replay.identity if replay is not None else None,
+        address=str(replay.address or "") if replay is not None else "",
         remote_identity=Identity.parse(remote_identity) if remote_identity else None,
         vendor_ids=tuple(map(_octets, vendor_ids or ())),
         ike_proposals=parse_proposals(", ".join(proposals)) if proposals else (),
         send_idr=send_idr,
         dialect=dialect,
     )
+
+
+def _replay(path: Path | None, *, initiator: bool) -> Replay | None:
+    from ikeway.workbench.bench.replay import Replay
+    from ikeway.workbench.recording import load
+
+    return Replay(load(path), initiator=initiator) if path is not None else None
 
 
 def _of_client(name: str) -> Dialect | None:

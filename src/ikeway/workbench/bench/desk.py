@@ -241,4 +241,4 @@ def _difference(before: Message, after: Message, *, sent: bool) -> str:
     if not gone and not new:
         new = [f"= {summary(after)}"]
     what = f"{before.exchange_type} {'response' if before.is_response else 'request'} {before.message_id}"
-    return "\n".join([f"{what} by the script, before {'it is sent' if sent else 'we act on it'}", *gone, *new])
+    return "\n".join([f"{what}, before {'it is sent' if sent else 'we act on it'}", *gone, *new])

@@ -11,7 +11,7 @@ from ikeway.wire.payloads import Eap, KeyExchange, Nonce, Payload, SecurityAssoc
 from ikeway.wire.registry import ExchangeType
 from ikeway.workbench.bench.decisions import Answer, Ask, Decision, Engineer, Go, Held, Refuse, Wait
 from ikeway.workbench.bench.words import notify_type, parse_payloads
-from ikeway.workbench.recording import Plaintext, Recording
+from ikeway.workbench.recording import Recording
 
 HELP = """\
 go                          let the engine go on with it
@@ -21,7 +21,7 @@ ask EXCHANGE PAYLOAD...     (a response) send a request; its response is held in
 refuse [NOTIFY]             end the exchange with a notify; AUTHENTICATION_FAILED unless another is named
 wait                        do nothing: the exchange stays open until the other side gives up
 payloads:  eap:HEX  eap-request:TYPE:HEX  eap-response:TYPE:"text"  eap-success  eap-failure
-           notify:NAME[:HEX]  vendor:"text"  payload:TYPE:HEX (payload:!TYPE:HEX is critical)"""
+           notify:NAME[:HEX]  vendor:"text"  delete  payload:TYPE:HEX (payload:!TYPE:HEX is critical)"""
 
 
 class Terminal:
@@ -102,11 +102,12 @@ def _exchange(name: str) -> ExchangeType:
 
 class FromRecording:
     """Answers what is held with what was said then, by the same side, in the same place: the same exchange and message
-    id. What belongs to one session only, and has to be made anew, is left to the engine; so where the recording has
-    nothing else to say, the engine goes on. `otherwise` decides where it has nothing at all."""
+    id; it does not matter who recorded it. What belongs to one session only, and has to be made anew, is left to the
+    engine; so where the recording has nothing else to say, the engine goes on. `otherwise` decides where it has nothing
+    at all."""
 
     def __init__(self, recording: Recording, otherwise: Engineer | None = None) -> None:
-        self._said = [each for each in recording.messages if each.sent]
+        self._said = {initiator: recording.said_by(initiator=initiator) for initiator in (True, False)}
         self._otherwise = otherwise
         self._failed = False
 
@@ -118,23 +119,22 @@ class FromRecording:
         if said is None or self._failed:
             self._failed = False
             return await self._otherwise.decide(held) if self._otherwise is not None else Go()
-        payloads = tuple(_for_now(each, message) for each in said.message.payloads)
+        payloads = tuple(_for_now(each, message) for each in said.payloads)
         if any(isinstance(each, SecurityAssociation | KeyExchange | Nonce) for each in payloads):
             return Go()
         if message.is_response:
-            return Ask(said.message.exchange_type, payloads)
+            return Ask(said.exchange_type, payloads)
         return Answer(payloads)
 
     def mistaken(self, reason: str) -> None:
         """The next decision is somebody else's."""
         self._failed = True
 
-    def _find(self, message: Message, message_id: int) -> Plaintext | None:
-        for each in self._said:
-            then = each.message
+    def _find(self, message: Message, message_id: int) -> Message | None:
+        for then in self._said[not message.is_initiator]:
             fits = then.message_id == message_id and then.is_response is not message.is_response
             if fits and (then.exchange_type == message.exchange_type):
-                return each
+                return then
         return None
 
 

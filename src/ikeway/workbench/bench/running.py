@@ -32,8 +32,8 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What an engineer has beside a stand-in: scripts, a recording that answers (and one that is said again, word by
-    word), a recording to write, the view."""
+    """What an engineer has beside a stand-in: scripts, a recording that answers (and one of which a side is said again,
+    word by word), a recording to write, the view."""
 
     scripts: tuple[Path, ...] = ()
     answers: Path | None = None
@@ -65,7 +65,7 @@ def opened(tools: Tools, role: str) -> Iterator[Opened]:
             painter.note("error", str(error), 0.0)
         engineer = FromRecording(recording, otherwise=engineer)
         if path == tools.replay:
-            scripts.insert(0, Replay(recording))
+            scripts.insert(0, Replay(recording, initiator=role == "initiator"))
     with ExitStack() as stack:
         recorder = stack.enter_context(Recorder(tools.record, role)) if tools.record is not None else None
         yield Opened(Hooks(scripts), engineer, recorder, painter)

@@ -55,6 +55,7 @@ class Knobs:
     ike_proposals: tuple[Proposal, ...] = ()
     send_idr: bool = True
     dialect: Dialect | None = None
+    address: str = ""  # of the client of a gateway without a file
 
     def over(self, connection: Connection, *, serves: bool = False) -> Connection:
         """The connection with these turned; `serves`: it is a gateway's."""
@@ -134,6 +135,7 @@ def serve_psk(secret: bytes | None, knobs: Knobs | None = None) -> StandIn:
     return StandIn(
         turned.over(connection, serves=True),
         turned.over_responder(ResponderSettings(ike_proposals=DEFAULT_IKE_PROPOSALS)),
+        turned.address or POOL,
     )
 
 

@@ -21,6 +21,7 @@ from ikeway.crypto import IkeKeys
 from ikeway.errors import ConfigError
 from ikeway.ike.proposals import Suite
 from ikeway.wire.message import Message
+from ikeway.wire.registry import ExchangeType
 
 VERSION = 1
 MARK = "ikeway_recording"
@@ -101,6 +102,18 @@ class Recording:
     def messages(self) -> tuple[Plaintext, ...]:
         """The messages, without their repetitions."""
         return tuple(each for each in self.entries if isinstance(each, Plaintext) and not each.again)
+
+    def said_by(self, *, initiator: bool) -> tuple[Message, ...]:
+        """What one side said, whoever of the two recorded it: the original initiator, or the responder. Of several
+        sessions the longest. Of a relay's two the one that the real peer had a part in. IKE SAs that came from
+        rekeying are left out: their message ids begin anew, and who is their initiator is another question."""
+        real = [each for each in self.messages if self.role != "relay" or not each.sent]
+        begun = {each.message.initiator_spi for each in real if each.message.exchange_type == ExchangeType.IKE_SA_INIT}
+        sessions: dict[bytes, list[Message]] = {}
+        for each in real:
+            if each.message.initiator_spi in begun and each.message.is_initiator is initiator:
+                sessions.setdefault(each.message.initiator_spi, []).append(each.message)
+        return tuple(max(sessions.values(), key=len)) if sessions else ()
 
     @property
     def keys(self) -> tuple[Keys, ...]:
