@@ -113,7 +113,8 @@ class Recording:
         for each in real:
             if each.message.initiator_spi in begun and each.message.is_initiator is initiator:
                 sessions.setdefault(each.message.initiator_spi, []).append(each.message)
-        return tuple(max(sessions.values(), key=len)) if sessions else ()
+        longest: list[Message] = max(sessions.values(), key=len) if sessions else []
+        return tuple(longest)
 
     @property
     def keys(self) -> tuple[Keys, ...]:
