@@ -11,7 +11,7 @@ import pytest
 from ikeway.auth.errors import IdentityMismatch, UntrustedCertificate
 from ikeway.client.profile import Profile, load_profile
 from ikeway.eap.errors import EapFailed
-from ikeway.eap.questions import Granted, PasswordCheck, PasswordQuestion, Refused, SecretQuestion
+from ikeway.eap.questions import Granted, PasswordCheck, PasswordQuestion, Refused, ResumptionQuestion, SecretQuestion
 from ikeway.eap.relay import PasswordRelay
 from ikeway.errors import ConfigError, ConfigErrors, IkewayError
 from ikeway.gateway.config import GatewayConfig, load_gateway_config
@@ -54,14 +54,17 @@ def answer(question: Any) -> Any:
             return "x" if question.identity == b"alice" else None
         case PasswordCheck():
             return Granted() if (question.identity, question.answer) == (b"alice", b"x") else Refused()
+        case ResumptionQuestion():
+            return b"mark"
     raise AssertionError(question)
 
 
-def meet(client: Profile, server: GatewayConfig) -> tuple[Any, Any]:
+def meet(client: Profile, server: GatewayConfig, asker: Asker | None = None) -> tuple[Any, Any]:
     credential = client.connection().local_credential
     expectation = server.candidates[0].connections[0].remote_expectation
     assert isinstance(credential, EapCredential) and isinstance(expectation, EapExpected)
-    peer, authenticator = credential.new_peer(Asker(answer)), expectation.new_authenticator(Asker(answer))
+    asker = asker or Asker(answer)
+    peer, authenticator = credential.new_peer(asker), expectation.new_authenticator(asker)
     log_in(peer, authenticator)
     assert peer.msk == authenticator.msk is not None
     return peer, authenticator
@@ -103,6 +106,31 @@ def test_both_sides_log_in(folder: Path, login: str, connection: str, user: str)
     peer, authenticator = meet(profile(folder, login), gateway(folder, connection))
     assert authenticator.identity == user.encode()
     assert peer.mutual
+
+
+RADIUS = '[radius.corp]\nservers = "10.0.0.1"\nsecret = "a secret of enough letters"\n'
+
+
+@pytest.mark.parametrize(
+    ("more", "asked"),
+    [
+        ("", 1),
+        ("resume = false\n", 2),
+        ('identities = "alice"\n', 1),
+        ('inner = "pap"\nradius = "corp"\n' + RADIUS, 2),  # which says more than that the password is right
+    ],
+)
+@pytest.mark.parametrize("login", ["eap-ttls", "eap-peap"])
+def test_later_log_ins_resume_the_session(folder: Path, login: str, more: str, asked: int) -> None:
+    if login == "eap-peap":
+        more = more.replace("pap", "eap-gtc")
+    inner = 'inner = "eap-gtc"\n' if "eap-gtc" in more else ""
+    client = profile(folder, f'method = "{login}"\n' + inner + USER)
+    server = gateway(folder, f'login = "{login}"\n' + more)
+    relaying = Asker(lambda question: Granted() if isinstance(question, PasswordRelay) else answer(question))
+    for _ in range(2):
+        meet(client, server, relaying)
+    assert len([each for each in relaying.questions if isinstance(each, PasswordQuestion)]) == asked
 
 
 def test_an_anonymous_identity_is_all_that_is_said_outside(folder: Path) -> None:

@@ -13,9 +13,12 @@ from ikeway.eap.md5 import Md5Authenticator
 from ikeway.eap.method import AuthenticatorMethodFactory
 from ikeway.eap.mschapv2 import MsChapV2Authenticator
 from ikeway.eap.peap import PeapAuthenticator
+from ikeway.eap.questions import PasswordCheck, ResumptionQuestion, SecretQuestion
 from ikeway.eap.session import EapAuthenticator
 from ikeway.eap.tls import EapTlsAuthenticator
 from ikeway.eap.ttls import TtlsAuthenticator, TtlsWays
+from ikeway.eap.tunnel.sessions import ProvenLogins
+from tests.eap.conversations import Asker
 from tests.eap.eapol import eapol_test
 from tests.eap.live import CLIENT, PASSWORD, SERVER, USER, Authority, asker, authority, make_authority, server_end
 from tests.eap.radius_stage import RadiusStage
@@ -31,8 +34,8 @@ Serve = Callable[..., RadiusStage]
 def serve() -> Iterator[Serve]:
     made: list[RadiusStage] = []
 
-    def make(*methods: AuthenticatorMethodFactory) -> RadiusStage:
-        made.append(RadiusStage(lambda: EapAuthenticator(asker(), methods)))
+    def make(*methods: AuthenticatorMethodFactory, ask: Asker | None = None) -> RadiusStage:
+        made.append(RadiusStage(lambda: EapAuthenticator(ask or asker(), methods)))
         return made[-1]
 
     yield make
@@ -56,6 +59,28 @@ CERTIFICATE = (f'identity="{CLIENT}"', 'client_cert="client.pem"', 'private_key=
 
 def phase1(version: str, *more: str) -> str:
     return f'phase1="{" ".join((VERSIONS[version], *more))}"'
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("way", ["ttls", "peap-0", "peap-1", "peap-2"])
+def test_a_session_stands_for_the_password(serve: Serve, folder: Path, way: str, version: str) -> None:
+    """Without tickets in TLS 1.2, and with the cryptobinding of a session as [MS-PEAP] has it."""
+    end = server_end(logins=ProvenLogins())
+    methods: dict[str, AuthenticatorMethodFactory] = {
+        "ttls": lambda: TtlsAuthenticator(end, WAYS),
+        "peap": lambda: PeapAuthenticator(end, [MsChapV2Authenticator]),
+    }
+    usual = asker()
+    ask = Asker(lambda question: b"same" if isinstance(question, ResumptionQuestion) else usual.answer(question))
+    server = serve(methods[way[:4]], ask=ask)
+    inner = "PAP" if way == "ttls" else "MSCHAPV2"
+    outer = () if way == "ttls" else ("peapver=0", f"crypto_binding={way[-1]}")
+    options = (f"eap={way[:4].upper()}", *CA, *user(), f'phase2="auth={inner}"', phase1(version, *outer))
+    result = eapol_test(server.port, folder, *options, more=("-r2",))
+    assert result.returncode == 0 and "MPPE keys OK: 3  mismatch: 0" in result.stdout, result.stdout[-4000:]
+    assert [session.identity for session in server.made] == [USER.encode()] * 3
+    judged = [question for question in ask.questions if isinstance(question, PasswordCheck | SecretQuestion)]
+    assert len(judged) == 1
 
 
 def succeeds(server: RadiusStage, folder: Path, *options: str, keys: bool = True) -> EapAuthenticator:

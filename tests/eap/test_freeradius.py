@@ -1,5 +1,6 @@
 """Our peer against FreeRADIUS: every method, both versions of TLS, and the keys of its Access-Accept."""
 
+import gc
 import re
 from collections.abc import Callable, Iterator
 
@@ -97,8 +98,26 @@ def test_a_session_is_resumed(tmp_path_factory: pytest.TempPathFactory, version:
         end, sessions = client_end(version, certificate=True), SessionCache()
         for _ in range(2):
             agrees(server, peer(lambda: EapTlsPeer(end, CLIENT_NAME, sessions=sessions), CLIENT_NAME), CLIENT_NAME)
+            gc.collect()
         proofs = re.findall(r"eap_tls: \(TLS\) recv TLS \S+ Handshake, CertificateVerify", server.log.read_text())
         assert len(proofs) == 1  # two log-ins, one certificate
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_session_stands_for_the_password(tmp_path_factory: pytest.TempPathFactory, version: TlsVersion) -> None:
+    with running(tmp_path_factory.mktemp("freeradius"), cache=True) as server:
+        end, sessions = client_end(version), SessionCache()
+        methods: dict[str, PeerMethodFactory] = {
+            "eap_ttls": lambda: TtlsPeer(end, NAME, PapPeer(NAME), sessions=sessions),
+            "eap_peap": lambda: PeapPeer(end, NAME, [lambda: MsChapV2Peer(NAME)], sessions=sessions),
+        }
+        for name, method in methods.items():
+            for password in (None, "not asked for"):
+                agrees(server, peer(method, password=password))
+                gc.collect()  # a connection that is dropped must not take its session along
+            assert (
+                len(re.findall(rf"{name}: \(TLS\) send TLS \S+ Handshake, Certificate\n", server.log.read_text())) == 1
+            )
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ikeway.eap.errors import WrongPassword
+from ikeway.eap.errors import EapFailed, WrongPassword
 from ikeway.eap.gtc import GtcPeer
 from ikeway.eap.method import EapPeerMethod, PeerMethodFactory
 from ikeway.eap.mschapv2 import MsChapV2Peer
@@ -19,6 +19,7 @@ from ikeway.eap.tls import EapTlsPeer
 from ikeway.eap.ttls import TtlsPeer
 from ikeway.eap.ttls_inner import EapInTunnel, InnerPeer, MsChapV2InTunnel, PapPeer
 from ikeway.eap.tunnel.channel import TlsVersion
+from ikeway.eap.tunnel.sessions import SessionCache
 from ikeway.errors import IkewayError
 from tests.conftest import OTHER_PROGRAMS
 from tests.eap.live import CLIENT, PASSWORD, USER, asker, authority, client_end
@@ -54,7 +55,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         f"interface=none1\ndriver=none\nlogger_stdout=-1\nlogger_stdout_level=0\neap_server=1\n"
         f"eap_user_file={folder}/users\nradius_server_clients={folder}/clients\nradius_server_auth_port={number}\n"
         f"ca_cert={folder}/ca.pem\nserver_cert={folder}/server.pem\nprivate_key={folder}/server.key\n"
-        "tls_flags=[ENABLE-TLSv1.3]\n"
+        "tls_flags=[ENABLE-TLSv1.3]\ntls_session_lifetime=3600\n"
     )
     log = folder / "log"
     with log.open("wb") as output:
@@ -74,6 +75,28 @@ def agrees(port: int, method: PeerMethodFactory, identity: bytes = b"anonymous",
     peer = EapPeer(asker(password), identity, [method])
     keys = log_in_by_radius(port, peer, identity)
     assert peer.succeeded and keys == peer.msk and len(keys or b"") == 64
+
+
+@pytest.mark.parametrize("way", ["ttls", "peap"])
+def test_a_session_stands_for_the_password(port: int, way: str) -> None:
+    """With TLS 1.2 EAP-Success follows the handshake at once."""
+    end, sessions = client_end(TlsVersion.TLS_1_2), SessionCache()
+    methods: dict[str, PeerMethodFactory] = {
+        "ttls": lambda: TtlsPeer(end, NAME, PapPeer(NAME), sessions=sessions),
+        "peap": lambda: PeapPeer(end, NAME, [lambda: MsChapV2Peer(NAME)], sessions=sessions),
+    }
+    for password in (PASSWORD, "not asked for"):
+        agrees(port, methods[way], password=password)
+
+
+def test_a_session_that_the_server_does_not_commit_itself_to(port: int) -> None:
+    """With TLS 1.3 hostapd 2.10 sends EAP-Success without the octet that RFC 9427 section 4 wants: the next log-in is a
+    full one."""
+    end, sessions = client_end(TlsVersion.TLS_1_3), SessionCache()
+    agrees(port, lambda: TtlsPeer(end, NAME, PapPeer(NAME), sessions=sessions))
+    with pytest.raises(EapFailed, match="before the method was at its end"):
+        agrees(port, lambda: TtlsPeer(end, NAME, PapPeer(NAME), sessions=sessions))
+    agrees(port, lambda: TtlsPeer(end, NAME, PapPeer(NAME), sessions=sessions))
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -25,6 +25,7 @@ from ikeway.eap.questions import (
     PasswordCheck,
     Prompt,
     Refused,
+    ResumptionQuestion,
     SecretQuestion,
     Verdict,
     Wanted,
@@ -59,6 +60,9 @@ disabled = true
 password = "old password"
 must_change = true
 ipv4 = "10.0.0.7"  # printer
+
+[users.pat]
+psk = "a pre-shared key"
 """
 
 
@@ -181,6 +185,29 @@ async def test_a_password_that_must_be_changed(desk: PasswordDesk, file: Path) -
     kept = [line for line in USERS.splitlines() if "must_change" not in line and "old password" not in line]
     assert [line for line in text.splitlines() if "pass\\" not in line] == kept
     assert await PasswordDesk(load_users(file)).secret(SecretQuestion(erin, "m")) == 'new "pass\\word" ✓\x7f'
+
+
+async def test_whose_session_may_stand_for_the_log_in(desk: PasswordDesk, file: Path) -> None:
+    """Whose password is not to be changed and who has no second factor; until the password is another one."""
+
+    async def mark(of: PasswordDesk, user: str = "alice") -> bytes | None:
+        return await of.resumption(ResumptionQuestion(user.encode(), "PEAP"))
+
+    for user in ("bob", "carol", "dave", "erin@example.com", "nobody", "pat"):
+        assert await mark(desk, user) is None
+    before = await mark(desk)
+    assert before is not None and await mark(desk, "ALICE") == before
+    desk.reload(load_users(file))
+    assert await mark(desk) == before
+    await desk.change(NewPassword(b"alice", "another password", "m"))
+    assert await mark(desk) not in (None, before)
+    assert await mark(PasswordDesk(load_users(file))) not in (None, await mark(desk))
+    hashed = {"nt_hash": nt_password_hash("one")}, {"nt_hash": nt_password_hash("other")}
+    marks = []
+    for secret in hashed:
+        desk.reload(FileUserStore({"alice": User(name="alice", **secret)}))
+        marks.append(await mark(desk))
+    assert len({None, before, *marks}) == 4
 
 
 @pytest.mark.parametrize("password", ["short", "old password", ""])

@@ -182,6 +182,7 @@ _CERTIFICATE = frozenset({"certificate", "key", "pkcs12", "key_password"})
 _TLS = _CERTIFICATE | {"username", "server_ca", "server_crls", "server_identity"}
 _TUNNEL = _TLS | _CODE | {"password", "anonymous_identity", "inner"}
 _CLIENTS = frozenset({"ca", "crls", "checks"})
+_RESUMED = frozenset({"resume"})
 
 
 def _anyconnect_peer(inputs: PeerInputs) -> PeerMethodFactory:
@@ -221,12 +222,14 @@ AUTHENTICATORS: Mapping[str, AuthenticatorKind] = {
     "eap-mschapv2": AuthenticatorKind(make=_mschapv2_authenticator, uses=frozenset({"retries"})),
     "eap-peap": AuthenticatorKind(
         make=_peap_authenticator,
-        uses=_CLIENTS | _JUDGED_ELSEWHERE | {"inner", "retries", "require_cryptobinding"},
+        uses=_CLIENTS | _JUDGED_ELSEWHERE | _RESUMED | {"inner", "retries", "require_cryptobinding"},
         mutual=True,
     ),
-    "eap-tls": AuthenticatorKind(make=_tls_authenticator, uses=_CLIENTS, needs=(("ca",),), mutual=True, users=False),
+    "eap-tls": AuthenticatorKind(
+        make=_tls_authenticator, uses=_CLIENTS | _RESUMED, needs=(("ca",),), mutual=True, users=False
+    ),
     "eap-ttls": AuthenticatorKind(
-        make=_ttls_authenticator, uses=_CLIENTS | _JUDGED_ELSEWHERE | {"inner", "retries"}, mutual=True
+        make=_ttls_authenticator, uses=_CLIENTS | _JUDGED_ELSEWHERE | _RESUMED | {"inner", "retries"}, mutual=True
     ),
 }
 

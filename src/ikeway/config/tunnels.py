@@ -133,10 +133,12 @@ def server_tunnel(
     *,
     inner: Sequence[str],
     require_binding: bool,
+    resume: bool,
 ) -> ServerTunnel | None:
     """The gateway's end; None after a problem was noted."""
     from ikeway.auth.tls_trust import tls_identity
     from ikeway.eap.tunnel.channel import Endpoint
+    from ikeway.eap.tunnel.sessions import ProvenLogins
 
     try:
         own = tls_identity(credential)
@@ -144,8 +146,8 @@ def server_tunnel(
         problems.add_error((*at, "login"), error)
         return None
     return ServerTunnel(
-        plain=Endpoint(is_server=True, trust=None, own=own),
-        certifying=Endpoint(is_server=True, trust=trust, own=own) if trust is not None else None,
+        plain=Endpoint(is_server=True, trust=None, own=own, logins=ProvenLogins() if resume else None),
+        certifying=Endpoint(is_server=True, trust=trust, own=own, resume=resume) if trust is not None else None,
         inner=tuple(inner),
         require_binding=require_binding,
     )
@@ -181,7 +183,7 @@ def ttls_peer(tunnel: PeerTunnel | None, username: bytes, methods: Sequence[Peer
             return PapPeer(username)
         return MsChapV2InTunnel(username) if "mschapv2" in inner else EapInTunnel(username, methods)
 
-    return lambda: TtlsPeer(end, username, way())
+    return lambda: TtlsPeer(end, username, way(), sessions=tunnel.sessions)
 
 
 def peap_peer(tunnel: PeerTunnel | None, username: bytes, methods: Sequence[PeerMethodFactory]) -> PeerMethodFactory:
@@ -189,7 +191,7 @@ def peap_peer(tunnel: PeerTunnel | None, username: bytes, methods: Sequence[Peer
     from ikeway.eap.peap import PeapPeer
 
     tunnel, end = _outer(tunnel, inner_logins("eap-peap", tunnel.inner if tunnel is not None else ()))
-    return lambda: PeapPeer(end, username, methods, require_binding=tunnel.require_binding)
+    return lambda: PeapPeer(end, username, methods, require_binding=tunnel.require_binding, sessions=tunnel.sessions)
 
 
 def _end(tunnel: ServerTunnel | None) -> ServerTunnel:

@@ -44,6 +44,9 @@ class EapPeerMethod(ABC):
         """What the method knows of why EAP-Failure came; None when it knows nothing."""
         return None
 
+    def succeeded(self) -> None:  # noqa: B027 - few have something to do
+        """EAP-Success has come, and may: what is good for a later log-in can be kept."""
+
 
 class EapAuthenticatorMethod(ABC):
     """The side that authenticates. Made anew for each log-in, once the identity is known."""

@@ -12,7 +12,8 @@ Result, cryptobinding -->
         <-- EAP-Success
 
 Cryptobinding proves that who made the tunnel also took part in the log-in within; the key is then made of both. Servers
-exist that do not offer it (FreeRADIUS 3), so it is required only when that is configured. Sessions are not resumed.
+exist that do not offer it (FreeRADIUS 3), so it is required only when that is configured. With a session that is resumed
+(fast reconnect) the result comes at once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ikeway.eap.method import AuthenticatorMethodFactory, PeerMethodFactory
 from ikeway.eap.packet import EapCode, EapPacket, EapType, MethodType
 from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.eap.tunnel.authenticator import TlsAuthenticator
-from ikeway.eap.tunnel.channel import Channel, Endpoint
+from ikeway.eap.tunnel.channel import COMMITMENT, Channel, Endpoint
 from ikeway.eap.tunnel.extensions import (
     EXTENSIONS,
     Binding,
@@ -41,6 +42,7 @@ from ikeway.eap.tunnel.extensions import (
 from ikeway.eap.tunnel.framing import FRAGMENT_OCTETS
 from ikeway.eap.tunnel.keys import TunnelKeys
 from ikeway.eap.tunnel.peer import TlsPeer
+from ikeway.eap.tunnel.sessions import ProvenLogin, SessionCache
 from ikeway.errors import ConfigError, IkewayError
 from ikeway.questions import Ask
 
@@ -71,21 +73,28 @@ class PeapPeer(TlsPeer):
         methods: Sequence[PeerMethodFactory],
         *,
         require_binding: bool = False,
+        sessions: SessionCache | None = None,
         fragment: int = FRAGMENT_OCTETS,
     ) -> None:
-        super().__init__(endpoint, identity, fragment=fragment)
+        super().__init__(endpoint, identity, sessions=sessions, fragment=fragment)
         if not methods:
             raise ConfigError("PEAP with no method in the tunnel", expected="an EAP method")
         self._methods = methods
         self._require_binding = require_binding
         self._inner: EapPeer | None = None
+        self._resumed = False
 
     def failure_reason(self) -> IkewayError | None:
         """What went wrong with the tunnel, or else with the log-in in it."""
         return super().failure_reason() or (self._inner.failure_reason() if self._inner is not None else None)
 
+    @property
+    def _skipped(self) -> bool:
+        """True when there is no log-in in the tunnel: it is a session of one that there was."""
+        return self._resumed and not self._within
+
     def _opened(self, channel: Channel, keys: TunnelKeys) -> None:
-        self.msk = keys.msk
+        self.msk, self._resumed = keys.msk, channel.resumed
 
     async def _tunnelled(self, channel: Channel, plaintext: bytes, ask: Ask) -> None:
         if not plaintext:
@@ -96,6 +105,7 @@ class PeapPeer(TlsPeer):
         if request.type == EXTENSIONS:
             response = await self._conclude(self._inner, request)
         else:
+            self._within, self.may_succeed = True, False
             answer = await self._inner.receive(request.encode())
             if answer is None:
                 raise MalformedEap(
@@ -118,12 +128,12 @@ class PeapPeer(TlsPeer):
                 remedy="check user name and password; the server's log has the reason",
             )
             return refusal
-        if not inner.may_succeed:
+        if not (inner.may_succeed or self._skipped):
             self._error = EapFailed(
                 "the server declared success before the log-in in PEAP was at its end", remedy="distrust this server"
             )
             return refusal
-        if not inner.succeeded:
+        if not (inner.succeeded or self._skipped):
             await inner.receive(EapPacket(EapCode.SUCCESS, identifier).encode())
         return self._bound(inner, outcome.binding, identifier) or refusal
 
@@ -131,13 +141,14 @@ class PeapPeer(TlsPeer):
         """Agree, and bind when the server does; None when there is an error."""
         code = EapCode.RESPONSE
         if binding is None:
-            if self._require_binding:
+            if self._require_binding and not self._skipped:  # a session that is resumed was bound when it began
                 self._error = _unbound("server", "none")
                 return None
             self.may_succeed = True
             return encode_extensions(code, identifier, result_tlv(Result.SUCCESS))
         assert self._keys is not None
-        keys = CompoundKeys.derive(self._keys.material, inner.msk)
+        material = self._keys.material
+        keys = CompoundKeys.of_tunnel(material) if self._skipped else CompoundKeys.derive(material, inner.msk)
         if binding.is_response or not keys.proves(binding):
             self._error = _unbound("server", "one that is wrong")
             return None
@@ -187,27 +198,45 @@ class PeapAuthenticator(TlsAuthenticator):
         channel.write(encode_inner(request))
 
     async def _tunnelled(self, channel: Channel, plaintext: bytes, ask: Ask) -> None:
-        inner = self._inner
-        assert inner is not None
         if self._verdict is not None:
             raise self._verdict  # whatever the client thinks of it
+        if self._resumed is not None and self._compound is None:
+            # Not every client takes the octet for what it is: wpa_supplicant 2.10 answers it like an unknown method.
+            self._send(channel, self._success(CompoundKeys.of_tunnel(self._keyed.material), self._following))
+            return
         response = decode_inner(plaintext, EapCode.RESPONSE, self._asked)
         if self._compound is not None:
-            self._conclude(inner, self._compound, response)
+            self._conclude(self._compound, response)
             return
+        inner = self._inner
+        assert inner is not None
         request = EapPacket.decode(await inner.receive(response.encode()))
         if inner.failed:
             self._verdict = inner.error or EapFailed("the log-in in PEAP failed")
             request = encode_extensions(EapCode.REQUEST, request.identifier, result_tlv(Result.FAILURE))
         elif inner.succeeded:
-            self._compound = CompoundKeys.derive(self._keyed.material, inner.msk)
-            self._nonce = self._random(32)
-            proof = self._compound.binding(self._nonce, is_response=False)
-            tlvs = result_tlv(Result.SUCCESS), proof.tlv()
-            request = encode_extensions(EapCode.REQUEST, (request.identifier + 1) & 0xFF, *tlvs)
+            keys = CompoundKeys.derive(self._keyed.material, inner.msk)
+            request = self._success(keys, (request.identifier + 1) & 0xFF)
         self._send(channel, request)
 
-    def _conclude(self, inner: EapAuthenticator, keys: CompoundKeys, response: EapPacket) -> None:
+    def _skip(self, channel: Channel, keys: TunnelKeys, login: ProvenLogin) -> None:
+        """The result comes at once; with TLS 1.3 once the octet before it is acknowledged, as FreeRADIUS has it."""
+        if channel.is_tls13:
+            channel.write(COMMITMENT)
+        else:
+            self._send(channel, self._success(CompoundKeys.of_tunnel(keys.material), self._following))
+
+    @property
+    def _following(self) -> int:
+        return (self.identifier + 1) & 0xFF
+
+    def _success(self, keys: CompoundKeys, identifier: int) -> EapPacket:
+        """Our result, with our side of the cryptobinding."""
+        self._compound, self._nonce = keys, self._random(32)
+        proof = keys.binding(self._nonce, is_response=False)
+        return encode_extensions(EapCode.REQUEST, identifier, result_tlv(Result.SUCCESS), proof.tlv())
+
+    def _conclude(self, keys: CompoundKeys, response: EapPacket) -> None:
         """The client's answer to our success."""
         if response.type != EXTENSIONS:
             raise MalformedEap(
@@ -222,7 +251,7 @@ class PeapAuthenticator(TlsAuthenticator):
                 remedy="see the client's log: it may want, or find wrong, the cryptobinding",
             )
         binding = outcome.binding
-        if binding is None and self._require_binding:
+        if binding is None and self._require_binding and self._resumed is None:
             raise _unbound("client", "none")
         if binding is not None:
             if not binding.is_response or binding.nonce != self._nonce or not keys.proves(binding):
@@ -230,5 +259,8 @@ class PeapAuthenticator(TlsAuthenticator):
             self.msk = keys.msk()
         else:
             self.msk = self._keyed.msk
-        self.identity = inner.identity
+        if self._resumed is not None:
+            self.identity = self._resumed.identity
+        elif self._inner is not None:
+            self.identity = self._inner.identity
         self._done = True

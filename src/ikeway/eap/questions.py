@@ -2,7 +2,8 @@
 
 The peer asks one kind of question, `PasswordQuestion`, whatever the method: it says what the server wants to have and
 in which words. The authenticator asks one of two: `SecretQuestion` where the method needs the stored password to compare
-a proof with, `PasswordCheck` where the user's answer itself arrives and somebody else may judge it.
+a proof with, `PasswordCheck` where the user's answer itself arrives and somebody else may judge it. `ResumptionQuestion`
+stands in for both where a session of TLS does.
 """
 
 from __future__ import annotations
@@ -149,6 +150,19 @@ class NewPassword(AboutUser["Granted | Refused"]):
     def for_nobody(self) -> Granted | Refused:
         """The answer for a user who is not known here."""
         return Refused("no such user")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResumptionQuestion(AboutUser["bytes | None"]):
+    """May a TLS session stand for this user's log-in? Asked when the user has logged in, and again when the session is to be
+    resumed: the answer has to be the same value. None: no, let the user prove it anew.
+    """
+
+    identity: bytes
+    method: str
+
+    def for_nobody(self) -> None:
+        """The answer for a user who is not known here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,10 @@ from typing import TypeVar
 
 from ikeway.eap.errors import EapFailed, MalformedEap
 from ikeway.eap.packet import EapCode, EapPacket, EapType, MethodType
-from ikeway.eap.questions import PasswordCheck, Verdict
+from ikeway.eap.questions import PasswordCheck, ResumptionQuestion, Verdict
 from ikeway.eap.session import MAX_IDENTITY, MAX_OCTETS, MAX_ROUNDS
 from ikeway.errors import IkewayError, Side
-from ikeway.questions import Ask, Question
+from ikeway.questions import Ask, Question, answered
 
 Answer = TypeVar("Answer")
 
@@ -85,12 +85,15 @@ class PasswordRelay(Question[Verdict]):
 
 
 def judged_elsewhere(server: str) -> Callable[[Ask], Ask]:
-    """Let a log-in by a method of ours have its passwords judged by the server that is configured under this name."""
+    """Let a log-in by a method of ours have its passwords judged by the server that is configured under this name, each
+    time: no TLS session stands for what it says of the user."""
 
     def scope(ask: Ask) -> Ask:
         def scoped(question: Question[Answer]) -> Awaitable[Answer]:
             if isinstance(question, PasswordCheck):
                 return ask(PasswordRelay(server, question))  # type: ignore[arg-type] # both want a verdict
+            if isinstance(question, ResumptionQuestion):
+                return answered(None)  # type: ignore[arg-type] # as for nobody
             return ask(question)
 
         return scoped

@@ -136,8 +136,9 @@ class EapPeer:
         return (await self._respond(packet)).encode()
 
     def _success(self) -> None:
-        self._concluded()
+        method = self._concluded()
         self.succeeded = True
+        method.succeeded()
 
     def _concluded(self) -> EapPeerMethod:
         """The method that is at its end. Raises EapFailed when it is not."""

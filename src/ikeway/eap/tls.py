@@ -20,7 +20,7 @@ from typing import ClassVar
 from ikeway.eap.errors import TlsFailed
 from ikeway.eap.packet import EapType, MethodType
 from ikeway.eap.tunnel.authenticator import TlsAuthenticator
-from ikeway.eap.tunnel.channel import Channel, Endpoint
+from ikeway.eap.tunnel.channel import COMMITMENT, Channel, Endpoint
 from ikeway.eap.tunnel.framing import FRAGMENT_OCTETS
 from ikeway.eap.tunnel.keys import TunnelKeys
 from ikeway.eap.tunnel.peer import TlsPeer
@@ -29,7 +29,6 @@ from ikeway.errors import ConfigError, IkewayError, Side
 from ikeway.questions import Ask
 
 _TYPE = MethodType(0, EapType.TLS)
-COMMITMENT = b"\0"
 
 
 class EapTlsPeer(TlsPeer):

@@ -7,7 +7,7 @@ name and password, or a proof, or EAP, as pairs (AVPs) in the tunnel -->
         <-- proof, or EAP, in the tunnel (as often as the way to log in needs)
         <-- EAP-Success
 
-The key is the tunnel's. Sessions are not resumed: a resumed one would let a user in without the password.
+The key is the tunnel's. With a session that is resumed there is no log-in in the tunnel, unless the server waits for it.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from ikeway.eap.tunnel.channel import Channel, Endpoint
 from ikeway.eap.tunnel.framing import FRAGMENT_OCTETS
 from ikeway.eap.tunnel.keys import TunnelKeys
 from ikeway.eap.tunnel.peer import TlsPeer
+from ikeway.eap.tunnel.sessions import SessionCache
 from ikeway.errors import ConfigError, IkewayError, Side
 from ikeway.questions import Ask
 
@@ -56,9 +57,15 @@ class TtlsPeer(TlsPeer):
     eap_type: ClassVar[EapType] = EapType.TTLS
 
     def __init__(
-        self, endpoint: Endpoint, identity: bytes, inner: InnerPeer, *, fragment: int = FRAGMENT_OCTETS
+        self,
+        endpoint: Endpoint,
+        identity: bytes,
+        inner: InnerPeer,
+        *,
+        sessions: SessionCache | None = None,
+        fragment: int = FRAGMENT_OCTETS,
     ) -> None:
-        super().__init__(endpoint, identity, fragment=fragment)
+        super().__init__(endpoint, identity, sessions=sessions, fragment=fragment)
         self._inner = inner
         self._talk: Talk | None = None
 
@@ -74,6 +81,7 @@ class TtlsPeer(TlsPeer):
         refuse_unknown(avps)
         if self._talk is not None and not avps:
             return  # an acknowledgement, or tickets of TLS 1.3
+        self._within = True
         try:
             if self._talk is None:
                 self._talk = self._inner.talk(channel, ask)

@@ -11,7 +11,7 @@ from ikeway.auth.questions import PskQuestion, SignQuestion
 from ikeway.config.fields import IpAddress
 from ikeway.daemon.loop import Driver
 from ikeway.daemon.signing import sign
-from ikeway.eap.questions import NewPassword, PasswordCheck, SecretQuestion
+from ikeway.eap.questions import NewPassword, PasswordCheck, ResumptionQuestion, SecretQuestion
 from ikeway.eap.sim_questions import GsmTripletsQuestion, SubscriberQuestion, UmtsVectorQuestion
 from ikeway.errors import AuthenticationFailed, NegotiationFailed, Side
 from ikeway.gateway.config import ClientSettings, GatewayConfig
@@ -62,6 +62,7 @@ class GatewayAnswers:
         driver.answer_with(SecretQuestion, self.passwords.secret)
         driver.answer_with(PasswordCheck, self.passwords.check)
         driver.answer_with(NewPassword, self.passwords.change)
+        driver.answer_with(ResumptionQuestion, self.passwords.resumption)
         driver.answer_with(PskQuestion, self.psk)
         driver.answer_with(SignQuestion, sign)
         driver.answer_with(SubscriberQuestion, self.subscribers.known)

@@ -315,6 +315,14 @@ class LoginPart(Section):
             "some others cannot."
         ),
     )
+    resume: bool = Field(
+        default=True,
+        description=(
+            "With `eap-tls`, `eap-ttls` and `eap-peap`: clients may resume the TLS session of a log-in for an hour, which "
+            "is then the log-in. In `eap-ttls` and `eap-peap` those may whose password the users file has and who have no "
+            "second factor, as long as neither changes."
+        ),
+    )
     ca: Listed[FilePath] = Field(
         default=(),
         description=(

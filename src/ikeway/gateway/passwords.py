@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from ikeway.eap.questions import (
     PasswordCheck,
     Prompt,
     Refused,
+    ResumptionQuestion,
     SecretQuestion,
     Verdict,
     Wanted,
@@ -56,6 +58,7 @@ class PasswordDesk:
         self._now = now
         self._used: dict[str, int] = {}  # user: the last period of which a code was taken
         self._said: set[tuple[str, str]] = set()
+        self._mark_key = os.urandom(32)
 
     def reload(self, users: UserStore) -> None:
         """Go on with other users."""
@@ -92,6 +95,17 @@ class PasswordDesk:
         if question.may_prompt:
             return Prompt("Code: ", state=_Proven())
         return Refused("the password without the code, which has to stand behind it")
+
+    async def resumption(self, question: ResumptionQuestion) -> bytes | None:
+        """A value that changes with the password; None for users who have none, or would leave out the second factor, or are
+        to change the password."""
+        user = await self._find(question.identity)
+        if user is None or user.totp is not None or user.must_change:
+            return None
+        secret = user.nt_hash if user.password is None else _digest(user.password)
+        if secret is None:
+            return None
+        return hmac.digest(self._mark_key, user.name.encode() + b"\0" + secret, "sha256")
 
     async def change(self, question: NewPassword) -> Granted | Refused:
         """Keep a new password, when it is good enough and there is a place for it."""

@@ -11,7 +11,7 @@ from ikeway.eap.questions import AboutUser, PasswordCheck, SecretQuestion
 from ikeway.errors import AuthenticationFailed, IkewayError, Side
 from ikeway.ike.questions import SelectConnection
 from ikeway.ike.settings import Connection
-from ikeway.questions import Ask, Question
+from ikeway.questions import Ask, Question, answered
 from ikeway.wire.registry import AuthenticationMethod, NotifyType
 
 Answer = TypeVar("Answer")
@@ -110,7 +110,7 @@ def scoped_to(patterns: Sequence[IdentityPattern]) -> Callable[[Ask], Ask]:
     def scope(ask: Ask) -> Ask:
         def scoped(question: Question[Answer]) -> Awaitable[Answer]:
             if isinstance(question, AboutUser) and not user_matches(patterns, question.identity):
-                return _answered(question.for_nobody())
+                return answered(question.for_nobody())
             return ask(question)
 
         return scoped
@@ -168,10 +168,6 @@ def _name_for(candidate: Candidate, wanted: Identity | None) -> Identity | None:
     if wanted is None:
         return candidate.names[0]
     return next((name for name in candidate.names if wanted.matches(name)), None)
-
-
-async def _answered(answer: Answer) -> Answer:
-    return answer
 
 
 def _refused(reason: str, *, expected: str, got: str, remedy: str) -> AuthenticationFailed:

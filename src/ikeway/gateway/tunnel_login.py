@@ -35,7 +35,15 @@ def load_tunnel(
     if credential is None or len(problems.errors) > before or (wants_store and store is None):
         return None
     trust = TlsTrust(store, part.identities, Role.INITIATOR) if store is not None else None
-    return server_tunnel(problems, at, trust, credential, inner=part.inner, require_binding=part.require_cryptobinding)
+    return server_tunnel(
+        problems,
+        at,
+        trust,
+        credential,
+        inner=part.inner,
+        require_binding=part.require_cryptobinding,
+        resume=part.resume,
+    )
 
 
 def is_tunnelled(part: LoginPart) -> bool:

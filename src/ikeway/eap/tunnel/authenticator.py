@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncGenerator
+from datetime import datetime
 from typing import ClassVar
 
 from ikeway.eap.errors import TlsFailed
 from ikeway.eap.method import EapAuthenticatorMethod
 from ikeway.eap.packet import EapType
-from ikeway.eap.tunnel.channel import Channel, Endpoint
+from ikeway.eap.questions import ResumptionQuestion
+from ikeway.eap.tunnel.channel import COMMITMENT, Channel, Endpoint
 from ikeway.eap.tunnel.framing import FRAGMENT_OCTETS, Framing, start_packet
 from ikeway.eap.tunnel.keys import TunnelKeys, derive
+from ikeway.eap.tunnel.sessions import LIFETIME, ProvenLogin
 from ikeway.errors import IkewayError, Side
 from ikeway.questions import Ask, CurrentTime
 
@@ -38,12 +41,14 @@ class TlsAuthenticator(EapAuthenticatorMethod):
         self._fragment = fragment
         self._keys: TunnelKeys | None = None
         self._begun = False
+        self._when = datetime.min
         self._done = False  # the peer is authenticated: Success follows when all is sent and acknowledged
+        self._resumed: ProvenLogin | None = None  # the log-in that a session stands for, which is resumed
         self._error: IkewayError | None = None
 
     async def run(self, identity: bytes, ask: Ask) -> AsyncGenerator[bytes, bytes]:
         """Make the tunnel, let the method speak in it, and end when it has."""
-        when = await ask(CurrentTime())
+        self._when = when = await ask(CurrentTime())
         channel = self._endpoint.open(when)
         framing = Framing(fragment=self._fragment)
         response = yield start_packet()
@@ -56,6 +61,7 @@ class TlsAuthenticator(EapAuthenticatorMethod):
                 if not reply and self._error is not None:
                     raise self._error
                 if not reply and self._done:
+                    await self._remember(channel, ask)
                     return
                 framing.send(reply)
                 self.doubt = self._error or (self._suspicion() if channel.established else _left())
@@ -67,14 +73,19 @@ class TlsAuthenticator(EapAuthenticatorMethod):
             was_established = channel.established
             channel.feed(message)
             if not channel.established:
+                await self._look_whose(channel, ask)
                 return channel.output()
             if not was_established:
                 self._keys = derive(channel, self.eap_type)
             handshake = channel.output()
             had_begun = self._begun
-            if not had_begun and (not handshake or self.speaks_first):
+            commits = self._resumed is not None and channel.is_tls13
+            if not had_begun and (not handshake or self.speaks_first or commits):
                 self._begun = True
-                await self._opened(channel, self._keyed, identity, ask)
+                if self._resumed is not None:
+                    self._skip(channel, self._keyed, self._resumed)
+                else:
+                    await self._opened(channel, self._keyed, identity, ask)
             if self._begun and not self._done:
                 plaintext = channel.read()
                 if plaintext or had_begun:
@@ -87,6 +98,36 @@ class TlsAuthenticator(EapAuthenticatorMethod):
         except IkewayError as error:
             self._error = error
             return channel.output()
+
+    async def _look_whose(self, channel: Channel, ask: Ask) -> None:
+        """The client may have a session to resume: does it stand for a log-in still? Else it is met as a stranger."""
+        logins, digest = self._endpoint.logins, channel.session_digest
+        if logins is None or digest is None or channel.has_spoken:
+            return
+        login = logins.find(digest, self._when)
+        if login is not None and login.mark == await ask(ResumptionQuestion(login.identity, self.name)):
+            self._resumed = login
+        else:
+            channel.start_anew()
+
+    async def _remember(self, channel: Channel, ask: Ask) -> None:
+        """Let the session stand for this log-in; that it is resumed makes it no younger."""
+        logins, digest = self._endpoint.logins, channel.session_digest
+        channel.finish()
+        if logins is None or digest is None:
+            return
+        login = self._resumed
+        if login is None and self.identity is not None:
+            mark = await ask(ResumptionQuestion(self.identity, self.name))
+            login = ProvenLogin(self.identity, mark, self._when + LIFETIME) if mark is not None else None
+        if login is not None:
+            logins.keep(digest, login)
+
+    def _skip(self, channel: Channel, keys: TunnelKeys, login: ProvenLogin) -> None:
+        """There is no log-in in the tunnel: the one of the session holds."""
+        self.msk, self.identity, self._done = keys.msk, login.identity, True
+        if channel.is_tls13:
+            channel.write(COMMITMENT)
 
     def _suspicion(self) -> IkewayError | None:
         """What speaks against the peer within the tunnel, while its answer is awaited."""

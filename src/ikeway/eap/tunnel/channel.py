@@ -8,12 +8,14 @@ Certificates are judged by our own rules (`PeerTrust`), not by OpenSSL's: its ve
 found is collected, and when it comes to the end entity, the last one, ours falls. That is before OpenSSL makes the
 messages that answer the certificate, so nothing of ours (certificate, password) reaches a peer that is not who it
 should be. OpenSSL then makes the alert. A session that is resumed brings no certificates; the ones that the session
-began with are judged again.
+began with are judged again. Where the log-in was in the tunnel, a server's session stands for it only as long as who was
+asked says so, which is settled between the client's first message and the answer to it.
 """
 
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING
 from ikeway.eap.errors import TlsFailed
 from ikeway.eap.tunnel.alerts import explain
 from ikeway.eap.tunnel.framing import MAX_MESSAGE
+from ikeway.eap.tunnel.sessions import ProvenLogins
 from ikeway.eap.tunnel.trust import PeerTrust, TlsIdentity
 from ikeway.errors import ConfigError, IkewayError, Side
 
@@ -32,6 +35,9 @@ MAX_RECORDS = 256  # in one message: with application data, or read from the pee
 MAX_TOTAL = 4 * MAX_MESSAGE  # octets from the peer in one log-in
 MAX_DEPTH = 9
 TICKET_SECONDS = 3600
+COMMITMENT = (
+    b"\0"  # with TLS 1.3, in the tunnel: the server has accepted the peer, and says no more (RFC 9190 section 2.5)
+)
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:!aNULL:!eNULL:!PSK:!SRP:!aDSS"
 # Servers without RFC 5746 (strongSwan's own TLS) are taken. What it protects is a renegotiation that joins words of somebody
 # else to ours; keys and inner proofs are then those of the last handshake, and who sits between has no part in them.
@@ -49,7 +55,8 @@ class TlsVersion(enum.IntEnum):
 class Endpoint:
     """One end of TLS as it is configured. `trust` None at a server: clients need no certificate.
 
-    `resume`: a server hands out tickets, and takes them as long as the certificate of the client is still good.
+    `resume`: a server hands out tickets, and takes them as long as the certificate of the client is still good, or, where
+    clients need none, the log-in is in `logins`.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Endpoint:
         minimum: TlsVersion = TlsVersion.TLS_1_2,
         maximum: TlsVersion = TlsVersion.TLS_1_3,
         resume: bool = True,
+        logins: ProvenLogins | None = None,
     ) -> None:
         if is_server and own is None:
             raise ConfigError("an EAP server on TLS without a certificate", expected="a certificate and its key")
@@ -70,8 +78,10 @@ class Endpoint:
             raise ConfigError("the oldest version of TLS is newer than the newest", expected="1.2 up to 1.3")
         self.is_server, self.trust, self.own = is_server, trust, own
         self._versions = minimum, maximum
-        self._resume = resume and trust is not None
+        self._resume = resume and (trust is not None or logins is not None)
+        self.logins = logins if self._resume else None
         self._context: SSL.Context | None = None
+        self._context_without_tickets: SSL.Context | None = None
 
     @property
     def resumes(self) -> bool:
@@ -88,12 +98,20 @@ class Endpoint:
         return self.trust is not None
 
     def open(self, when: datetime, session: SSL.Session | None = None) -> Channel:
-        """TLS for one log-in at that time. `session`: one of `Channel.session`, to be resumed by a client."""
-        if self._context is None:
-            self._context = self._make_context()
-        return Channel(self, self._context, when, session)
+        """TLS for one log-in at that time. `session`: one of `Channel.finish`, to be resumed by a client."""
+        return Channel(self, self.context(), when, session)
 
-    def _make_context(self) -> SSL.Context:
+    def context(self, *, tickets: bool = True) -> SSL.Context:
+        """OpenSSL's context, made when it is wanted first. `tickets` False: one of a server that knows no sessions."""
+        if not tickets:
+            if self._context_without_tickets is None:
+                self._context_without_tickets = self._make_context(tickets=False)
+            return self._context_without_tickets
+        if self._context is None:
+            self._context = self._make_context(tickets=self._resume)
+        return self._context
+
+    def _make_context(self, *, tickets: bool) -> SSL.Context:
         from OpenSSL import SSL  # takes long to import: only those pay whose method it is
 
         context = SSL.Context(SSL.TLS_SERVER_METHOD if self.is_server else SSL.TLS_CLIENT_METHOD)
@@ -105,10 +123,12 @@ class Endpoint:
             context.set_options(_LEGACY_SERVER_CONNECT)
         context.set_verify_depth(MAX_DEPTH)
         context.set_session_id(b"ikeway-eap")
-        # Tickets of a server are kept by the client, sessions of a client by who asked for them: no cache here.
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        # Tickets of a server are kept by the client, sessions of a client by who asked for them. What is cached here, up to
+        # OpenSSL's bound, is for clients of TLS 1.2 without tickets (wpa_supplicant).
+        caches = self.is_server and tickets
+        context.set_session_cache_mode(SSL.SESS_CACHE_SERVER if caches else SSL.SESS_CACHE_OFF)
         context.set_timeout(TICKET_SECONDS)
-        if self.is_server and not self._resume:
+        if self.is_server and not tickets:
             context.set_options(SSL.OP_NO_TICKET)
         self._load_identity(context)
         self._load_anchors(context)
@@ -151,8 +171,6 @@ class Channel:
     """TLS of one log-in. Methods raise the IkewayError that ended it; `output` may then still have the alert."""
 
     def __init__(self, endpoint: Endpoint, context: SSL.Context, when: datetime, session: SSL.Session | None) -> None:
-        from OpenSSL import SSL
-
         self._endpoint, self._when = endpoint, when
         self._chain: dict[int, x509.Certificate] = {}
         self._judged: tuple[x509.Certificate, ...] = ()
@@ -161,11 +179,9 @@ class Channel:
         self._total = 0
         self.established = False
         self.resumed = False
-        self._connection = SSL.Connection(context)
-        mode = SSL.VERIFY_NONE
-        if endpoint.trust is not None:
-            mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-        self._connection.set_verify(mode, self._collect)
+        self.has_spoken = False
+        self._hello = b""  # what came before
+        self._connection = self._connect(context)
         if endpoint.is_server:
             self._connection.set_accept_state()
             return
@@ -173,6 +189,16 @@ class Channel:
         if session is not None:
             self._connection.set_session(session)
         self._advance()
+
+    def _connect(self, context: SSL.Context) -> SSL.Connection:
+        from OpenSSL import SSL
+
+        connection = SSL.Connection(context)
+        mode = SSL.VERIFY_NONE
+        if self._endpoint.trust is not None:
+            mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        connection.set_verify(mode, self._collect)
+        return connection
 
     @property
     def version(self) -> int:
@@ -189,10 +215,33 @@ class Channel:
         """The certificates that the peer proved itself with, its own first; they were found good."""
         return self._judged
 
-    @property
-    def session(self) -> SSL.Session | None:
-        """What a client may resume later; with TLS 1.3 to be asked for when the tickets have come."""
+    def finish(self) -> SSL.Session | None:
+        """End well, and return what a client may resume later. With TLS 1.3 not before the tickets have come."""
+        from OpenSSL import SSL
+
+        # The session of a connection that is dropped without an end is never resumed (OpenSSL's `ssl_clear_bad_session`),
+        # as that of a client who did not get in should not be.
+        self._connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
         return self._connection.get_session()
+
+    @property
+    def session_digest(self) -> bytes | None:
+        """What both log-ins of a session have in common at a server, to find the first one by; with TLS 1.3 each ticket is a
+        session. None while there is none: before the end of the handshake, one that is there is resumed."""
+        from OpenSSL import SSL
+
+        try:
+            secret = self._connection.master_key()
+        except SSL.Error:
+            return None
+        return hashlib.sha256(b"ikeway session" + secret).digest() if secret else None
+
+    def start_anew(self) -> None:
+        """A server's, before it has answered: go on as if the client had no session to resume."""
+        self._connection = self._connect(self._endpoint.context(tickets=False))
+        self._connection.set_accept_state()
+        self._connection.bio_write(self._hello)
+        self._advance()
 
     def export(self, label: bytes, length: int, context: bytes | None = None) -> bytes:
         """Key material of both ends (RFC 5705, RFC 8446 section 7.5)."""
@@ -207,6 +256,8 @@ class Channel:
             raise TlsFailed("TLS does not come to an end", expected=f"at most {MAX_TOTAL} octets", side=Side.PEER)
         if octets:
             self._connection.bio_write(octets)
+        if not self.has_spoken:
+            self._hello += octets
         self._advance()
         if self.established and octets:
             self._decrypt()
@@ -244,6 +295,7 @@ class Channel:
             try:
                 octets += self._connection.bio_read(MAX_MESSAGE)
             except SSL.WantReadError:
+                self.has_spoken = self.has_spoken or bool(octets)
                 return bytes(octets)
 
     def _advance(self) -> None:

@@ -83,6 +83,11 @@ class CompoundKeys:
         )
         return cls(keys[:_IPMK_OCTETS], keys[_IPMK_OCTETS:])
 
+    @classmethod
+    def of_tunnel(cls, key_material: bytes) -> CompoundKeys:
+        """Those of a session that was resumed, without a log-in in it (fast reconnect): the tunnel's own."""
+        return cls(key_material[:_IPMK_OCTETS], key_material[_IPMK_OCTETS : _IPMK_OCTETS + _CMK_OCTETS])
+
     def binding(self, nonce: bytes, *, is_response: bool) -> Binding:
         """Make our side's proof: HMAC-SHA1 over the TLV, its MAC zeros, and the type octet of PEAP."""
         blank = Binding(is_response, nonce, bytes(_CMK_OCTETS)).tlv().encode()

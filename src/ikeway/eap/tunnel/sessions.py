@@ -1,4 +1,5 @@
-"""TLS sessions that a client may resume: few, short-lived, and in the memory of this process only."""
+"""TLS sessions that may be resumed, in the memory of this process only: those that a client has kept, and whom those
+belong to that a server has handed out."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from OpenSSL import SSL
 
 MAX_SESSIONS = 16
+MAX_LOGINS = 4096  # that a server remembers; whose log-in is forgotten logs in fully
 LIFETIME = timedelta(hours=1)
 
 
@@ -49,3 +51,39 @@ class SessionCache:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenLogin:
+    """Who has logged in in the tunnel of a session, the `mark` that is to be the same still (`ResumptionQuestion`), and how
+    long the session may stand for the log-in."""
+
+    identity: bytes
+    mark: bytes = field(repr=False)
+    until: datetime
+
+
+class ProvenLogins:
+    """A server's memory of whom a session belongs to, where the log-in was in the tunnel: TLS knows nothing of it.
+
+    Tickets are the client's to keep, and go out before the log-in has ended. So what says that a session is good is an
+    entry here, under a digest of the session's secret.
+    """
+
+    def __init__(self) -> None:
+        self._logins: OrderedDict[bytes, ProvenLogin] = OrderedDict()
+
+    def find(self, digest: bytes, when: datetime) -> ProvenLogin | None:
+        """The log-in that a session stands for; None when there is none, or not any more."""
+        login = self._logins.get(digest)
+        return login if login is not None and when < login.until else None
+
+    def keep(self, digest: bytes, login: ProvenLogin) -> None:
+        """Remember a log-in that has succeeded."""
+        self._logins.pop(digest, None)
+        self._logins[digest] = login
+        if len(self._logins) > MAX_LOGINS:
+            self._logins.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._logins)
