@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.peer
 Make = Callable[[Pair, Agreement], Tunnel]
 IKE = "aes256gcm16-prfsha384-ecp384"
 BOTH = {"ike": f"{IKE}, aes128-sha256-modp2048"}
+NAT_INSIDE = "192.168.77.1"
 WEAK = {"ike": "3des-sha1-modp1024, aes256-sha1-modp2048"}
 
 
@@ -61,12 +63,28 @@ def test_every_transform_of_a_gateway_is_found_and_no_other(lab: Lab, network: N
     assert report["nat"] == {"supported": True, "we_are_behind": False, "gateway_is_behind": maker == "charon"}
     assert report["cookie"]["demanded"] == 0
     assert "INVALID_KE_PAYLOAD" in report["wrong_group"]
-    assert ("strongSwan" if maker == "charon" else "Ikeway") in report["product"]["name"]
+    product = report["product"]
+    assert product["name"] == ("strongSwan" if maker == "charon" else "Ikeway")
+    assert product["confidence"] == ("medium" if maker == "charon" else "low") and product["why"]
+    assert set(report["signature_hashes"]) >= {"SHA2_256", "SHA2_384"} and report["weaknesses"] == []
+    # IKEv1: charon has it and no connection for it, ours has none.
+    refusal = "NO-PROPOSAL-CHOSEN" if maker == "charon" else ""
+    assert (report["ikev1"]["answers"], report["ikev1"]["refusal"]) == (bool(refusal), refusal)
     # What it shows before a log-in: who it is, its certificate, and what it would ask.
     shown = report["authentication"]
     assert GATEWAY_NAME in shown["identity"], shown
     assert GATEWAY_NAME in shown["certificates"][0]["facts"]["names"]
     assert shown["eap"].startswith("request"), shown
+    assert shown["eap_method"] == "MSCHAPV2"
+
+
+def half_open(gateway: Any) -> int:
+    """IKE SAs that began and did not come to an end."""
+    if gateway.is_ours:
+        return len(gateway.sessions())
+    counts = gateway.charon.vici("stats")["ikesas"]
+    assert isinstance(counts, dict)
+    return int(str(counts["total"]))
 
 
 @pytest.mark.parametrize("maker", ["charon", "ikeway"])
@@ -74,7 +92,8 @@ def test_a_probe_leaves_nothing_behind(lab: Lab, network: Network, maker: str) -
     agreed = agreement("eap-mschapv2", both=BOTH)
     gateway = lab.gateway(maker, agreed)
     try:
-        ask(network, Way.WAN.gateway)
+        ask(network, *(["--no-ikev1"] if maker == "ikeway" else []), Way.WAN.gateway)
+        assert half_open(gateway) == 0
         client = lab.client("ikeway", agreed)
         try:
             client.connect()
@@ -93,20 +112,55 @@ def test_weak_algorithms_are_named_first(lab: Lab, network: Network) -> None:
         gateway.stop()
     assert done.returncode == 0, done.stderr
     summary = done.stdout.split("\n\n")[0]
-    assert "WEAK, and taken:" in summary
+    assert "\nWEAK:\n" in summary
     for weak in ("3des", "sha1", "prfsha1", "modp1024"):
         assert f"\n  {weak} " in summary, summary
     assert "shows nothing: AUTHENTICATION_FAILED" in done.stdout, done.stdout  # with a pre-shared key
 
 
 def test_a_nat_between_is_seen(lab: Lab, network: Network) -> None:
-    gateway = lab.gateway("charon", agreement("psk", way=Way.NAT))
+    gateway = lab.gateway("ikeway", agreement("eap-mschapv2", way=Way.NAT))
+    forwarded = f"udp dport {{ 500, 4500 }} dnat to {Way.NAT.gateway}"
     try:
-        report = ask(network, "--quick", Way.NAT.gateway)
+        ours = ask(network, "--quick", "--no-ikev1", Way.NAT.gateway)
+        network.nat.run(
+            ["nft", f"table ip forward {{ chain c {{ type nat hook prerouting priority dstnat; {forwarded}; }}; }}"]
+        )
+        both = ask(network, "--quick", "--no-ikev1", NAT_INSIDE)
+        network.nat.run(["nft", "delete table ip forward"])
     finally:
         gateway.stop()
-    assert report["nat"]["we_are_behind"]
-    assert report["transforms"] == []
+    assert ours["nat"] == {"supported": True, "we_are_behind": True, "gateway_is_behind": False}
+    assert both["nat"] == {"supported": True, "we_are_behind": True, "gateway_is_behind": True}
+    for report in (ours, both):
+        assert report["transforms"] == []
+        assert GATEWAY_NAME in report["authentication"]["identity"], report  # on port 4500 from IKE_AUTH on
+
+
+def test_ikev1_and_what_is_weak_in_it_are_named(lab: Lab, network: Network) -> None:
+    """One charon that speaks both, with Aggressive Mode and a key, and has a post-quantum pre-shared key."""
+    agreed = agreement("psk", gateway={"charon": {"i_dont_care_about_security_and_use_aggressive_mode_psk": "yes"}})
+    gateway: Any = lab.gateway("charon", agreed)
+    try:
+        gateway.charon.vici("load-shared", {"id": "ppk", "type": "PPK", "data": "0123456789", "owners": ["ppk1"]})
+        old = {"version": "1", "aggressive": "yes", "proposals": ["aes128-sha1-modp1024"], "local_addrs": ["%any"]}
+        sides = {"local": {"auth": "psk", "id": GATEWAY_NAME}, "remote": {"auth": "psk"}}
+        gateway.charon.load("old", {**old, **sides, "children": {}}, agreed.gateway)
+        done = run(network, "--quick", "--rate", "50", Way.WAN.gateway)
+        report = ask(network, "--quick", Way.WAN.gateway)
+        left = half_open(gateway)
+        without = ask(network, "--quick", "--no-ikev1", Way.WAN.gateway)
+    finally:
+        gateway.charon.vici("unload-conn", {"name": "old"})
+        gateway.stop()
+    summary = done.stdout.split("\n\n")[0]
+    assert summary.startswith(f"{Way.WAN.gateway} speaks IKEv2 and IKEv1\n"), done.stdout
+    assert "Aggressive Mode with a pre-shared key" in summary
+    assert report["ikev1"]["main_mode"] == report["ikev1"]["aggressive_mode"] == "aes128-sha1-modp1024, pre-shared key"
+    assert GATEWAY_NAME in report["ikev1"]["identity"]
+    assert "USE_PPK" in report["announced"]
+    assert left <= 2 * 2 + 1  # of two probes: of each Main Mode and Aggressive Mode
+    assert without["ikev1"] is None
 
 
 @pytest.mark.parametrize("maker", ["charon", "ikeway"])
@@ -114,7 +168,10 @@ def test_cookies_are_followed_and_told(lab: Lab, network: Network, maker: str) -
     agreed = replace(agreement("psk", gateway=BOTH), always_cookie=True)
     gateway = lab.gateway(maker, agreed)
     try:
-        report = ask(network, Way.WAN.gateway)
+        if maker == "charon":  # it wants cookies as soon as there is a half-open IKE SA, and this is how to leave one
+            ask(network, "--quick", "--no-authentication", "--no-ikev1", Way.WAN.gateway)
+            assert half_open(gateway) == 1
+        report = ask(network, "--no-ikev1", Way.WAN.gateway)
     finally:
         gateway.stop()
     assert report["cookie"]["demanded"] > 60
@@ -126,10 +183,18 @@ def test_cookies_are_followed_and_told(lab: Lab, network: Network, maker: str) -
 def test_ipv6_is_asked_too(lab: Lab, network: Network) -> None:
     gateway = lab.gateway("charon", agreement("psk", way=Way.WAN6))
     try:
-        report = ask(network, "--quick", Way.WAN6.gateway)
+        report = ask(network, "--quick", "--no-ikev1", Way.WAN6.gateway)
+        here = ask(network, "--quick", "--no-ikev1", f"{link_local(network)}%wan")
     finally:
         gateway.stop()
-    assert report["chosen"]
+    assert report["chosen"] and report["nat"]["supported"] and not report["nat"]["we_are_behind"]
+    assert here["chosen"] and not here["nat"]["we_are_behind"]
+
+
+def link_local(network: Network) -> str:
+    """The gateway's address on the link."""
+    words = network.gateway.run(["ip", "-6", "-o", "address", "show", "dev", "wan", "scope", "link"]).split()
+    return words[words.index("inet6") + 1].partition("/")[0]
 
 
 def test_a_closed_port_is_told_from_a_silent_host(lab: Lab, network: Network) -> None:
@@ -138,16 +203,32 @@ def test_a_closed_port_is_told_from_a_silent_host(lab: Lab, network: Network) ->
     assert refused.returncode == 5
     assert "ICMP port unreachable" in refused.stderr
     assert "runs no IKE daemon" in refused.stderr
-    network.gateway.run(
-        ["nft", "table ip deaf { chain c { type filter hook input priority 0; udp dport { 500, 4500 } drop; }; }"]
-    )
-    try:
+    with ruled(network, "drop"):
         silent = run(network, "--patience", "0.3", Way.WAN.gateway)
-    finally:
-        network.gateway.run(["nft", "delete table ip deaf"])
     assert silent.returncode == 5
     assert "ICMP" not in silent.stderr
     assert "firewall" in silent.stderr
+    with ruled(network, "reject with icmp type admin-prohibited"):
+        forbidden = run(network, "--patience", "0.3", Way.WAN.gateway)
+    assert forbidden.returncode == 5
+    assert "a firewall forbids it (ICMP administratively prohibited)" in forbidden.stderr
+    assert "open UDP 500 and 4500" in forbidden.stderr
+
+
+@contextmanager
+def ruled(network: Network, verdict: str) -> Iterator[None]:
+    """The gateway's host does so with whatever comes to its IKE ports."""
+    chain = f"type filter hook input priority 0; udp dport {{ 500, 4500 }} {verdict};"
+    network.gateway.run(["nft", f"table ip ruled {{ chain c {{ {chain} }}; }}"])
+    try:
+        yield
+    finally:
+        network.gateway.run(["nft", "delete table ip ruled"])
+
+
+def test_the_broadcast_address_is_refused(network: Network) -> None:
+    done = run(network, Way.WAN.gateway.rpartition(".")[0] + ".255")
+    assert done.returncode == 2 and "does not scan" in done.stderr
 
 
 def test_one_port_is_enough(lab: Lab, network: Network) -> None:

@@ -20,7 +20,9 @@ def check(report: ProbeReport, product: str, taken: dict[TransformType, set[str]
     for kind, keywords in taken.items():
         assert {each.keyword for each in report.taken(kind)} == keywords, f"{kind}: {text}"
     assert all(each.state is not State.UNCLEAR for each in report.transforms), text
-    assert report.product.name.startswith(product), f"{report.product}\n{text}"
+    assert report.product.name == product, f"{report.product}\n{text}"
+    assert report.authentication is not None and report.authentication.refusal == "AUTHENTICATION_FAILED", text
+    assert report.ikev1 is not None and not report.ikev1.spoken and not report.weaknesses, text
     assert all(port.answers for port in report.ports), text
     assert not report.nat.we_are_behind and not report.nat.gateway_is_behind, text
     assert "INVALID_KE_PAYLOAD" in report.wrong_group, text

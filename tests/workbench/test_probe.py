@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -18,7 +16,6 @@ from ikeway.address import Address
 from ikeway.cli import build
 from ikeway.errors import ConfigError, PeerUnreachable, WireError
 from ikeway.wire import (
-    ExchangeType,
     KeyExchangeMethod,
     Message,
     Notify,
@@ -31,14 +28,16 @@ from ikeway.wire import (
 )
 from ikeway.workbench.probe import ProbeSettings, State, offers, probe
 from ikeway.workbench.probe.asking import Asker, Survey
-from ikeway.workbench.probe.line import Answer
-from ikeway.workbench.probe.product import guess
-from ikeway.workbench.probe.report import Vendor
+from ikeway.workbench.probe.line import Heard
 from ikeway.workbench.probe.settings import one_host
+from tests.workbench.udp import QUICK, gateway, in_ikev2, reply
 
 REFUSED = [
     "10.0.0.0/24", "2001:db8::/32", "10.0.0.1-20", "10.0.0.1-10.0.0.20", "10.0.0.*", "10.*", "fd00::1-5", "a.test,b.test",
-    "a.test b.test", "", " ", "224.0.0.1", "0.0.0.0", "::", "255.255.255.255", "ff02::1",
+    "a.test b.test", "", " ", "224.0.0.1", "0.0.0.0", "::", "255.255.255.255", "ff02::1", "::ffff:224.0.0.1",
+    "10.0.0.1\u201320", "10.0.0.1..20", "10.0.0.1~5", "10.0.0.[1-5]", "vpn{1..3}.test", "vpn?.test", "*.test",
+    "a.test;b.test",
+    "10.0.0.1 - 10.0.0.9", "https://a.test", "a.test:500", "[fd00::1]:500", "10.0.0.1:500", "a.test\x1b[2J", "fe80::1",
 ]  # fmt: skip
 
 
@@ -49,7 +48,18 @@ def test_more_or_less_than_one_host_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["vpn.example.com", "my-vpn", "192.0.2.1", "2001:db8::1", "[2001:db8::1]", "10-0-0-1.example"]
+    "text",
+    [
+        "vpn.example.com",
+        "my-vpn",
+        "192.0.2.1",
+        "2001:db8::1",
+        "[2001:db8::1]",
+        "10-0-0-1.example",
+        "b\u00fccher.example",
+        "fe80::1%eth0",
+        "_vpn.example",
+    ],
 )
 def test_one_host_is_taken(text: str) -> None:
     assert one_host(text) == text.strip("[]")
@@ -70,10 +80,6 @@ def test_a_flood_is_refused(rate: float) -> None:
 Behaviour = Callable[[Message], Message | None]
 
 
-def reply(question: Message, *payloads: object) -> Message:
-    return Message(question.initiator_spi, os.urandom(8), ExchangeType.IKE_SA_INIT, False, True, 0, tuple(payloads))  # type: ignore[arg-type]
-
-
 class FakeLine:
     """Answers at once, as `behave` wants."""
 
@@ -82,10 +88,15 @@ class FakeLine:
     def __init__(self, behave: Behaviour) -> None:
         self.behave = behave
         self.asked: list[Message] = []
+        self.pauses: list[float] = []
+        self.pace = self
 
-    def ask(self, question: Message, tries: int = 2) -> Answer:
+    def slow_down(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+    def ask(self, question: Message, tries: int = 2) -> Heard[Message]:
         self.asked.append(question)
-        return Answer(self.behave(Message.decode(question.encode())))
+        return Heard(self.behave(Message.decode(question.encode())))
 
 
 def takes(*keywords: str) -> Callable[[Message], bool]:
@@ -140,8 +151,52 @@ def test_a_gateway_that_has_had_enough_is_left_alone() -> None:
 
     answers, line, made = survey(behave)
     assert made.exhausted
-    assert len(line.asked) == 32  # the question that was not answered, and one more that had been taken before
-    assert answers[-1] == ("INTEG:AUTH_HMAC_MD5_128", State.UNCLEAR)
+    # The question that was not answered, one that had been taken before, and that one again after each pause.
+    assert (len(line.asked), line.pauses) == (30 + 1 + 1 + 3, [1.0, 2.0, 4.0])
+    assert answers[-1] == ("ML_KEM_512", State.UNCLEAR)
+
+
+def test_a_gateway_with_a_limit_is_asked_more_slowly() -> None:
+    """It answers twelve questions, and the next twelve after a pause: silence is not taken for a refusal."""
+    good = takes(IKE)
+
+    def behave(question: Message) -> Message | None:
+        if len(line.asked) > 12 * (1 + len(line.pauses)):
+            return None
+        taken = Notify(NotifyType.INVALID_KE_PAYLOAD, int(KeyExchangeMethod.MODP_2048).to_bytes(2))
+        return reply(question, taken if good(question) else Notify(NotifyType.NO_PROPOSAL_CHOSEN))
+
+    line = FakeLine(behave)
+    made = Survey(Asker(line, lambda what: None))  # type: ignore[arg-type]
+    answers = made.run()
+    assert {each.keyword for each in answers if each.state is State.TAKEN} == TAKEN
+    assert {each.state for each in answers} == {State.TAKEN, State.REFUSED}
+    assert made.slowed and not made.exhausted
+
+
+def test_when_the_time_is_up_no_more_is_asked() -> None:
+    line = FakeLine(lambda question: reply(question, Notify(NotifyType.NO_PROPOSAL_CHOSEN)))
+    made = Survey(Asker(line, lambda what: None), until=0)  # type: ignore[arg-type]
+    answers = made.run()
+    assert not line.asked and {each.state for each in answers} == {State.UNCLEAR}
+    assert made.exhausted == "the time was up"
+
+
+def test_ml_kem_beside_another_method_is_found() -> None:
+    good = takes(IKE.replace("modp2048", "modp2048-ke1_mlkem768"), IKE)
+
+    def behave(question: Message) -> Message | None:
+        taken = Notify(NotifyType.INVALID_KE_PAYLOAD, int(KeyExchangeMethod.MODP_2048).to_bytes(2))
+        return reply(question, taken if good(question) else Notify(NotifyType.NO_PROPOSAL_CHOSEN))
+
+    answers, line, _ = survey(behave)
+    assert dict(answers[-3:]) == {
+        "ke1_mlkem768": State.TAKEN,
+        "ke1_mlkem1024": State.REFUSED,
+        "ML_KEM_512": State.REFUSED,
+    }
+    last = line.asked[-1]
+    assert last.notify(NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED) is not None  # RFC 9370 section 2.2.1 wants it
 
 
 def test_a_gateway_that_takes_every_group_is_asked_with_one_that_is_not_offered() -> None:
@@ -149,7 +204,9 @@ def test_a_gateway_that_takes_every_group_is_asked_with_one_that_is_not_offered(
         return reply(question, Notify(NotifyType.INVALID_KE_PAYLOAD, int(KeyExchangeMethod.ECP_256).to_bytes(2)))
 
     answers, line, _ = survey(behave)
-    assert {state for _, state in answers} == {State.TAKEN}
+    assert {state for keyword, state in answers if "ml" not in keyword.lower()} == {State.TAKEN}
+    # It also takes an additional key exchange that does not exist, so it has not understood any.
+    assert [state for _, state in answers[-3:]] == [State.UNCLEAR] * 3
     from ikeway.wire import KeyExchange
 
     for question in line.asked:
@@ -174,7 +231,7 @@ def test_a_cookie_is_returned_with_the_same_request() -> None:
     asker.ask(offers.offer(offers.EVERYTHING), KeyExchangeMethod.CURVE25519)
     first, second = line.asked
     assert replace(second, payloads=second.payloads[1:]) == first
-    assert (asker.cookies, asker.cookie_octets) == (1, 6)
+    assert (asker.tally.cookies, asker.tally.cookie_octets) == (1, 6)
 
 
 def test_a_gateway_that_goes_on_changing_its_mind_is_not_followed_forever() -> None:
@@ -186,46 +243,17 @@ def test_a_gateway_that_goes_on_changing_its_mind_is_not_followed_forever() -> N
     assert len(line.asked) == 5
 
 
-@contextmanager
-def gateway(behave: Callable[[bytes], list[bytes]]) -> Iterator[int]:
-    """A UDP port of loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
-        opened.bind(("127.0.0.1", 0))
-        opened.settimeout(0.05)
-        stop = threading.Event()
-
-        def serve() -> None:
-            while not stop.is_set():
-                try:
-                    octets, sender = opened.recvfrom(65535)
-                except TimeoutError:
-                    continue
-                for each in behave(octets):
-                    opened.sendto(each, sender)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield opened.getsockname()[1]
-        finally:
-            stop.set()
-            thread.join()
-
-
-QUICK = ProbeSettings(transforms=False, patience=0.2, rate=50)
-
-
 @given(garbage=st.lists(st.binary(max_size=80), max_size=4))
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_garbage_is_no_answer(garbage: list[bytes]) -> None:
     with gateway(lambda octets: garbage) as port, pytest.raises(PeerUnreachable):
-        probe("127.0.0.1", replace(QUICK, port=port, nat_port=port, patience=0.02))
+        probe("127.0.0.1", replace(QUICK, port=port, nat_port=1, patience=0.02))
 
 
 def test_a_flood_of_answers_to_nothing_ends() -> None:
     flood = [os.urandom(8) + bytes(60)] * 200
     with gateway(lambda octets: flood) as port, pytest.raises(PeerUnreachable):
-        probe("127.0.0.1", replace(QUICK, port=port, nat_port=port))
+        probe("127.0.0.1", replace(QUICK, port=port, nat_port=1))
 
 
 def test_what_is_no_message_is_counted_and_the_right_answer_found() -> None:
@@ -249,10 +277,22 @@ def test_what_is_no_message_is_counted_and_the_right_answer_found() -> None:
     assert "OpenIKED" in report.to_text()
 
 
-def test_a_product_is_read_from_its_vendor_ids_first() -> None:
-    message = Message(bytes(8), bytes(8), ExchangeType.IKE_SA_INIT, False, True, 0, (VendorId(b"CISCO-DELETE-REASON"),))
-    assert guess(message, (Vendor(b"CISCO-DELETE-REASON", "Cisco: delete reason"),)).name.startswith("Cisco")
-    assert guess(message, ()).name == "unknown"
+def test_the_next_address_of_a_host_is_asked_when_one_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = (
+        "2001:db8::1",
+        "127.0.0.9",
+        "127.0.0.1",
+        "127.0.0.8",
+    )  # no route, a closed port, the gateway, not needed
+    module = sys.modules[probe.__module__]
+    monkeypatch.setattr(module, "resolve", lambda name: addresses)
+    with gateway(in_ikev2(lambda question: [reply(question, Notify(NotifyType.NO_PROPOSAL_CHOSEN)).encode()])) as port:
+        report = probe("vpn.test", replace(QUICK, port=port, nat_port=1))
+    assert (report.host, report.address, report.other_addresses) == ("vpn.test", "127.0.0.1", ("127.0.0.8",))
+    assert len(report.remarks) == 2 and "127.0.0.9" in report.remarks[1]
+    monkeypatch.setattr(module, "resolve", lambda name: addresses[:2])
+    with pytest.raises(PeerUnreachable, match=r"2001:db8::1.*; .*127\.0\.0\.9"):
+        probe("vpn.test", replace(QUICK, port=port, nat_port=1))
 
 
 def test_every_transform_can_be_asked_for() -> None:

@@ -1,23 +1,27 @@
-"""The gateway's certificate and identity, as far as it shows them to somebody who has not proven anything.
+"""The whole offer at once, and what the gateway shows of itself to somebody who has not proven anything.
 
-We ask to log in by EAP: IKE_AUTH without AUTH (RFC 7296 section 2.16). A gateway that does EAP proves itself first, with
-IDr, CERT and AUTH. We then leave with AUTHENTICATION_FAILED, so that it keeps nothing of us.
+IKE_SA_INIT with everything that we have; its answer says what the gateway prefers. Then we ask to log in by EAP: IKE_AUTH
+without AUTH (RFC 7296 section 2.16). A gateway that does EAP proves itself first, with IDr, CERT and AUTH. We say who we
+are when it asks, and decline the method that it begins with: so it ends the log-in itself, and keeps nothing of us. (An
+INFORMATIONAL with AUTHENTICATION_FAILED would be shorter, and strongSwan keeps its half-open IKE SA all the same.)
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from ikeway.address import Address
-from ikeway.auth.certificate import TrustStore
 from ikeway.auth.identity import Identity
-from ikeway.auth.parse import load_certificate
+from ikeway.auth.parse import UNREADABLE, load_certificate
+from ikeway.eap.packet import EapCode, EapPacket, EapType
 from ikeway.eap.session import EapPeer
 from ikeway.errors import IkewayError
 from ikeway.ike import events
 from ikeway.ike.engine import Engine
 from ikeway.ike.notifies import failure_of
+from ikeway.ike.sa import IkeSa
 from ikeway.ike.settings import CertificateExpected, Connection, EapCredential, EngineSettings, Retransmission
 from ikeway.pki.describe import describe_certificate
 from ikeway.wire import payloads as wire
@@ -25,14 +29,27 @@ from ikeway.wire.message import Message
 from ikeway.wire.payloads import Proposal
 from ikeway.wire.registry import CertificateEncoding, ConfigurationAttributeType, ExchangeType
 from ikeway.wire.render import render_payload, summary
-from ikeway.workbench.probe.line import Line
-from ikeway.workbench.probe.report import Authentication, Certificate
+from ikeway.workbench.anybody import Anybody
+from ikeway.workbench.probe import offers
+from ikeway.workbench.probe.asking import ABILITIES, Tally
+from ikeway.workbench.probe.line import Line, ready
+from ikeway.workbench.probe.report import NO_ANSWER, Authentication, Certificate
+from ikeway.workbench.probe.settings import ProbeSettings
+from ikeway.workbench.probe.weaknesses import certificate_weaknesses
 
 TRIES = 2
+MAX_CERTIFICATES = 8
+_NO_METHODS = (EapType.IDENTITY, EapType.NOTIFICATION)
+MAX_ROUNDS = 4  # of EAP: to say who we are, to decline, and what a gateway may try then
 
 
-def show_yourself(lines: dict[int, Line], proposal: Proposal, identity: str, patience: float) -> Authentication:
-    """Ask. `lines` by the gateway's port: the one to begin on comes first, the one with the non-ESP marker second."""
+def show_yourself(
+    lines: dict[int, Line], proposals: tuple[Proposal, ...], settings: ProbeSettings, tally: Tally
+) -> tuple[Message | None, Authentication | None]:
+    """Ask. Returns the answer to IKE_SA_INIT, and what IKE_AUTH brought out, when it came so far.
+
+    `lines` by the gateway's port: the one to begin on comes first, the one with the non-ESP marker second.
+    """
     first, second = next(iter(lines.values())), list(lines.values())[-1]
     engine = Engine(
         EngineSettings(
@@ -40,18 +57,25 @@ def show_yourself(lines: dict[int, Line], proposal: Proposal, identity: str, pat
             ike_port=first.remote.port,
             nat_port=second.remote.port,
             local_nat_port=second.local.port,
+            interception=_Announcing(),
         )
     )
-    connection = _connection(proposal, identity, patience, mobike=second is not first)
-    sa = engine.connect(connection, first.local, first.remote, time.monotonic())
+    sa = engine.connect(_connection(proposals, settings), first.local, first.remote, time.monotonic())
+    initial: Message | None = None
     replies: list[Message] = []
-    end, failure = time.monotonic() + 4 * patience, ""
+    failure = ""
+    end = time.monotonic() + 4 * settings.patience + 2 * MAX_ROUNDS * first.pace.gap
     while time.monotonic() < end:
         done = False
         for event in engine.events():
             match event:
+                case events.MessageReceived(message=message) if message.exchange_type == ExchangeType.IKE_SA_INIT:
+                    initial = message
+                    tally.note_cookie(message)
                 case events.MessageReceived(message=message) if message.exchange_type == ExchangeType.IKE_AUTH:
                     replies.append(message)
+                case events.MessageSent(retransmission=0):
+                    tally.questions += 1
                 case events.IkeClosed(error=error):
                     done, failure = True, error.reason if error is not None else "closed"
                 case events.Asked(question=question):
@@ -60,56 +84,92 @@ def show_yourself(lines: dict[int, Line], proposal: Proposal, identity: str, pat
             lines.get(datagram.remote.port, first).send(datagram.octets)
         if done:
             break
-        _step(engine, lines.get(sa.remote.port, first))
-    return _describe(replies[0]) if replies else Authentication(answered=failure or "nothing")
+        _step(engine, lines)
+    if initial is None or initial.find(wire.SecurityAssociation) is None:
+        return initial, None
+    return initial, describe(replies) if replies else Authentication(answered=failure or NO_ANSWER)
 
 
-def _connection(proposal: Proposal, identity: str, patience: float, *, mobike: bool) -> Connection:
-    who = Identity.parse(identity)
+class _Announcing:
+    """Says in IKE_SA_INIT what else we have heard of, so that the gateway says what it has."""
+
+    def sending(self, sa: IkeSa, message: Message) -> Message:
+        """Add notifies to our request."""
+        if message.exchange_type != ExchangeType.IKE_SA_INIT:
+            return message
+        return replace(message, payloads=(*message.payloads, offers.REDIRECT_SUPPORTED, *ABILITIES))
+
+    def received(self, sa: IkeSa | None, message: Message) -> Message:
+        """As it came."""
+        return message
+
+
+def _connection(proposals: tuple[Proposal, ...], settings: ProbeSettings) -> Connection:
+    who = Identity.parse(settings.identity)
     return Connection(
         name="probe",
         local_identity=who,
-        local_credential=EapCredential(lambda ask: EapPeer(ask, b"", ())),
+        local_credential=EapCredential(lambda ask: EapPeer(ask, str(who).encode(), ())),
         remote_identity=None,
-        remote_expectation=CertificateExpected(TrustStore(())),
-        ike_proposals=(proposal,),
+        remote_expectation=CertificateExpected(Anybody(())),
+        ike_proposals=proposals,
         childless=False,
         request_configuration=(wire.ConfigurationAttribute(ConfigurationAttributeType.INTERNAL_IP4_ADDRESS),),
-        mobike=mobike,
+        mobike=False,  # so that we change to the other port only where there is a NAT
         initial_contact=False,
-        retransmission=Retransmission(first=patience, factor=1, tries=TRIES - 1),
+        retransmission=Retransmission(first=settings.patience, factor=1, tries=TRIES - 1),
+        eap_max_rounds=MAX_ROUNDS,
     )
 
 
-def _step(engine: Engine, line: Line) -> None:
-    """Wait for a datagram on the line of now, or for the engine's next deadline."""
+def _step(engine: Engine, lines: dict[int, Line]) -> None:
+    """Wait for datagrams, or for the engine's next deadline. On all lines: libreswan answers on the port of before."""
     now = time.monotonic()
     deadline = engine.deadline()
-    received = line.receive(now + 1.0 if deadline is None else max(min(deadline, now + 1.0), now + 0.001))
-    now = time.monotonic()
-    if isinstance(received, bytes):
-        engine.receive(received, line.local, Address(*line.remote), now)
-    engine.tick(now)
+    until = now + 1.0 if deadline is None else max(min(deadline, now + 1.0), now + 0.001)
+    for line in ready(lines.values(), until):
+        received = line.receive(time.monotonic() + 0.001)
+        if isinstance(received, bytes):
+            engine.receive(received, line.local, line.remote, time.monotonic())
+    engine.tick(time.monotonic())
 
 
-def _describe(reply: Message) -> Authentication:
+def describe(replies: Sequence[Message]) -> Authentication:
+    """What the responses to IKE_AUTH, of which there is at least one, show."""
+    reply = replies[0]
     identity, proof, eap = reply.find(wire.IdResponder), reply.find(wire.Authentication), reply.find(wire.Eap)
     failure = failure_of(reply)
     return Authentication(
         answered=summary(reply),
         identity=render_payload(identity).removeprefix("IDr ") if identity is not None else "",
-        certificates=tuple(filter(None, map(_certificate, reply.find_all(wire.Certificate)))),
+        certificates=tuple(filter(None, map(_certificate, reply.find_all(wire.Certificate)[:MAX_CERTIFICATES]))),
         method=str(proof.method) if proof is not None else "",
         eap=render_payload(eap).removeprefix("EAP ") if eap is not None else "",
+        eap_method=_eap_method(replies),
         refusal=str(failure.type) if failure is not None else "",
     )
+
+
+def _eap_method(replies: Sequence[Message]) -> str:
+    """The first method that is more than a question for a name or a word to the user."""
+    for reply in replies:
+        payload = reply.find(wire.Eap)
+        try:
+            packet = EapPacket.decode(payload.packet) if payload is not None else None
+        except IkewayError:
+            continue
+        if packet is not None and packet.code is EapCode.REQUEST and packet.type not in _NO_METHODS:
+            return str(packet.method)
+    return ""
 
 
 def _certificate(payload: wire.Certificate) -> Certificate | None:
     if payload.encoding != CertificateEncoding.X509_SIGNATURE:
         return None
     try:
-        facts = describe_certificate(load_certificate(payload.value), datetime.now(UTC))
-    except (IkewayError, ValueError) as error:
-        facts = {"malformed": str(error)}
-    return Certificate(dict(facts), payload.value)
+        certificate = load_certificate(payload.value)
+        facts = describe_certificate(certificate, datetime.now(UTC))
+        weaknesses = certificate_weaknesses(certificate, datetime.now(UTC))
+    except (IkewayError, *UNREADABLE) as error:
+        facts, weaknesses = {"malformed": str(error)}, ()
+    return Certificate(dict(facts), payload.value, weaknesses)

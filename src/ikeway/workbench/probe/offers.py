@@ -86,7 +86,12 @@ METHODS: tuple[Transform, ...] = tuple(
         _K.MODP_1536, _K.MODP_1024, _K.MODP_1024_160, _K.MODP_768,
     )
 )  # fmt: skip
+ADDITIONAL: tuple[Transform, ...] = tuple(
+    Transform.of(_T.ADDKE1, method) for method in (_K.ML_KEM_768, _K.ML_KEM_1024, _K.ML_KEM_512)
+)
+NONSENSE = Transform.of(_T.ADDKE1, _K(1023))  # the last number that IANA could give away, and has not
 EVERYTHING: tuple[Transform, ...] = AEADS + CIPHERS + FUNCTIONS + INTEGRITIES + METHODS
+REDIRECT_SUPPORTED = Notify(NotifyType.REDIRECT_SUPPORTED)
 CHEAP = (_K.CURVE25519, _K.ECP_256, _K.ECP_384, _K.CURVE448, _K.MODP_2048)
 """Methods whose public values cost next to nothing to make and to take in."""
 
@@ -104,14 +109,15 @@ def computable(transforms: Iterable[Transform]) -> tuple[Transform, ...]:
 def offer(transforms: Sequence[Transform]) -> SecurityAssociation:
     """One or two proposals of these transforms: authenticated ciphers have no integrity algorithm beside them, so the
     others make a proposal of their own (RFC 7296 section 3.3)."""
-    by_type = {kind: tuple(each for each in transforms if each.type == kind) for kind in (_T.PRF, _T.INTEG, _T.KE)}
+    by_type = {kind: tuple(each for each in transforms if each.type == kind) for kind in (_T.PRF, _T.INTEG)}
+    exchanges = tuple(each for each in transforms if each.type in (_T.KE, _T.ADDKE1))
     aeads = tuple(each for each in transforms if each in AEADS)
     ciphers = tuple(each for each in transforms if each in CIPHERS)
     proposals = []
     if aeads:
-        proposals.append(aeads + by_type[_T.PRF] + by_type[_T.KE])
+        proposals.append(aeads + by_type[_T.PRF] + exchanges)
     if ciphers and by_type[_T.INTEG]:
-        proposals.append(ciphers + by_type[_T.PRF] + by_type[_T.INTEG] + by_type[_T.KE])
+        proposals.append(ciphers + by_type[_T.PRF] + by_type[_T.INTEG] + exchanges)
     return SecurityAssociation(
         tuple(Proposal(number, ProtocolId.IKE, b"", chosen) for number, chosen in enumerate(proposals, 1))
     )
@@ -153,7 +159,7 @@ def request(
         *detection_notifies(spi, bytes(8), *path),
         Notify(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED),
         Notify(NotifyType.SIGNATURE_HASH_ALGORITHMS, hashes),
-        Notify(NotifyType.REDIRECT_SUPPORTED),
+        REDIRECT_SUPPORTED,
         *(each for each in extra if each not in cookie),
     )
     return Message(spi, bytes(8), ExchangeType.IKE_SA_INIT, True, False, 0, payloads)

@@ -4,33 +4,47 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
 from ikeway.address import Address
-from ikeway.errors import PeerUnreachable
-from ikeway.ike.nat import find_nat
+from ikeway.errors import HostError, IkewayError, PeerUnreachable
 from ikeway.wire.message import Message
-from ikeway.wire.payloads import CertificateRequest, Notify, SecurityAssociation, VendorId
+from ikeway.wire.payloads import Notify
 from ikeway.wire.registry import NotifyType, TransformType
-from ikeway.wire.render import KEY_HASH_OCTETS, render_payload
-from ikeway.wire.vendors import vendor_name
-from ikeway.workbench.probe import asking, offers, product
-from ikeway.workbench.probe.asking import Asker, Survey
+from ikeway.workbench.probe import asking, first_answer, offers, product
+from ikeway.workbench.probe.asking import Asker, Question, Survey, Tally
 from ikeway.workbench.probe.authentication import show_yourself
-from ikeway.workbench.probe.line import Answer, Line, Pace
-from ikeway.workbench.probe.report import Authentication, Cookie, Nat, Port, ProbeReport, State, TransformAnswer, Vendor
+from ikeway.workbench.probe.ikev1 import ask_ikev1
+from ikeway.workbench.probe.line import Line, Pace
+from ikeway.workbench.probe.report import (
+    NO_ANSWER,
+    Authentication,
+    Cookie,
+    Ikev1,
+    Port,
+    ProbeReport,
+    State,
+    TransformAnswer,
+)
 from ikeway.workbench.probe.settings import ProbeSettings, one_host, resolve
+from ikeway.workbench.probe.weaknesses import find_weaknesses
 
 VERSION_3 = 0x30
-MAX_VENDORS = 64
+# Everything but the method of the KE payload, so that nobody can take it at once.
+KNOCK: Question = (
+    offers.offer([each for each in offers.EVERYTHING if (each.type, each.id) != (TransformType.KE, offers.CHEAP[0])]),
+    offers.CHEAP[0],
+)
+MAX_ADDRESSES = 4  # of a host, one after another until one answers
 
 
 def probe(
     host: str, settings: ProbeSettings | None = None, progress: Callable[[str], None] = lambda what: None
 ) -> ProbeReport:
-    """Ask one gateway what it speaks. `progress` is told what is being asked.
+    """Ask one gateway what it speaks. `progress` is told what is being asked. Of several addresses that it has, the
+    first that answers is asked everything.
 
     Raises `ConfigError` for anything but one host, `HostError` without an address or a route, `PeerUnreachable` when
     nothing answers.
@@ -38,108 +52,123 @@ def probe(
     wanted = settings or ProbeSettings()
     name = one_host(host)
     addresses = resolve(name)
+    pace = Pace(wanted.rate)
+    failures: list[HostError | PeerUnreachable] = []
+    for at, address in enumerate(addresses[:MAX_ADDRESSES], 1):
+        try:
+            report = _probe_address(address, wanted, pace, progress)
+        except (HostError, PeerUnreachable) as error:
+            failures.append(error)
+        else:
+            remarks = tuple(f"asked before: {each.reason}" for each in failures)
+            return replace(report, host=name, other_addresses=addresses[at:], remarks=remarks + report.remarks)
+    raise _combined(failures)
+
+
+def _probe_address(address: str, settings: ProbeSettings, pace: Pace, progress: Callable[[str], None]) -> ProbeReport:
+    host, _, zone = address.partition("%")
     with ExitStack() as stack:
-        pace = Pace(wanted.rate)
         lines: dict[int, Line] = {}
-        for port, marked in ((wanted.port, False), (wanted.nat_port, True)):
-            line = Line(Address(addresses[0], port), pace, marked=marked, patience=wanted.patience)
+        for port, marked in ((settings.port, False), (settings.nat_port, True)):
+            line = Line(Address(host, port), pace, marked=marked, patience=settings.patience, zone=zone)
             stack.callback(line.close)
             lines[port] = line
-        return _Probe(name, addresses, wanted, lines, progress).run()
+        return _Probe(address, settings, lines, progress).run()
 
 
 class _Probe:
     """One run."""
 
     def __init__(
-        self,
-        host: str,
-        addresses: Sequence[str],
-        settings: ProbeSettings,
-        lines: dict[int, Line],
-        progress: Callable[[str], None],
+        self, address: str, settings: ProbeSettings, lines: dict[int, Line], progress: Callable[[str], None]
     ) -> None:
-        self._host, self._addresses, self._settings, self._progress = host, addresses, settings, progress
+        self._address, self._settings, self._progress = address, settings, progress
         self._lines = lines
+        self._tally = Tally()
         self._ports: list[Port] = []
         self._remarks: list[str] = []
-        self._extra = 0
 
     def run(self) -> ProbeReport:
-        """Everything, in an order that asks cheap things first."""
+        """Everything, in an order that asks cheap things first and ends with what a gateway may mind."""
         begun = time.monotonic()
-        asker, answer = self._find_line()
-        first = answer.message
-        chosen = asking.chosen(first)
-        method = self._method_of(chosen)
-        transforms: tuple[TransformAnswer, ...] = ()
-        if self._settings.transforms:
-            survey = Survey(asker)
-            transforms = tuple(survey.run())
-            if survey.exhausted:
-                self._remarks.append("the gateway stopped answering in the middle: some transforms are unclear")
-        wrong = self._wrong_group(asker, transforms)
-        unasked = self._unasked_cookie(asker, chosen)
-        version = self._version(asker.line)
-        authentication = self._authentication(chosen)
-        vendors = _vendors(first)
-        malformed = sum(line.malformed for line in self._lines.values())
-        if malformed:
-            self._remarks.append(f"{malformed} datagrams that came back are no IKE messages")
-        if method == "":
-            self._remarks.append("it chose nothing of what was offered, so the rest is less certain")
-        return ProbeReport(
-            host=self._host,
-            address=self._addresses[0],
-            other_addresses=tuple(self._addresses[1:]),
+        asker = self._find_line()
+        report = ProbeReport(
+            host=self._address,
+            address=self._address,
+            other_addresses=(),
             ports=tuple(self._ports),
-            first_answer=asking.said(answer),
-            chosen=method,
-            announced=tuple(str(each.type) for each in first.find_all(Notify)) if first is not None else (),
-            vendors=vendors,
-            authorities=_authorities(first),
-            asks_certificate=first is not None and first.find(CertificateRequest) is not None,
-            fragmentation=_announces(first, NotifyType.IKEV2_FRAGMENTATION_SUPPORTED),
-            nat=_nat(first, asker.line),
-            cookie=Cookie(asker.cookies, asker.cookie_octets, unasked),
-            wrong_group=wrong,
-            version=version,
-            redirect=_redirect(first),
-            transforms=transforms,
-            authentication=authentication,
-            product=product.guess(first, vendors),
-            questions=asker.questions + self._extra,
+            product=product.guess(product.Evidence()),
+            questions=0,
+            seconds=0,
+        )
+        first: Message | None = None
+        if asker is not None:
+            report, first = self._ask_ikev2(report, asker)
+        report = replace(report, ikev1=self._ask_ikev1())
+        if asker is None and not (report.ikev1 is not None and report.ikev1.answers):
+            raise _unreachable(self._address, self._ports)
+        return self._conclude(report, first, begun)
+
+    def _conclude(self, report: ProbeReport, first: Message | None, begun: float) -> ProbeReport:
+        """The report with what follows from its parts."""
+        cookie = replace(report.cookie, demanded=self._tally.cookies, octets=self._tally.cookie_octets)
+        others = report.ikev1.vendors if report.ikev1 is not None else ()
+        return replace(
+            report,
+            cookie=cookie,
+            product=product.guess(product.Evidence(first, report.vendors, cookie, others)),
+            weaknesses=find_weaknesses(report),
+            questions=self._tally.questions,
             seconds=round(time.monotonic() - begun, 1),
-            remarks=tuple(self._remarks),
+            remarks=(*self._remarks, *self._oddities()),
         )
 
-    def _find_line(self) -> tuple[Asker, Answer]:
-        """Ask everything at once, and go on with the first port that answers. Raises `PeerUnreachable`.
-
-        The other port gets a question that leaves nothing behind there: gateways count half-open IKE SAs.
-        """
-        found: tuple[Asker, Answer] | None = None
+    def _find_line(self) -> Asker | None:
+        """Ask on each port for something that leaves nothing behind there; the first that answers is asked the rest."""
+        found: Asker | None = None
         for number, line in self._lines.items():
             self._progress(f"is IKE at port {number}?")
-            asker = Asker(line, self._progress)
-            if found is None:
-                answer, _ = asker.ask_until_chosen(offers.computable(offers.EVERYTHING))
-                found = (asker, answer) if answer.message is not None else None
-            else:
-                without = [
-                    each for each in offers.EVERYTHING if each.id != offers.CHEAP[0] or each.type != TransformType.KE
-                ]
-                answer = asker.ask(offers.offer(without), offers.CHEAP[0])
-                self._extra += asker.questions
+            asker = Asker(line, self._progress, self._tally)
+            answer = asker.ask(*KNOCK)
             self._ports.append(Port(number, answer.message is not None, asking.said(answer), answer.seconds))
-        if found is None:
-            raise _unreachable(self._addresses[0], self._ports)
+            if found is None and answer.message is not None:
+                found = asker
         return found
 
-    def _method_of(self, security: SecurityAssociation | None) -> str:
-        from ikeway.ike.proposals import format_proposal
+    def _ask_ikev2(self, report: ProbeReport, asker: Asker) -> tuple[ProbeReport, Message | None]:
+        """The report with what was learned, and the answer to the offer of everything."""
+        transforms = self._survey(asker)
+        report = replace(
+            report,
+            transforms=transforms,
+            wrong_group=self._wrong_group(asker, transforms),
+            cookie=Cookie(0, 0, self._unasked_cookie(asker)),
+            version=self._version(asker.line),
+        )
+        first, authentication = self._offer_everything(asker)
+        if first is None:
+            self._remarks.append("it did not answer when it was offered everything at once")
+            return report, None
+        return replace(first_answer.read(report, first, asker.line), authentication=authentication), first
 
-        return format_proposal(security.proposals[0]) if security is not None and security.proposals else ""
+    def _offer_everything(self, asker: Asker) -> tuple[Message | None, Authentication | None]:
+        transforms = offers.computable(offers.EVERYTHING)
+        self._progress("what does it prefer, and what does it show of itself before a log-in?")
+        if not self._settings.authentication:
+            return asker.ask_until_chosen(transforms)[0].message, None
+        lines = {each.number: self._lines[each.number] for each in self._ports if each.answers}
+        return show_yourself(lines, offers.offer(transforms).proposals, self._settings, self._tally)
+
+    def _survey(self, asker: Asker) -> tuple[TransformAnswer, ...]:
+        if not self._settings.transforms:
+            return ()
+        survey = Survey(asker, time.monotonic() + self._settings.seconds_for_transforms, KNOCK)
+        transforms = tuple(survey.run())
+        if survey.slowed:
+            self._remarks.append("it answers only so many questions in a time: after a pause it was asked more slowly")
+        if survey.exhausted:
+            self._remarks.append(f"some transforms are unclear: {survey.exhausted}")
+        return transforms
 
     def _wrong_group(self, asker: Asker, transforms: Sequence[TransformAnswer]) -> str:
         """A KE payload of a method that is offered nowhere: a correct gateway names the one that it wants."""
@@ -151,72 +180,56 @@ class _Probe:
         others = [each for each in offers.EVERYTHING if each.type != TransformType.KE]
         answer = asker.ask(offers.offer([*others, *offered]), wrong)
         wanted = asking.demanded_method(answer.message)
-        name = wrong.name
-        return f"{name}: {asking.said(answer)}" + (f", it wants {wanted.name}" if wanted is not None else "")
+        return f"{wrong.name}: {asking.said(answer)}" + (f", it wants {wanted}" if wanted is not None else "")
 
-    def _unasked_cookie(self, asker: Asker, chosen: SecurityAssociation | None) -> str:
+    def _unasked_cookie(self, asker: Asker) -> str:
         """A cookie that it never gave: it may take no notice, or demand a right one (RFC 7296 section 2.6)."""
         self._progress("what does it say to a cookie that it never gave?")
-        before = asker.cookies
+        before = self._tally.cookies
         cookie = Notify(NotifyType.COOKIE, os.urandom(16))
-        methods = [each for each in offers.METHODS if each.id != offers.CHEAP[0]]
-        others = [each for each in offers.EVERYTHING if each.type != TransformType.KE]
-        answer = asker.ask(offers.offer([*others, *methods]), offers.CHEAP[0], (cookie,))
-        if asker.cookies > before:
+        answer = asker.ask(*KNOCK, (cookie,))
+        if self._tally.cookies > before:
             return "demands one of its own"
-        return "takes no notice of it" if answer.message is not None else asking.said(answer)
+        return "takes no notice of it" if answer.message is not None else answer.refusal or NO_ANSWER
 
     def _version(self, line: Line) -> str:
         """A version that does not exist yet (RFC 7296 section 2.5): INVALID_MAJOR_VERSION, or silence."""
         self._progress("what does it say to IKE version 3?")
-        self._extra += 1
+        self._tally.questions += 1
         question = offers.request(offers.offer(offers.EVERYTHING), offers.CHEAP[0], (line.local, line.remote))
-        answer = line.ask(replace(question, version=VERSION_3), tries=1)
-        return asking.said(answer)
+        return asking.said(line.ask(replace(question, version=VERSION_3)))
 
-    def _authentication(self, chosen: SecurityAssociation | None) -> Authentication | None:
-        if not self._settings.authentication or chosen is None or not chosen.proposals:
+    def _ask_ikev1(self) -> Ikev1 | None:
+        """On the port where IKE answers, or else on that for IKE."""
+        if not self._settings.ikev1:
             return None
-        self._progress("what does it show of itself before a log-in?")
-        self._extra += 2
-        open_ports = [each.number for each in self._ports if each.answers]
-        lines = {number: self._lines[number] for number in open_ports}
-        return show_yourself(lines, chosen.proposals[0], self._settings.identity, self._settings.patience)
+        number = next((each.number for each in self._ports if each.answers), self._settings.port)
+        is_there = any(each.answers for each in self._ports)
+        return ask_ikev1(self._lines[number], self._settings.identity, self._tally, self._progress, is_there=is_there)
 
-
-def _announces(message: Message | None, type: NotifyType) -> bool:
-    return message is not None and message.notify(type) is not None
-
-
-def _vendors(message: Message | None) -> tuple[Vendor, ...]:
-    found = message.find_all(VendorId)[:MAX_VENDORS] if message is not None else []
-    return tuple(Vendor(each.value, vendor_name(each.value)) for each in found)
-
-
-def _authorities(message: Message | None) -> tuple[str, ...]:
-    request = message.find(CertificateRequest) if message is not None else None
-    octets = request.authorities if request is not None else b""
-    return tuple(octets[at : at + KEY_HASH_OCTETS].hex() for at in range(0, len(octets), KEY_HASH_OCTETS))
-
-
-def _nat(message: Message | None, line: Line) -> Nat:
-    if message is None:
-        return Nat(False, False, False)
-    found = find_nat(message, line.local, line.remote)
-    return Nat(found.supported, found.self_behind_nat, found.peer_behind_nat)
-
-
-def _redirect(message: Message | None) -> str:
-    notify = message.notify(NotifyType.REDIRECT) if message is not None else None
-    return render_payload(notify).removeprefix("N(REDIRECT) ") if notify is not None else ""
+    def _oddities(self) -> Iterator[str]:
+        malformed = sum(line.malformed for line in self._lines.values())
+        if malformed:
+            yield f"{malformed} datagrams that came back are no IKE messages"
+        versions = set().union(*(line.other_versions for line in self._lines.values()))
+        if versions:
+            yield f"it answered IKEv2 in IKE version {', '.join(map(str, sorted(versions)))}"
 
 
 def _unreachable(address: str, ports: Sequence[Port]) -> PeerUnreachable:
     told = "; ".join(f"UDP port {each.number}: {each.said}" for each in ports)
-    closed = all("port is closed" in each.said for each in ports)
-    return PeerUnreachable(
-        f"no IKE answers at {address} ({told})",
-        remedy="the host is there and runs no IKE daemon: start it, or ask at the right address"
-        if closed
-        else "see whether the address is right and the host is up, and whether a firewall on the way drops UDP 500 and 4500",
-    )
+    if all("port is closed" in each.said for each in ports):
+        remedy = "the host is there and runs no IKE daemon: start it, or ask at the right address"
+    elif all("firewall" in each.said for each in ports):
+        remedy = "open UDP 500 and 4500 in the firewall that says so"
+    else:
+        remedy = "see whether the address is right and the host is up, and whether a firewall drops UDP 500 and 4500"
+    return PeerUnreachable(f"no IKE answers at {address} ({told})", remedy=remedy)
+
+
+def _combined(failures: Sequence[HostError | PeerUnreachable]) -> IkewayError:
+    """One error for all addresses: that some way leads to one of them says more than that none leads to another."""
+    best = next((each for each in failures if isinstance(each, PeerUnreachable)), failures[0])
+    if len(failures) == 1:
+        return best
+    return type(best)("; ".join(each.reason for each in failures), remedy=best.remedy)
