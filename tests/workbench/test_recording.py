@@ -19,7 +19,7 @@ from ikeway.cli import build
 from ikeway.errors import HostError
 from ikeway.ike import events
 from ikeway.wire import ExchangeType, summary
-from ikeway.workbench.recording import Keys, Recorder, RecordingError, load
+from ikeway.workbench.recording import Keys, Recorder, RecordingError, load, reading
 from ikeway.workbench.recording.opening import open_all
 from ikeway.workbench.recording.reading import MAX_ERRORS, loads
 from tests.workbench.sessions import SECRET, record
@@ -221,20 +221,85 @@ def test_the_generated_test_runs_green_and_sees_changes(
     assert pytest_of(target) == 0
     text = target.read_text()
     assert "> IKE_SA_INIT response 0 { SAr1, KEr, Nr" in text
-    for changed in (
+    changes = [
         text.replace("> IKE_SA_INIT response 0 { SAr1, KEr", "> IKE_SA_INIT response 0 { KEr, SAr1"),
         text.replace('"sk_er": "', '"sk_er": "00', 1),
-    ):
+        text.replace("logged in, ", "not logged in, "),
+        text.replace("> IKE_AUTH response 1 { IDr, AUTH, SAr2, TSi, TSr, N(MOBIKE_SUPPORTED) }", "> nothing"),
+    ]
+    files = [tmp_path / f"test_changed_{number}.py" for number in range(len(changes))]
+    for file, changed in zip(files, changes, strict=True):
         assert changed != text
-        target.write_text(changed)
-        assert pytest_of(target) == 1
+        file.write_text(changed)
+    assert pytest_of(*files, failing=len(files)) == 1
     again = CliRunner().invoke(build("workbench"), words)
     assert again.exit_code == 6 and "not there" in again.output
 
 
-def pytest_of(target: Path) -> int:
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, str(target)]
-    return subprocess.run(words, capture_output=True, timeout=60, check=False, cwd=target.parent).returncode
+def test_of_more_lines_than_are_read_the_first_are_used_and_the_rest_is_said_to_be_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, target = tmp_path / "session.ikr", tmp_path / "test_session.py"
+    record(path)
+    lines = path.read_text().splitlines()
+    monkeypatch.setattr(reading, "MAX_LINES", len(lines))
+    assert load(path).errors == ()
+    monkeypatch.setattr(reading, "MAX_LINES", 8)
+    recording = load(path)
+    assert len(recording.entries) == 7
+    (error,) = recording.errors
+    assert (error.line, error.reason) == (9, "what follows was not read: 8 lines are the most")
+    result = CliRunner().invoke(build("workbench"), ["workbench", "test", str(path), str(target)])
+    assert result.exit_code == 1 and lines[7] in target.read_text() and lines[8] not in target.read_text()
+
+
+def test_of_a_cut_recording_a_test_is_made_of_what_is_left(tmp_path: Path) -> None:
+    path, target = tmp_path / "session.ikr", tmp_path / "test_session.py"
+    record(path)
+    octets = path.read_bytes()
+    lines = octets.splitlines(keepends=True)
+    # Between a message and its datagram, and in the middle of a line in the middle.
+    sent = next(at for at, line in enumerate(lines) if b'"message"' in line and b'"sent": true' in line)
+    path.write_bytes(
+        b"".join([*lines[:3], b'{"what": "no such thing"}\n', *lines[3 : sent + 1]]) + lines[sent + 1][:40]
+    )
+    result = CliRunner().invoke(build("workbench"), ["workbench", "test", str(path), str(target)])
+    assert result.exit_code == 1 and "cut short" in result.output and "2 messages in" in result.output
+    assert pytest_of(target) == 0
+    assert "no such thing" not in target.read_text()
+
+
+def test_no_test_is_made_of_another_version_and_no_log_in_of_half_a_session(tmp_path: Path) -> None:
+    path, target = tmp_path / "session.ikr", tmp_path / "test_session.py"
+    record(path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[0].replace('"ikeway_recording": 1', '"ikeway_recording": 2') + "".join(lines[1:]))
+    result = CliRunner().invoke(build("workbench"), ["workbench", "test", str(path), str(target)])
+    assert result.exit_code == 2 and "of this version only" in result.output and not target.exists()
+    path.write_text("".join(line for line in lines if '"sent": false' not in line))
+    result = CliRunner().invoke(build("workbench"), ["workbench", "test", str(path), str(target)])
+    assert result.exit_code == 0 and "no log-in: nobody in this recording speaks as the client" in result.output
+    assert pytest_of(target) == 0
+
+
+def pytest_of(*targets: Path, failing: int = 0) -> int:
+    """The exit code; in so many of the files something must have failed."""
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-rf",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        os.devnull,
+        *map(str, targets),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=targets[0].parent)
+    failed = {line.split("::")[0] for line in done.stdout.splitlines() if line.startswith("FAILED ")}
+    assert len(failed) == failing, done.stdout
+    return done.returncode
 
 
 def show(path: Path, *words: str) -> str:

@@ -80,7 +80,8 @@ def test(
     target: Annotated[Path, typer.Argument(help="The file of tests to write.", show_default=False)],
     title: Annotated[str, typer.Option("--title", help="Its first line.", show_default=False)] = "",
 ) -> None:
-    """Turn a recording into a pytest file: what the peer said then must be opened and read the same way later.
+    """Turn a recording into a pytest file: what the peer said then must be opened and read the same way later, and our
+    engine must get as far with that peer as it does now.
 
     [bold]Examples[/bold]
 
@@ -89,8 +90,9 @@ def test(
     from ikeway.workbench.recording.testcase import write_test
 
     loaded = _load(recording)
-    count = write_test(loaded, recording, target, title)
-    print(printable(f"{count} messages in {target}"))
+    written = write_test(recording, target, title)
+    what = "their log-in" if not written.without_log_in else f"no log-in: {written.without_log_in}"
+    print(printable(f"{written.messages} messages in {target}, and {what}"))
     _end(loaded)
 
 

@@ -33,6 +33,7 @@ from ikeway.workbench.recording.format import (
 MAX_LINE = 1 << 20
 MAX_LINES = 1_000_000
 MAX_ERRORS = 100
+UNREAD = "what follows was not read"
 Fields = Mapping[str, object]
 
 
@@ -60,6 +61,9 @@ def _read(name: str, file: BinaryIO) -> Recording:
     entries: list[Entry] = []
     head: Fields | None = None
     for number, line in _lines(file):
+        if number > MAX_LINES:
+            errors.append(_unread(name, number, f"{MAX_LINES} lines are the most"))
+            break
         try:
             fields = _object(line)
             if number == 1:
@@ -72,9 +76,6 @@ def _read(name: str, file: BinaryIO) -> Recording:
             if len(errors) >= MAX_ERRORS:
                 errors.append(_unread(name, number, f"{MAX_ERRORS} lines are wrong"))
                 break
-        if number >= MAX_LINES:
-            errors.append(_unread(name, number, f"{MAX_LINES} lines are the most"))
-            break
     if head is None or (MARK not in head and not entries):
         raise RecordingError(
             "this is no recording",
@@ -97,7 +98,10 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 def _unread(name: str, number: int, why: str) -> RecordingError:
     return RecordingError(
-        f"what follows was not read: {why}", file=name, line=number, remedy="see whether this is a recording at all"
+        f"{UNREAD}: {why}",
+        file=name,
+        line=number,
+        remedy="cut the file into parts, each with the first line on top, when it is a recording",
     )
 
 
