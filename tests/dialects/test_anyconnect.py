@@ -284,7 +284,7 @@ def test_a_gateway_shows_its_vendor_ids_to_anyconnect_alone():
     responder = for_responder([heard], ResponderSettings(ike_proposals=plain.ike_proposals, cookie_threshold=1000))
     made = Pair(plain, connection_b(), responder=responder)
     up(made)
-    assert made.a.sa.peer_vendor_ids == ()
+    assert made.a.sa.peer.vendor_ids == ()
     assert made.b.sa.channel.own_fragmentation is None
 
 

@@ -156,7 +156,7 @@ def test_a_client_passes_for_windows():
     made = Pair(for_client(windows(), a), connection_b())
     made.connect()
     made.agree()
-    assert made.b.sa.peer_vendor_ids == MICROSOFT
+    assert made.b.sa.peer.vendor_ids == MICROSOFT
 
 
 OLD = ("aes256-sha1-modp1024", "aes256-sha256-modp1024", "aes128-sha1-modp1024", "aes128-sha256-modp1024")

@@ -199,7 +199,7 @@ def test_what_is_kept_of_a_stranger_is_small():
     engine = gateway()
     engine.receive(request(0, Notify(NotifyType.SIGNATURE_HASH_ALGORITHMS, hashes)), GATEWAY, CLIENT, 1.0)
     (sa,) = engine.sas
-    assert sa.peer_hashes is not None and 0 < len(sa.peer_hashes) < 10
+    assert sa.peer.hashes is not None and 0 < len(sa.peer.hashes) < 10
 
 
 # --- how a place becomes free -----------------------------------------------------------------------------------------

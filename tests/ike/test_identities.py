@@ -141,17 +141,17 @@ def test_vendor_ids_on_both_sides():
             responder=ResponderSettings(ike_proposals=IKE, vendor_ids=(b"gateway", b"")),
         )
     )
-    assert pair.b.sa.peer_vendor_ids == (b"client one", b"client two")
-    assert pair.a.sa.peer_vendor_ids == (b"gateway", b"")
+    assert pair.b.sa.peer.vendor_ids == (b"client one", b"client two")
+    assert pair.a.sa.peer.vendor_ids == (b"gateway", b"")
     assert received(pair, "b", VendorId) == [VendorId(b"client one"), VendorId(b"client two")]
     pair.a.sa.rekey(pair.now)
     pair.run(5)
-    assert pair.b.sa.peer_vendor_ids == (b"client one", b"client two")  # the next SA knows them too
+    assert pair.b.sa.peer.vendor_ids == (b"client one", b"client two")  # the next SA knows them too
 
 
 def test_none_are_sent_unless_configured():
     pair = up(Pair())
-    assert pair.a.sa.peer_vendor_ids == pair.b.sa.peer_vendor_ids == ()
+    assert pair.a.sa.peer.vendor_ids == pair.b.sa.peer.vendor_ids == ()
 
 
 # --- certificates -----------------------------------------------------------------------------------------------------

@@ -195,7 +195,7 @@ def test_what_it_changes_of_what_came_in_is_what_the_engine_acts_on(side):
     pair = at_initiator(hook) if side == "a" else at_responder(hook)
     pair.connect()
     pair.agree()
-    assert getattr(pair, side).sa.peer_vendor_ids == (MARK.value,)
+    assert getattr(pair, side).sa.peer.vendor_ids == (MARK.value,)
 
 
 def test_it_gets_unknown_critical_payloads_and_may_take_them_out():

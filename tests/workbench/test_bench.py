@@ -171,8 +171,8 @@ async def test_knobs_of_the_command_line_are_on_the_wire() -> None:
                     hold=HoldWhat.ALL) as made:  # fmt: skip
         made.call()
         mine, theirs = await made.established()
-        assert theirs.peer_vendor_ids == (b"CISCO-ANYCONNECT-EAP",)
-        assert mine.peer_vendor_ids == (b"ours",)
+        assert theirs.peer.vendor_ids == (b"CISCO-ANYCONNECT-EAP",)
+        assert mine.peer.vendor_ids == (b"ours",)
     first = engineer.held[0].message
     identity = first.find(IdInitiator)
     assert identity is not None and (int(identity.type), identity.value) == (201, b"*$AnyConnectClient$*")
@@ -204,8 +204,8 @@ async def test_a_script_adds_drops_and_replaces_payloads(tmp_path: Path) -> None
         async with pair(client_hooks=hooks, client_recorder=recorder) as made:
             made.call()
             mine, theirs = await made.established()
-            assert theirs.peer_vendor_ids == (b"added",)
-            assert not theirs.peer_fragments
+            assert theirs.peer.vendor_ids == (b"added",)
+            assert not theirs.peer.fragments
             assert mine.configuration == ()
     assert notes(tmp_path / "s.ikr", "script") == ["message 1, count 1"]
     changed = notes(tmp_path / "s.ikr", "changed")
@@ -339,7 +339,7 @@ async def test_payloads_may_be_handled_like_any_list(tmp_path: Path) -> None:
     async with pair(client_hooks=script(tmp_path, body)) as made:
         made.call()
         _, theirs = await made.established()
-        assert theirs.peer_vendor_ids == (b"1", b"2", b"3", b"4")
+        assert theirs.peer.vendor_ids == (b"1", b"2", b"3", b"4")
 
 
 async def test_a_script_without_an_end_can_be_interrupted(tmp_path: Path) -> None:
@@ -830,7 +830,7 @@ async def test_a_dialect_is_a_knob_of_the_gateway() -> None:
     async with pair(server=server, client=client, client_engineer=Planned(Go(), Go())) as made:
         made.call()
         mine, _ = await made.established()
-        assert set(mine.peer_vendor_ids) >= set(dialect.vendor_ids)
+        assert set(mine.peer.vendor_ids) >= set(dialect.vendor_ids)
 
 
 @pytest.mark.parametrize("make", [client_dialect, gateway_dialect])

@@ -94,7 +94,7 @@ async def test_unknown_payloads_and_vendor_ids_pass_both_ways() -> None:
         async with asyncio.timeout(SECONDS):
             sa, other = await calling.established.get(), await serving.established.get()
         assert sa.configuration == other.configuration and sa.configuration[0].value == bytes([192, 0, 2, 77])
-        assert b"of the client" in other.peer_vendor_ids
+        assert b"of the client" in other.peer.vendor_ids
         assert other.remote_identity == ALICE
     came = [m for m in heard if m.received and m.is_(ExchangeType.IKE_AUTH)]
     assert any(mine in m.payloads for m in came if not m.is_response)

@@ -127,7 +127,7 @@ class DialectInterception:
         return message
 
     def _of_init(self, sa: IkeSa, message: Message) -> tuple[Payload, ...]:
-        if message.is_response and not self.dialect.is_spoken_by(sa.peer_vendor_ids):
+        if message.is_response and not self.dialect.is_spoken_by(sa.peer.vendor_ids):
             return ()
         there = {payload.value for payload in message.find_all(VendorId)}
         ids = tuple(VendorId(octets) for octets in self.dialect.vendor_ids if octets not in there)

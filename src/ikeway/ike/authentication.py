@@ -76,7 +76,7 @@ def _hash_of_method_1(sa: IkeSa) -> HashAlgorithm:
 
 async def _sign(sa: IkeSa, credential: CertificateCredential, octets: bytes) -> Authentication:
     """By a key in this process at once, else by whoever has it."""
-    plan = plan_auth(credential, sa.peer_hashes, lambda: _hash_of_method_1(sa))
+    plan = plan_auth(credential, sa.peer.hashes, lambda: _hash_of_method_1(sa))
     signer = credential.signer
     if not signer.blocks:
         return plan.finish(signer.sign(plan.scheme, octets))

@@ -19,8 +19,9 @@ from ikeway.address import Address
 from ikeway.auth.identity import Identity
 from ikeway.crypto import IkeKeys, Prf, new_prf
 from ikeway.eap.questions import IkeBindingQuestion
-from ikeway.errors import IkewayError, NegotiationFailed, PeerUnreachable, ProtocolViolation
+from ikeway.errors import IkewayError, NegotiationFailed, ProtocolViolation
 from ikeway.ike import events, interception, lifetimes, succession
+from ikeway.ike.abilities import Abilities
 from ikeway.ike.binding import binding_of
 from ikeway.ike.channel import Accepted, Channel
 from ikeway.ike.child import ChildSa, ChildState
@@ -35,12 +36,13 @@ from ikeway.ike.proposals import Suite
 from ikeway.ike.protection import Protection
 from ikeway.ike.settings import ChildSettings, Connection
 from ikeway.ike.shared import Shared
+from ikeway.ike.silence import unanswered
 from ikeway.ike.timers import Timers
 from ikeway.questions import Question
 from ikeway.wire.errors import UnsupportedCriticalPayload
 from ikeway.wire.message import Header, Message
 from ikeway.wire.payloads import ConfigurationAttribute, Notify, Proposal
-from ikeway.wire.registry import ExchangeType, HashAlgorithm, KeyExchangeMethod, NotifyType
+from ikeway.wire.registry import ExchangeType, KeyExchangeMethod, NotifyType
 
 FORGET_SECONDS = 10.0  # how long a closed SA answers duplicates
 
@@ -64,10 +66,7 @@ _INHERITED = (
     "eap_identity",
     "proofs",
     "peer_certificate",
-    "peer_hashes",
-    "peer_fragments",
-    "peer_childless",
-    "peer_vendor_ids",
+    "peer",
     "mobike",
     "is_mobike_initiator",
     "peer_addresses",
@@ -135,12 +134,8 @@ class IkeSa:
         self.eap_identity: bytes | None = None
         self.peer_certificate: object | None = None
         self.proofs: tuple[Proof, ...] = ()  # of the peer, in order
-        # What the peer supports.
-        self.peer_hashes: frozenset[HashAlgorithm] | None = None
-        self.peer_fragments = self.peer_childless = self.peer_multiple_auth = False
-        self.peer_wants_certificate = False  # initiator: a CERTREQ came
+        self.peer = Abilities()
         self.refusal: Message | None = None  # initiator: of IKE_SA_INIT, not believed yet
-        self.peer_vendor_ids: tuple[bytes, ...] = ()
         self.mobike = False
         self.is_mobike_initiator = is_initiator  # of the first IKE SA: who decides on the path (RFC 4555 section 3.1)
         self.peer_addresses: tuple[str, ...] = ()
@@ -505,17 +500,7 @@ class IkeSa:
         if self.state is IkeState.DELETING or self.state is IkeState.REKEYED:
             self.terminate(None, replaced=self.successor is not None)
             return
-        waited = self.now - (self.created if not self.established else self.last_received)
-        if self.established:
-            reason = f"the peer at {self.remote} has not answered for {waited:.0f} s"
-            remedy = "see whether the peer is up and the network between lets UDP pass"
-        elif self.channel.protection is None:
-            reason = f"nothing at {self.remote} answered IKE_SA_INIT in {waited:.0f} s"
-            remedy = f"see whether the address is right and UDP port {self.remote.port} is open all the way"
-        else:
-            reason = f"{self.remote.host} answered IKE_SA_INIT, and then {self.remote} nothing for {waited:.0f} s"
-            remedy = f"see whether UDP port {self.remote.port} is open and large packets (fragments) pass"
-        self.terminate(PeerUnreachable(reason, remedy=remedy))
+        self.terminate(unanswered(self))
 
     def _on_sent(self, message: Message, local: Address, remote: Address, retransmission: int) -> None:
         self.last_sent = self.now

@@ -98,7 +98,7 @@ def _prepare(sa: IkeSa) -> list[EapPeer | None]:
 
 
 async def _authenticate(sa: IkeSa, sessions: Sequence[EapPeer | None]) -> None:
-    if sa.connection.childless and not sa.peer_childless:
+    if sa.connection.childless and not sa.peer.childless:
         raise NegotiationFailed("the gateway makes no IKE SA without a child SA", remedy="switch childless off")
     offer = await auth_outcome.first_offer(sa)
     proofs = ProofsDue(sa)
@@ -169,7 +169,7 @@ def _say_why(sa: IkeSa, error: IkewayError) -> None:
 
 
 def _certificates(sa: IkeSa, due: FurtherCredential, *, first: bool) -> tuple[Payload, ...]:
-    requested = sa.peer_wants_certificate
+    requested = sa.peer.wants_certificate
     payloads = authentication.certificate_payloads(sa, due.credential, requested=requested)
     expectations = (each.expectation for each in auth_proofs.peer_rounds(sa.connection))
     if first and sa.connection.send_certificate_requests:

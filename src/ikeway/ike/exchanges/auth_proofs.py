@@ -78,7 +78,7 @@ def announces_another(message: Message) -> bool:
 
 def require_support(sa: IkeSa) -> None:
     """The responder must have announced that it takes several. Raises `NegotiationFailed`."""
-    if needs_several(sa.connection) and not sa.peer_multiple_auth:
+    if needs_several(sa.connection) and not sa.peer.multiple_auth:
         raise NegotiationFailed(
             "the gateway does not take more than one authentication (RFC 4739)",
             expected="MULTIPLE_AUTH_SUPPORTED in its answer to IKE_SA_INIT",
@@ -95,7 +95,7 @@ def ability(sa: IkeSa) -> tuple[Payload, ...]:
 def suggest_another(sa: IkeSa, error: IkewayError) -> None:
     """A gateway that can take several proofs, and does not like our only one, may be waiting for another."""
     refused = isinstance(error, PeerError) and error.told_by_peer and error.notify == NotifyType.AUTHENTICATION_FAILED
-    if refused and sa.peer_multiple_auth and not needs_several(sa.connection):
+    if refused and sa.peer.multiple_auth and not needs_several(sa.connection):
         error.remedy += "; perhaps this gateway wants a further log-in after the first one (RFC 4739)"
 
 

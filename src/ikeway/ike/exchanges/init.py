@@ -19,6 +19,7 @@ from ikeway.auth.signature import SUPPORTED_HASHES
 from ikeway.crypto import PrivateKeyExchange, initiate_key_exchange, respond_key_exchange
 from ikeway.errors import InvalidPublicValue, NegotiationFailed, ProtocolViolation
 from ikeway.ike import events, nat
+from ikeway.ike.abilities import Abilities
 from ikeway.ike.interception import install
 from ikeway.ike.keying import protect_initial, require_single_exchange
 from ikeway.ike.notifies import error_from, failure_of
@@ -45,7 +46,7 @@ from ikeway.wire.payloads import (
     SecurityAssociation,
     VendorId,
 )
-from ikeway.wire.registry import CertificateEncoding, ExchangeType, HashAlgorithm, KeyExchangeMethod, NotifyType
+from ikeway.wire.registry import CertificateEncoding, ExchangeType, KeyExchangeMethod, NotifyType
 
 NONCE_OCTETS = 32
 NONCE_RANGE = (16, 256)  # RFC 7296 section 3.9
@@ -312,21 +313,12 @@ def _responder_payloads(
 def learn(sa: IkeSa, message: Message) -> None:
     """What the peer's message says of what it can do, and of NATs between us."""
     sa.nat = nat.find_nat(message, sa.local, sa.remote)
-    sa.peer_fragments = message.notify(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED) is not None
-    sa.peer_childless = message.notify(NotifyType.CHILDLESS_IKEV2_SUPPORTED) is not None
-    sa.peer_multiple_auth = message.notify(NotifyType.MULTIPLE_AUTH_SUPPORTED) is not None
-    sa.peer_wants_certificate = message.find(CertificateRequest) is not None
-    sa.peer_vendor_ids = tuple(payload.value for payload in message.find_all(VendorId))
-    hashes = message.notify(NotifyType.SIGNATURE_HASH_ALGORITHMS)
-    if hashes is not None:
-        numbers = {int.from_bytes(hashes.value[at : at + 2], "big") for at in range(0, len(hashes.value) - 1, 2)}
-        # Only those that have a name: a stranger may send thousands, and they are kept.
-        sa.peer_hashes = frozenset(known for known in HashAlgorithm if known in numbers)
+    sa.peer = Abilities.of(message)
 
 
 def _agree_on_fragments(sa: IkeSa, own: NewOwnFragmentation | None, *, standard: bool) -> None:
-    sa.channel.accept_fragments = standard and sa.peer_fragments
-    sa.channel.own_fragmentation = own(sa.peer_vendor_ids) if own is not None else None
+    sa.channel.accept_fragments = standard and sa.peer.fragments
+    sa.channel.own_fragmentation = own(sa.peer.vendor_ids) if own is not None else None
 
 
 def _required(message: Message, kind: type[P]) -> P:

@@ -191,7 +191,7 @@ class Relay:
                     remote_selectors=theirs.selectors if theirs is not None else (),
                 ),
             ),
-            "vendor_ids": tuple(dict.fromkeys((*base.vendor_ids, *link.client.peer_vendor_ids))),
+            "vendor_ids": tuple(dict.fromkeys((*base.vendor_ids, *link.client.peer.vendor_ids))),
             "dpd_seconds": 0.0,
         }
         if link.pipe is not None:
