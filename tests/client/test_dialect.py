@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -150,6 +151,16 @@ def test_a_second_factor_of_the_fortigate(pki: Path) -> None:
     assert type(other.local_credential.new_peer(lambda question: None)) is EapPeer  # type: ignore[arg-type,return-value,union-attr]
     plain = profile(pki, speaking("windows")).connection()
     assert type(plain.local_credential.new_peer(lambda question: None)) is EapPeer  # type: ignore[arg-type,return-value,union-attr]
+
+
+@pytest.mark.parametrize("dialect", ["anyconnect", "fortigate", "windows", "azure", None])
+def test_gateways_of_some_vendors_grant_everything_and_name_what_they_mean(pki: Path, dialect: str | None) -> None:
+    text = speaking(dialect) if dialect else HEAD.replace('dialect = "anyconnect"\n', "") + USER
+    assert profile(pki, text).host.told_routes is (dialect in ("anyconnect", "fortigate"))
+    assert not profile(pki, text + '[network]\nroutes = "granted"\n').host.told_routes
+    assert profile(pki, text + '[network]\nroutes = "told"\n').host.told_routes
+    only = profile(pki, text + '[network]\nroutes = ["10.0.0.0/8"]\n').host
+    assert not only.told_routes and only.routes == (ip_network("10.0.0.0/8"),)
 
 
 @pytest.mark.parametrize("name", ["windows", "azure"])
@@ -461,3 +472,25 @@ def test_a_code_in_fortigate_s_way(tmp_path: Path, code: str) -> None:
         assert "refused the code of alice" in client.log()
         serving.wait_for("wrong code")
         assert "wonderland" not in client.log() + serving.log()
+
+
+@pytest.mark.root
+def test_split_include_of_a_gateway_that_grants_everything(tmp_path: Path) -> None:
+    make_pki(tmp_path)
+    write_private(tmp_path / "users.toml", '[users.alice]\npassword = "wonderland"\n')
+    serves = LIVE_GATEWAY.format(keys="", settings='split_include = "10.91.0.0/24"\n')
+    serves = serves.replace('subnets = "10.91.0.0/24"\n', "")
+    text = LIVE_PROFILE.format(address=GATEWAY, settings="", login=PASSWORD)
+    with live(tmp_path) as stage:
+        serving = Program(stage.hosts.gateway, tmp_path, "gateway", private(tmp_path / "gateway.toml", serves))
+        stage.programs.append(serving)
+        serving.wait_for(READY["gateway"])
+        for more, leads in (("", False), ('routes = "granted"', True)):
+            path = private(tmp_path / "work.toml", text.replace('dns = "off"', f'dns = "off"\n{more}'))
+            client = Program(stage.hosts.client, tmp_path, "client", path)
+            stage.programs.append(client)
+            client.wait_for(READY["client"])
+            assert stage.ping_arrives()
+            route = stage.hosts.client.run(["ip", "route", "get", "1.1.1.1"])
+            assert ("dev ikeway" in route) is leads
+            assert client.end() == 0

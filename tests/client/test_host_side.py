@@ -7,7 +7,7 @@ import pytest
 from ikeway.address import Address
 from ikeway.client.assigned import Assigned
 from ikeway.client.profile import HostSettings
-from ikeway.client.tunnel import Agreed, tunnel_configuration
+from ikeway.client.tunnel import Agreed, inside, tunnel_configuration
 from ikeway.esp.parameters import EspTransforms
 from ikeway.wire.registry import EncryptionAlgorithm
 
@@ -58,6 +58,31 @@ def test_addresses_of_the_profile_are_added():
 )
 def test_routes_of_the_profile_are_held_against_what_is_granted(wanted, routes):
     assert made(["10.0.0.0/8"], routes=nets(*wanted)).routes == nets(*routes)
+
+
+@pytest.mark.parametrize(
+    ("granted", "told", "routes"),
+    [
+        (["0.0.0.0/0"], ["10.1.0.0/16", "10.2.0.0/16"], ["10.1.0.0/16", "10.2.0.0/16"]),
+        (["0.0.0.0/0"], [], ["0.0.0.0/0"]),  # the gateway names none
+        (["0.0.0.0/0"], ["0.0.0.0/0"], ["0.0.0.0/0"]),
+        (["0.0.0.0/0", "::/0"], ["10.1.0.0/16"], ["10.1.0.0/16", "::/0"]),  # each family by itself
+        (["10.0.0.0/8"], ["10.1.0.0/16"], ["10.0.0.0/8"]),  # selectors that are no more than a hint say it already
+    ],
+)
+def test_networks_that_the_gateway_names_are_routed_where_it_grants_everything(granted, told, routes):
+    assigned = Assigned(addresses=(V4, V6), subnets=nets(*told), dns_servers=(ip_address("10.9.9.53"),))
+    agreed = Agreed(
+        gateway=Address("192.0.2.1", 4500), assigned=assigned, networks=nets(*granted), transforms=(GCM,), udp=True
+    )
+    configuration = tunnel_configuration(HostSettings(told_routes=True), agreed, "ikeway0", 1500)
+    server = nets("10.9.9.53/32") if configuration.routes != nets(*routes) else ()
+    assert configuration.routes == (*nets(*routes), *server)
+    assert bool(server) is (routes[0] not in ("0.0.0.0/0", "10.0.0.0/8"))  # it is asked through the tunnel all the same
+    assert configuration.block == ((ALL6,) if routes == ["0.0.0.0/0"] else ())
+    assert tunnel_configuration(HostSettings(), agreed, "ikeway0", 1500).routes == nets(*granted)
+    enclave = tunnel_configuration(inside(HostSettings(told_routes=True)), agreed, "ikeway0", 1500)
+    assert enclave.routes == nets(*granted)
 
 
 def test_full_tunnel_of_one_family_blocks_the_other():

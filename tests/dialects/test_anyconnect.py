@@ -24,7 +24,7 @@ from ikeway.dialects.anyconnect.packet import TlvType, decode, value_of
 from ikeway.dialects.anyconnect.peer import HostScanDemanded
 from ikeway.eap.errors import EapFailed, WrongPassword
 from ikeway.eap.packet import EapPacket, MethodType
-from ikeway.eap.questions import PasswordCheck, PasswordQuestion
+from ikeway.eap.questions import PasswordCheck, PasswordQuestion, Prompt
 from ikeway.errors import ConfigError
 from ikeway.ike import events
 from ikeway.ike.proposals import parse_proposals
@@ -356,18 +356,21 @@ def test_a_certificate_of_somebody_else():
 
 
 def test_a_gateway_that_examines_hosts_is_refused_in_words():
-    client, _ = failed(pair(gateway=GatewayOptions(host_scan=True)))
+    client, gateway = failed(pair(gateway=GatewayOptions(host_scan=True)))
     assert isinstance(client, HostScanDemanded)
     assert "host_scan" in client.remedy
+    assert "left when its host was to be examined" in str(gateway)
 
 
 def test_a_token_that_the_gateway_did_not_give():
-    _, gateway = failed(pair(ClientOptions(host_scan="ABCDEF"), GatewayOptions(host_scan=True)))
+    client, gateway = failed(pair(ClientOptions(host_scan="ABCDEF"), GatewayOptions(host_scan=True)))
     assert "another token" in str(gateway)
+    assert "HostScan" in str(client) and not isinstance(client, WrongPassword)
 
 
 def test_a_group_that_there_is_not():
-    client, _ = failed(pair(ClientOptions(group="board"), GatewayOptions(groups=("staff", "sales"))))
+    client, gateway = failed(pair(ClientOptions(group="board"), GatewayOptions(groups=("staff", "sales"))))
+    assert "left at the form" in str(gateway)
     assert "no group 'board'" in str(client)
     assert "staff, sales" in str(client)
 
@@ -394,6 +397,16 @@ def test_the_second_password_of_a_user_without_one():
     made = pair(gateway=GatewayOptions(second_password=True), code="000000")
     _, gateway = failed(made)
     assert "a wrong code" in str(gateway)
+
+
+@pytest.mark.parametrize("codes,expected", [([None], "left when the code was asked for"), (["1", None], "wrong code")])
+def test_who_leaves_in_the_middle_of_the_codes(codes, expected):
+    made = pair(username="carol", password="second")
+    typed = iter(["second", *codes])
+    made.a.answers[PasswordQuestion] = lambda question: next(typed)
+    made.b.answers[PasswordCheck] = lambda question: Prompt("Code: ", state="proven")
+    _, gateway = failed(made)
+    assert expected in str(gateway)
 
 
 def test_checks_are_asked_with_what_was_typed():

@@ -40,6 +40,14 @@ def with_login_of_dialect(file: ProfileFile) -> ProfileFile:
     return file.model_copy(update={"login": file.login.model_copy(update={"method": (ANYCONNECT_LOGIN,)})})
 
 
+def takes_told_routes(file: ProfileFile) -> bool:
+    """True when the networks that the gateway names are all that goes through the tunnel: RFC 7296 section 3.15.2 leaves
+    it to the client, the gateways of some dialects grant everything and count on it."""
+    if "routes" in file.network.model_fields_set:
+        return "told" in file.network.routes
+    return file.gateway.dialect in ("anyconnect", "fortigate")
+
+
 class ProfileDialect:
     """Makes what the dialect needs, and notes what does not go together."""
 

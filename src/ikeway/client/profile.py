@@ -10,7 +10,7 @@ from typing import Literal
 
 from ikeway.address import Address
 from ikeway.auth.identity import Identity, IdentityPattern
-from ikeway.client.dialect import ProfileDialect, with_login_of_dialect
+from ikeway.client.dialect import ProfileDialect, takes_told_routes, with_login_of_dialect
 from ikeway.client.login import LoginBuilder, further_builders, further_login, username_of
 from ikeway.client.profile_model import LoginPart, LoginSection, NetworkSection, ProfileFile
 from ikeway.config.credentials import load_trust, system_authorities
@@ -49,6 +49,7 @@ class HostSettings:
     mtu: int = 0  # 0: chosen
     addresses: tuple[IpInterface, ...] = ()  # beside what the gateway assigns
     routes: tuple[IpNetwork, ...] | None = None  # None: as granted
+    told_routes: bool = False  # of what is granted, what the gateway names, where it names something
     exclude: tuple[IpNetwork, ...] = ()
     kill_switch: bool = False
     keep_local_networks: bool = True
@@ -139,6 +140,7 @@ def load_profile(name_or_path: str | Path, prompt: Prompt | None = None) -> Prof
             mtu=network.mtu,
             addresses=network.addresses,
             routes=_routes(network),
+            told_routes=takes_told_routes(file),
             exclude=network.exclude,
             kill_switch=network.kill_switch,
             keep_local_networks=network.keep_local_networks,
@@ -381,7 +383,7 @@ class _Builder:
 
 def _routes(network: NetworkSection) -> tuple[IpNetwork, ...] | None:
     """The networks to route through the tunnel; None for all that are granted."""
-    if "granted" in network.routes:
+    if not {"granted", "told"}.isdisjoint(network.routes):
         return None
     return tuple(route for route in network.routes if not isinstance(route, str))
 

@@ -43,14 +43,15 @@ def _no_link_local(value: str) -> str:
 
 
 def _parse_route(value: object) -> str | IpNetwork:
-    return "granted" if value == "granted" else fields.parse_network(value)
+    return value if value in ("granted", "told") else fields.parse_network(value)
 
 
 WISH_TEXT = '"ipv4", "ipv6", or one address such as "10.0.0.7"'
 Port = Annotated[int, fields.between(1, 65535), Kind("a port from 1 to 65535")]
 Mtu = Annotated[int, fields.between(0, 65535), Kind("0, or octets from 576 to 65535")]
 Wish = Annotated[str | IpAddress, PlainValidator(_parse_wish), Kind(WISH_TEXT)]
-Route = Annotated[str | IpNetwork, PlainValidator(_parse_route), Kind('"granted", or a network such as "10.1.0.0/16"')]
+ROUTE_TEXT = '"granted", "told", or a network such as "10.1.0.0/16"'
+Route = Annotated[str | IpNetwork, PlainValidator(_parse_route), Kind(ROUTE_TEXT)]
 LoginMethod = Literal["certificate", "psk", EapLogin]
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,15}$"), Kind("up to 15 letters, digits, . _ -")]
 
@@ -301,9 +302,11 @@ class NetworkSection(Section):
         default=("granted",),
         description=(
             "What goes through the tunnel: all that the gateway grants, or only these networks of it. An empty list "
-            "sets no routes."
+            "sets no routes. `told`: where the gateway grants everything and names its networks as well "
+            "(INTERNAL_IP4_SUBNET, Cisco's SPLIT_INCLUDE), those alone; that is the default in the dialects "
+            "`anyconnect` and `fortigate`, whose gateways mean it so."
         ),
-        json_schema_extra={"shown": '"granted"'},
+        json_schema_extra={"shown": "see text"},
     )
     exclude: Listed[fields.Network] = Field(
         default=(),

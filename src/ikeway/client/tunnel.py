@@ -33,10 +33,10 @@ def tunnel_configuration(settings: HostSettings, agreed: Agreed, interface: str,
     addresses = tuple(dict.fromkeys((*agreed.assigned.addresses, *settings.addresses)))
     families = {each.version for each in addresses}
     granted = tuple(each for each in agreed.networks if each.version in families)
-    routes = granted if settings.routes is None else _within(settings.routes, granted)
+    routes = _told(settings, agreed.assigned, granted) if settings.routes is None else _within(settings.routes, granted)
     full: set[int] = {each.version for each in routes if each.prefixlen == 0}
     servers, domains, for_all = _names(settings, agreed.assigned, granted, full)
-    if settings.routes is not None:
+    if routes != granted:
         # A name server that the gateway told of is asked through the tunnel, whatever else goes through it.
         routes = tuple(dict.fromkeys((*routes, *_hosts(servers, granted, routes))))
     return TunnelConfiguration(
@@ -60,10 +60,25 @@ def tunnel_configuration(settings: HostSettings, agreed: Agreed, interface: str,
 
 def inside(settings: HostSettings) -> HostSettings:
     """What the profile's settings come to in an enclave, where there is nothing but the tunnel: its name servers are
-    asked for all names, and there is nothing beside it to keep or to block."""
+    asked for all names, and there is nothing beside it to keep, to block or to leave to it."""
     return dataclasses.replace(
-        settings, dns="off" if settings.dns == "off" else "all", keep_local_networks=False, block_leaks=False
+        settings,
+        dns="off" if settings.dns == "off" else "all",
+        keep_local_networks=False,
+        block_leaks=False,
+        told_routes=False,
     )
+
+
+def _told(settings: HostSettings, assigned: Assigned, granted: tuple[IpNetwork, ...]) -> tuple[IpNetwork, ...]:
+    """What is granted; of a family of which everything is, the networks that the gateway names, if it names any."""
+    if not settings.told_routes:
+        return granted
+    found: list[IpNetwork] = []
+    for grant in granted:
+        named = [each for each in assigned.subnets if each.version == grant.version] if grant.prefixlen == 0 else []
+        found += named or [grant]
+    return tuple(dict.fromkeys(found))
 
 
 def _within(wanted: Iterable[IpNetwork], granted: Sequence[IpNetwork]) -> tuple[IpNetwork, ...]:

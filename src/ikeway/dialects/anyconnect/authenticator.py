@@ -72,10 +72,12 @@ class AnyConnectAuthenticator(EapAuthenticatorMethod):
             self.identity = self._name(certificate, b"")
         if options.password:
             state: _Form = _Form(self._inputs(group), options.message)
+            self.doubt = _left("at the form", "user name and password, and a group where there are some")
             for _ in range(MAX_FORMS):
                 reply = self._client((yield _packet(self._form(state))), Kind.AUTH_REPLY)
                 following = await self._judge(state, reply, certificate, ask)
                 if following is None:
+                    self.doubt = None
                     break
                 state = following
             else:
@@ -85,7 +87,9 @@ class AnyConnectAuthenticator(EapAuthenticatorMethod):
             request = FromGateway(
                 Kind.AUTH_REQUEST, self._opaque, is_authenticated=True, host_scan=scan, csport=str(options.csport)
             )
+            self.doubt = _left("when its host was to be examined (`host_scan`)", "what it found")
             self._check_scan(scan, self._client((yield _packet(request)), Kind.AUTH_REPLY))
+            self.doubt = None
         session = str(int.from_bytes(self._random(4)))
         done = FromGateway(
             Kind.COMPLETE,
@@ -188,16 +192,22 @@ class AnyConnectAuthenticator(EapAuthenticatorMethod):
         if not state.user and self._options.second_password and not isinstance(verdict, Refused):
             second = (reply.answer("secondary_password") or "").encode()
             proven = verdict.state if isinstance(verdict, Prompt) else None
-            verdict = await ask(PasswordCheck(user, second, self.name, Wanted.CODE, state=proven))
-        return self._after(state, user, verdict)
+            wanted = Wanted.CODE
+            verdict = await ask(PasswordCheck(user, second, self.name, wanted, state=proven))
+        return self._after(state, user, wanted, verdict)
 
-    def _after(self, state: _Form, user: bytes, verdict: Verdict) -> _Form | None:
+    def _after(self, state: _Form, user: bytes, wanted: Wanted, verdict: Verdict) -> _Form | None:
         if isinstance(verdict, Granted):
             self.identity = user
             return None
         if isinstance(verdict, Prompt):
             name = {Wanted.CODE: "answer", Wanted.NEW_PASSWORD: "new_password"}.get(verdict.wanted, "password")
             field = Input("password", name, "Answer:")
+            was_wrong = wanted is Wanted.CODE  # a right one asks for no more
+            asked = verdict.wanted.value
+            self.doubt = (
+                wrong_password(user, asked) if was_wrong else _left(f"when the {asked} was asked for", f"the {asked}")
+            )
             return _Form((field,), verdict.words, user, verdict.wanted, verdict.state, state.tries)
         return self._again(state, user, verdict.reason)
 
@@ -219,6 +229,12 @@ class AnyConnectAuthenticator(EapAuthenticatorMethod):
                 expected="the token that it was given",
                 side=Side.PEER,
             )
+
+
+def _left(where: str, expected: str) -> EapFailed:
+    """What is to be said should the client leave now."""
+    remedy = "see on the client what it could not answer, or do not ask for it here"
+    return EapFailed(f"the client left {where}", expected=expected, side=Side.BOTH, remedy=remedy)
 
 
 class _Form:

@@ -69,9 +69,18 @@ class AnyConnectPeer(EapPeerMethod):
         self._attempts: Counter[Wanted] = Counter()
         self._given: dict[str, str] = {}  # by wanted and words: not sent twice
         self._sent_certificate = False
+        self._sent_token = False
 
     def failure_reason(self) -> IkewayError | None:
         """What we said last was not right."""
+        if self._sent_token:
+            return EapFailed(
+                "the gateway did not take the answer to its examination of this host (HostScan)",
+                expected="a token that it takes",
+                got="EAP-Failure",
+                side=Side.BOTH,
+                remedy="correct `host_scan` in [gateway.anyconnect], or have it switched off for this group",
+            )
         if self._attempts:
             return WrongPassword(
                 "the gateway refused user name, password or code",
@@ -174,6 +183,7 @@ class AnyConnectPeer(EapPeerMethod):
                 got="<host-scan>",
                 remedy="have it switched off for this group, or set `host_scan` in [gateway.anyconnect]",
             )
+        self._sent_token = True
         return said.host_scan.token if self._options.host_scan == "echo" else self._options.host_scan
 
     # --- forms ------------------------------------------------------------------------------------------------------
