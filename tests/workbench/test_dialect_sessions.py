@@ -64,7 +64,7 @@ async def test_a_known_dialect_is_held_nowhere_and_its_password_is_shown_nowhere
     found = [each.message for each in opened]
     assert all(each.message in found for each in recording.messages)
     assert len(recording.datagrams) > len(opened)
-    write_test(recording, folder / "server.ikr", folder / "test_session.py")
+    write_test(folder / "server.ikr", folder / "test_session.py")
     assert pytest_of(folder / "test_session.py") == 0
 
 
