@@ -76,7 +76,9 @@ def test_it_shows_everything_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_failure_is_told_with_its_cause_and_an_exit_code(tmp_path: Path) -> None:
     before = traces()
-    done = subprocess.run([*DEMO, "--pcap", str(tmp_path / "no" / "where")], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*DEMO, "--pcap", str(tmp_path / "no" / "where")], capture_output=True, text=True, timeout=100
+    )
     assert done.returncode != 0
     assert "The demonstration failed" in done.stdout
     assert "where" in done.stdout  # what `ikeway up` said

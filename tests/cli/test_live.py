@@ -42,6 +42,7 @@ login = "eap-mschapv2"
 pools = "office"
 subnets = "10.99.0.0/24"
 """
+RETRANSMIT = "{ first = 0.3, factor = 1.5, tries = 6 }"  # ten seconds, for a loaded machine
 PROFILE = f"""\
 [gateway]
 address = "{GATEWAY}"
@@ -53,7 +54,7 @@ username = "alice"
 request = "ipv4"
 dns = "off"
 [ike]
-retransmit = {{ first = 0.2, factor = 1.2, tries = 2 }}
+retransmit = {RETRANSMIT}
 [session]
 retry_limit = "1s"
 """
@@ -217,7 +218,7 @@ def test_nobody_to_ask(sides: tuple[Side, Side]) -> None:
 
 def test_a_gateway_that_does_not_answer(sides: tuple[Side, Side]) -> None:
     client, _ = sides
-    text = PROFILE.replace(GATEWAY, "192.168.50.77")
+    text = PROFILE.replace(GATEWAY, "192.168.50.77").replace(RETRANSMIT, "{ first = 0.2, factor = 1.2, tries = 2 }")
     path = write_private(client.folder / "far.toml", text)
     code, told = client.run("up", str(path), "--log-format", "json")
     assert code == 5, told

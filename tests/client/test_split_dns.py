@@ -61,7 +61,7 @@ chown 996:996 /run/systemd/resolve
 printf '[Resolve]\\nDNS={GATEWAY}\\nDNSSEC=no\\nLLMNR=no\\nMulticastDNS=no\\n' > /run/systemd/resolved.conf.d/test.conf
 dbus-daemon --config-file=$folder/bus.conf --nofork 2>/dev/null &
 until [ -S /run/dbus/system_bus_socket ]; do sleep 0.05; done
-LD_LIBRARY_PATH={LIBRARIES} {RESOLVED} 2>$folder/resolved.log &  # it warns of a slow server
+LD_LIBRARY_PATH={LIBRARIES} {RESOLVED} &
 ask() {{
   for name in host.corp.test other.corp.test www.example.com; do
     LD_LIBRARY_PATH={LIBRARIES} {UNPACKED}/usr/bin/resolvectl query --cache=no -4 $name | sed -n '1s/ *-- .*//p'
@@ -74,7 +74,7 @@ done
 "$@" > $folder/up.log 2>&1 &
 up=$!
 tries=0
-until grep -q ' is up: ' $folder/up.log; do
+until grep -qs ' is up: ' $folder/up.log; do
   tries=$((tries + 1)); [ $tries -lt 400 ] && kill -0 $up || {{ cat $folder/up.log; exit 1; }}; sleep 0.05
 done
 echo up; ask

@@ -245,7 +245,7 @@ def page_hash() -> str:
     return hashlib.sha256(_PAGE.encode()).hexdigest()
 
 
-def wait_until(what: str, happened: Callable[[], object], timeout: float = 15.0) -> None:
+def wait_until(what: str, happened: Callable[[], object], timeout: float = 30.0) -> None:
     """Look again and again until something has happened (`HostError` when it does not)."""
     deadline = time.monotonic() + timeout
     while not happened():
