@@ -204,12 +204,12 @@ def test_a_closed_port_is_told_from_a_silent_host(lab: Lab, network: Network) ->
     assert "ICMP port unreachable" in refused.stderr
     assert "runs no IKE daemon" in refused.stderr
     with ruled(network, "drop"):
-        silent = run(network, "--patience", "0.3", Way.WAN.gateway)
+        silent = run(network, "--no-ikev1", "--patience", "0.3", Way.WAN.gateway)
     assert silent.returncode == 5
     assert "ICMP" not in silent.stderr
     assert "firewall" in silent.stderr
     with ruled(network, "reject with icmp type admin-prohibited"):
-        forbidden = run(network, "--patience", "0.3", Way.WAN.gateway)
+        forbidden = run(network, "--no-ikev1", "--patience", "0.3", Way.WAN.gateway)
     assert forbidden.returncode == 5
     assert "a firewall forbids it (ICMP administratively prohibited)" in forbidden.stderr
     assert "open UDP 500 and 4500" in forbidden.stderr

@@ -8,9 +8,11 @@ from tests.interop.network import Way
 from tests.kernel import libreswan, openiked
 from tests.kernel.daemons import SUITE, Guest
 
+ELSEWHERE = "10.90.0.77"
 
-def ask(guest: Guest) -> ProbeReport:
-    settings = ProbeSettings(rate=50, patience=5)
+
+def ask(guest: Guest, *, transforms: bool = True, ikev1: bool = True) -> ProbeReport:
+    settings = ProbeSettings(rate=50, patience=5, transforms=transforms, ikev1=ikev1)
     return guest.network.client.call(lambda: probe(Way.WAN.gateway, settings))
 
 
@@ -30,8 +32,14 @@ def check(report: ProbeReport, product: str, taken: dict[TransformType, set[str]
 
 @SUITE.case()
 def a_probe_of_libreswan(guest: Guest) -> None:
-    with guest.libreswan(guest.network.gateway, libreswan.gateway(Way.WAN)):
+    with guest.libreswan(guest.network.gateway, libreswan.gateway(Way.WAN)) as daemon:
         report = ask(guest)
+        left = daemon.run("ipsec", "whack", "--briefstatus")
+        daemon.run("ipsec", "whack", "--global-redirect", "yes", "--global-redirect-to", ELSEWHERE)
+        redirected = ask(guest, transforms=False, ikev1=False)
+    assert "IKE SAs: total(0)" in left, left
+    assert redirected.redirect == ELSEWHERE and not redirected.chosen, redirected.to_text()
+    assert "USE_PPK" in report.announced and report.cookie.is_dropped, report.to_text()
     check(
         report,
         "Libreswan",
@@ -48,6 +56,7 @@ def a_probe_of_libreswan(guest: Guest) -> None:
 def a_probe_of_openiked(guest: Guest) -> None:
     with guest.iked(guest.network.gateway, openiked.passive(Way.WAN, "esp from 10.91.0.0/24 to dynamic")):
         report = ask(guest)
+    assert "takes it for version 2" in report.version, report.version
     check(
         report,
         "OpenIKED",

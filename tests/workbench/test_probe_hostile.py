@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -17,6 +18,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ikeway.address import Address
 from ikeway.errors import PeerUnreachable
@@ -31,9 +34,18 @@ from ikeway.wire import (
     VendorId,
 )
 from ikeway.wire import payloads as wire
-from ikeway.wire.registry import AuthenticationMethod, CertificateEncoding, IdentificationType
-from ikeway.workbench.probe import authentication, offers, probe
+from ikeway.wire.registry import (
+    AuthenticationMethod,
+    CertificateEncoding,
+    ExchangeType,
+    IdentificationType,
+    ProtocolId,
+    TransformAttributeType,
+    TransformType,
+)
+from ikeway.workbench.probe import authentication, first_answer, offers, probe
 from ikeway.workbench.probe.line import Line, Pace
+from ikeway.workbench.probe.product import Evidence, guess
 from ikeway.workbench.probe.report import (
     Authentication,
     Certificate,
@@ -232,3 +244,42 @@ def test_what_is_wrong_with_a_certificate_is_told() -> None:
     assert [word for word in certificate_weaknesses(certificate(small, (-3, 3)), NOW) if "1024 bits" in word]
     assert [word for word in certificate_weaknesses(certificate(curve, (1, 3)), NOW) if "not valid before" in word]
     assert certificate_weaknesses(certificate(curve, (-1, 3)), NOW) == ()
+
+
+notifies = st.builds(Notify, st.sampled_from(NotifyType), st.binary(max_size=80))
+key_lengths = st.builds(wire.Attribute, st.just(TransformAttributeType.KEY_LENGTH), st.integers(0, 65535))
+transforms = st.builds(
+    wire.Transform, st.sampled_from(TransformType), st.integers(0, 65535), st.lists(key_lengths, max_size=2).map(tuple)
+)
+some = st.lists(transforms, max_size=6).map(tuple)
+proposals = st.builds(wire.Proposal, st.integers(0, 255), st.sampled_from(ProtocolId), st.just(b""), some)
+anything = st.one_of(
+    notifies,
+    st.builds(VendorId, st.binary(max_size=80)),
+    st.builds(CertificateRequest, st.sampled_from(CertificateEncoding), st.binary(max_size=80)),
+    st.builds(wire.Certificate, st.sampled_from(CertificateEncoding), st.binary(max_size=80)),
+    st.builds(wire.IdResponder, st.sampled_from(IdentificationType), st.binary(max_size=80)),
+    st.builds(wire.Eap, st.binary(max_size=20)),
+    st.builds(wire.SecurityAssociation, st.lists(proposals, min_size=1, max_size=3).map(tuple)),
+)
+
+
+@given(st.lists(anything, max_size=8), st.lists(anything, max_size=8))
+def test_whatever_the_first_answers_say_there_is_a_report(first: list[Payload], second: list[Payload]) -> None:
+    line = SimpleNamespace(local=Address("192.0.2.1", 500), remote=Address("192.0.2.2", 500))
+    answers = [
+        Message(bytes(8), bytes(8), exchange, False, True, number, tuple(payloads))
+        for number, (exchange, payloads) in enumerate(
+            ((ExchangeType.IKE_SA_INIT, first), (ExchangeType.IKE_AUTH, second))
+        )
+    ]
+    empty = ProbeReport(
+        host="a", address="a", other_addresses=(), ports=(Port(500, True, ""),), product=guess(Evidence()), questions=1,
+        seconds=0, ikev1=None,
+    )  # fmt: skip
+    report = replace(
+        first_answer.read(empty, answers[0], line),  # type: ignore[arg-type]
+        authentication=authentication.describe(answers[1:]),
+    )
+    made = guess(Evidence(answers[0], report.vendors))
+    assert_plain(replace(report, product=made, weaknesses=find_weaknesses(report)))

@@ -48,6 +48,7 @@ def evidence(
         (evidence(*NAT), "unknown", Confidence.NONE),
         (evidence(cookie=SILENT), "Libreswan", Confidence.LOW),
         (evidence(others=(XAUTH, DPD)), "strongSwan", Confidence.LOW),
+        (evidence(version="takes it for version 2: IKE_SA_INIT response 0 { }"), "OpenIKED", Confidence.LOW),
         # Both do that.
         (evidence(*NAT, HASHES, CHILDLESS), "strongSwan or Ikeway", Confidence.LOW),
         # What it says of itself, alone, beside others, and against what it does.

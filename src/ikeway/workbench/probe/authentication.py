@@ -3,7 +3,8 @@
 IKE_SA_INIT with everything that we have; its answer says what the gateway prefers. Then we ask to log in by EAP: IKE_AUTH
 without AUTH (RFC 7296 section 2.16). A gateway that does EAP proves itself first, with IDr, CERT and AUTH. We say who we
 are when it asks, and decline the method that it begins with: so it ends the log-in itself, and keeps nothing of us. (An
-INFORMATIONAL with AUTHENTICATION_FAILED would be shorter, and strongSwan keeps its half-open IKE SA all the same.)
+INFORMATIONAL with AUTHENTICATION_FAILED would be shorter, and strongSwan keeps its half-open IKE SA all the same. OpenIKED
+lets nobody decline: there it stays until it is forgotten.)
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from ikeway.auth.identity import Identity
 from ikeway.auth.parse import UNREADABLE, load_certificate
@@ -22,14 +26,14 @@ from ikeway.ike import events
 from ikeway.ike.engine import Engine
 from ikeway.ike.notifies import failure_of
 from ikeway.ike.sa import IkeSa
-from ikeway.ike.settings import CertificateExpected, Connection, EapCredential, EngineSettings, Retransmission
+from ikeway.ike.settings import Connection, EapCredential, EapOnlyExpected, EngineSettings, Retransmission
 from ikeway.pki.describe import describe_certificate
+from ikeway.pki.keys import describe_key
 from ikeway.wire import payloads as wire
 from ikeway.wire.message import Message
 from ikeway.wire.payloads import Proposal
-from ikeway.wire.registry import CertificateEncoding, ConfigurationAttributeType, ExchangeType
+from ikeway.wire.registry import CertificateEncoding, ConfigurationAttributeType, ExchangeType, NotifyType
 from ikeway.wire.render import render_payload, summary
-from ikeway.workbench.anybody import Anybody
 from ikeway.workbench.probe import offers
 from ikeway.workbench.probe.asking import ABILITIES, Tally
 from ikeway.workbench.probe.line import Line, ready
@@ -39,6 +43,7 @@ from ikeway.workbench.probe.weaknesses import certificate_weaknesses
 
 TRIES = 2
 MAX_CERTIFICATES = 8
+_RAW_KEYS = (CertificateEncoding.RAW_PUBLIC_KEY, 201)  # RFC 7670; OpenIKED's own for keys on curves
 _NO_METHODS = (EapType.IDENTITY, EapType.NOTIFICATION)
 MAX_ROUNDS = 4  # of EAP: to say who we are, to decline, and what a gateway may try then
 
@@ -57,7 +62,7 @@ def show_yourself(
             ike_port=first.remote.port,
             nat_port=second.remote.port,
             local_nat_port=second.local.port,
-            interception=_Announcing(),
+            interception=_Wording(),
         )
     )
     sa = engine.connect(_connection(proposals, settings), first.local, first.remote, time.monotonic())
@@ -90,18 +95,34 @@ def show_yourself(
     return initial, describe(replies) if replies else Authentication(answered=failure or NO_ANSWER)
 
 
-class _Announcing:
-    """Says in IKE_SA_INIT what else we have heard of, so that the gateway says what it has."""
+class _Wording:
+    """What we say beside what the engine does."""
 
     def sending(self, sa: IkeSa, message: Message) -> Message:
-        """Add notifies to our request."""
-        if message.exchange_type != ExchangeType.IKE_SA_INIT:
+        """In IKE_SA_INIT what else we have heard of, so that the gateway says what it has; in IKE_AUTH that we want its
+        certificate, and not that EAP alone would do."""
+        if message.exchange_type == ExchangeType.IKE_SA_INIT:
+            return replace(message, payloads=(*message.payloads, offers.REDIRECT_SUPPORTED, *ABILITIES))
+        if message.find(wire.IdInitiator) is None:
             return message
-        return replace(message, payloads=(*message.payloads, offers.REDIRECT_SUPPORTED, *ABILITIES))
+        others = [
+            each
+            for each in message.payloads
+            if not (isinstance(each, wire.Notify) and each.type == NotifyType.EAP_ONLY_AUTHENTICATION)
+        ]
+        asked = wire.CertificateRequest(CertificateEncoding.X509_SIGNATURE, b"")
+        return replace(message, payloads=(others[0], asked, *others[1:]))
 
     def received(self, sa: IkeSa | None, message: Message) -> Message:
         """As it came."""
         return message
+
+
+class _Declining(EapPeer):
+    """Takes no method, so none has to prove the gateway."""
+
+    def require_mutual(self) -> None:
+        """Nothing is believed."""
 
 
 def _connection(proposals: tuple[Proposal, ...], settings: ProbeSettings) -> Connection:
@@ -109,9 +130,9 @@ def _connection(proposals: tuple[Proposal, ...], settings: ProbeSettings) -> Con
     return Connection(
         name="probe",
         local_identity=who,
-        local_credential=EapCredential(lambda ask: EapPeer(ask, str(who).encode(), ())),
+        local_credential=EapCredential(lambda ask: _Declining(ask, str(who).encode(), ())),
         remote_identity=None,
-        remote_expectation=CertificateExpected(Anybody(())),
+        remote_expectation=EapOnlyExpected(),  # whatever it proves itself by is shown, and not judged
         ike_proposals=proposals,
         childless=False,
         request_configuration=(wire.ConfigurationAttribute(ConfigurationAttributeType.INTERNAL_IP4_ADDRESS),),
@@ -142,7 +163,7 @@ def describe(replies: Sequence[Message]) -> Authentication:
     return Authentication(
         answered=summary(reply),
         identity=render_payload(identity).removeprefix("IDr ") if identity is not None else "",
-        certificates=tuple(filter(None, map(_certificate, reply.find_all(wire.Certificate)[:MAX_CERTIFICATES]))),
+        certificates=tuple(map(_certificate, reply.find_all(wire.Certificate)[:MAX_CERTIFICATES])),
         method=str(proof.method) if proof is not None else "",
         eap=render_payload(eap).removeprefix("EAP ") if eap is not None else "",
         eap_method=_eap_method(replies),
@@ -163,13 +184,18 @@ def _eap_method(replies: Sequence[Message]) -> str:
     return ""
 
 
-def _certificate(payload: wire.Certificate) -> Certificate | None:
-    if payload.encoding != CertificateEncoding.X509_SIGNATURE:
-        return None
+def _certificate(payload: wire.Certificate) -> Certificate:
+    facts: dict[str, str | list[str]]
     try:
-        certificate = load_certificate(payload.value)
-        facts = describe_certificate(certificate, datetime.now(UTC))
-        weaknesses = certificate_weaknesses(certificate, datetime.now(UTC))
-    except (IkewayError, *UNREADABLE) as error:
-        facts, weaknesses = {"malformed": str(error)}, ()
-    return Certificate(dict(facts), payload.value, weaknesses)
+        match payload.encoding:
+            case CertificateEncoding.X509_SIGNATURE:
+                certificate, now = load_certificate(payload.value), datetime.now(UTC)
+                facts = dict(describe_certificate(certificate, now))
+                return Certificate(facts, payload.value, certificate_weaknesses(certificate, now))
+            case encoding if encoding in _RAW_KEYS:
+                facts = {"key_without_a_certificate": describe_key(load_der_public_key(payload.value))}
+            case _:
+                facts = {"kind": f"{payload.encoding}, {len(payload.value)} octets"}
+    except (IkewayError, UnsupportedAlgorithm, *UNREADABLE) as error:
+        facts = {"malformed": str(error)}
+    return Certificate(facts, payload.value)

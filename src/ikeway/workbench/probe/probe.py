@@ -20,6 +20,7 @@ from ikeway.workbench.probe.ikev1 import ask_ikev1
 from ikeway.workbench.probe.line import Line, Pace
 from ikeway.workbench.probe.report import (
     NO_ANSWER,
+    TAKEN_FOR_2,
     Authentication,
     Cookie,
     Ikev1,
@@ -116,7 +117,7 @@ class _Probe:
         return replace(
             report,
             cookie=cookie,
-            product=product.guess(product.Evidence(first, report.vendors, cookie, others)),
+            product=product.guess(product.Evidence(first, report.vendors, cookie, others, report.version)),
             weaknesses=find_weaknesses(report),
             questions=self._tally.questions,
             seconds=round(time.monotonic() - begun, 1),
@@ -196,8 +197,10 @@ class _Probe:
         """A version that does not exist yet (RFC 7296 section 2.5): INVALID_MAJOR_VERSION, or silence."""
         self._progress("what does it say to IKE version 3?")
         self._tally.questions += 1
-        question = offers.request(offers.offer(offers.EVERYTHING), offers.CHEAP[0], (line.local, line.remote))
-        return asking.said(line.ask(replace(question, version=VERSION_3)))
+        question = replace(offers.request(*KNOCK, (line.local, line.remote)), version=VERSION_3)
+        answer = line.ask(question)
+        refused = answer.message is None or answer.message.notify(NotifyType.INVALID_MAJOR_VERSION) is not None
+        return asking.said(answer) if refused else f"{TAKEN_FOR_2}: {asking.said(answer)}"
 
     def _ask_ikev1(self) -> Ikev1 | None:
         """On the port where IKE answers, or else on that for IKE."""

@@ -14,7 +14,7 @@ from itertools import combinations
 from ikeway.wire.message import Message
 from ikeway.wire.payloads import Notify
 from ikeway.wire.registry import NotifyType
-from ikeway.workbench.probe.report import NO_COOKIE, Confidence, Cookie, Product, Vendor
+from ikeway.workbench.probe.report import NO_COOKIE, TAKEN_FOR_2, Confidence, Cookie, Product, Vendor
 
 SURE, LEAD = 3, 2  # what marks must weigh for a medium confidence, and how much more than those of any other
 
@@ -57,12 +57,14 @@ _IKEV1_FEATURES = {
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a product is guessed from. `others`: vendor IDs of its answers in IKEv1."""
+    """What a product is guessed from. `others`: vendor IDs of its answers in IKEv1; `version`: what it says to IKE version
+    3."""
 
     message: Message | None = None
     vendors: Sequence[Vendor] = ()
     cookie: Cookie = NO_COOKIE
     others: Sequence[Vendor] = ()
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,9 @@ _MARKS: tuple[_Mark, ...] = (
         )
     ),
     _Mark("Ikeway", 1, "its cookies have 17 octets", _cookie_of(17)),
+    _Mark(
+        "OpenIKED", 1, "it takes IKE version 3 for version 2", lambda evidence: evidence.version.startswith(TAKEN_FOR_2)
+    ),
     _Mark("Libreswan", 1, "its cookies have 32 octets", _cookie_of(32)),
     _Mark(
         "Libreswan", 1, "it does not answer a cookie that it never gave", lambda evidence: evidence.cookie.is_dropped

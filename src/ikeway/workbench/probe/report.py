@@ -37,6 +37,7 @@ _ALSO_WEAK: dict[tuple[int, int], str] = {
 }
 MAX_VENDORS = 64
 NO_ANSWER = "no answer"
+TAKEN_FOR_2 = "takes it for version 2"
 KINDS = {
     TransformType.ENCR: "encryption",
     TransformType.PRF: "key derivation",
@@ -124,7 +125,8 @@ NO_NAT, NO_COOKIE = Nat(False, False, False), Cookie(0, 0, "")
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate that the gateway shows before we are authenticated; `weaknesses`: what is wrong with it."""
+    """A certificate, or a key in its place, that the gateway shows before we are authenticated; `weaknesses`: what is
+    wrong with it."""
 
     facts: dict[str, str | list[str]]
     der: bytes = field(repr=False)
