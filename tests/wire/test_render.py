@@ -235,6 +235,11 @@ def test_malformed_der_is_no_name(octets):
         assert certificate_subject(octets[: min(place, 100)]) is None
 
 
+def _asking(number):
+    attribute = ConfigurationAttribute(ConfigurationAttributeType(number))
+    return Configuration(ConfigurationType.CFG_REQUEST, (attribute,))
+
+
 @pytest.mark.parametrize(
     ("value", "name"),
     [
@@ -250,3 +255,16 @@ def test_malformed_der_is_no_name(octets):
 )
 def test_vendors(value, name):
     assert vendor_name(value) == name
+
+
+@pytest.mark.parametrize(
+    ("payload", "shown"),
+    [
+        (Notify(NotifyType(61696), b"\1"), "N(UNKNOWN_61696, FortiClient: connect) 01"),
+        (Notify(NotifyType(61697), b"\1"), "N(UNKNOWN_61697) 01"),
+        (_asking(28672), "CP CFG_REQUEST UNKNOWN_28672 (Cisco Unity: banner)"),
+        (_asking(28700), "CP CFG_REQUEST UNKNOWN_28700"),
+    ],
+)
+def test_private_numbers_say_whose_they_are(payload, shown):
+    assert render_payload(payload) == shown

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import itertools
+import re
 import signal
 import socket
 import textwrap
@@ -21,18 +22,23 @@ from ikeway.address import Address
 from ikeway.auth.identity import Identity
 from ikeway.eap.packet import EapCode, EapPacket, MethodType
 from ikeway.errors import ConfigError, IkewayError
+from ikeway.ike.proposals import parse_proposals
 from ikeway.ike.sa import IkeSa
+from ikeway.ike.settings import EapCredential
 from ikeway.wire import (
     Eap,
     ExchangeType,
     IdentificationType,
     IdInitiator,
     IdResponder,
+    KeyExchangeMethod,
     Message,
     Notify,
     NotifyType,
     Payload,
     PayloadType,
+    SecurityAssociation,
+    TransformType,
     UnknownPayload,
     VendorId,
 )
@@ -696,6 +702,10 @@ def test_words_that_are_none_are_mistakes(text: str) -> None:
         parse_payloads(text, ASKED)
 
 
+async def _nobody(question: object) -> object:
+    raise AssertionError(question)
+
+
 LOOKED_FOR = (IdentificationType.ID_FQDN, b"gateway.example")
 PECULIAR = Notify(NotifyType(41234), b"of this vendor")
 
@@ -821,6 +831,62 @@ async def test_a_dialect_is_a_knob_of_the_client(name: str) -> None:
     assert identity is not None and Identity.from_payload(identity) == who
     if name == "anyconnect":
         assert (int(identity.type), identity.value) == (201, b"*$AnyConnectClient$*")
+    if dialect.ike_proposals:  # Microsoft's: what gateways agree on that nobody has configured
+        security = init.find(SecurityAssociation)
+        assert security is not None
+        offered = {(int(each.type), int(each.id)) for proposal in security.proposals for each in proposal.transforms}
+        assert (TransformType.KE, KeyExchangeMethod.MODP_1024) in offered
+
+
+def test_proposals_that_somebody_has_named_count_more_than_a_dialect_s() -> None:
+    named = parse_proposals("aes256gcm16-prfsha384-ecp384")
+    turned = Knobs(dialect=client_dialect("windows"), ike_proposals=named).over(call_with_psk(SECRET, ALICE).connection)
+    assert turned.ike_proposals == named
+    own = replace(call_with_psk(SECRET, ALICE).connection, ike_proposals=named)  # of a profile
+    assert Knobs(dialect=client_dialect("windows")).over(own).ike_proposals == named
+
+
+@pytest.mark.parametrize(
+    ("identity", "said"),
+    [("alice@lab.test", b"alice@lab.test"), ("{201}:*$AnyConnectClient$*", b"*$AnyConnectClient$*"),
+     ("keyid:bob", b"bob"), ("192.0.2.7", b"192.0.2.7")],
+)  # fmt: skip
+async def test_a_client_that_logs_in_by_eap_says_its_identity_in_octets(identity: str, said: bytes) -> None:
+    caller = call_with_eap(Identity.parse(identity))
+    credential = caller.connection.local_credential
+    assert isinstance(credential, EapCredential)
+    peer = credential.new_peer(_nobody)
+    answer = await peer.receive(EapPacket.of(EapCode.REQUEST, 1, MethodType(0, 1), b"").encode())
+    assert answer is not None and EapPacket.decode(answer).data == said
+
+
+async def test_eap_that_a_client_without_it_is_asked_for_is_held() -> None:
+    """A gateway that answers a pre-shared key with EAP: nobody here has an answer, not even to who we are."""
+
+    def server(m: Passing) -> None:
+        if m.received and m.find(IdInitiator) is not None:
+            m.answer(Eap(EapPacket.of(EapCode.REQUEST, 1, MethodType(0, 1), b"who?").encode()))
+
+    engineer = Planned(Refuse())
+    async with pair(client_engineer=engineer, server_hooks=Hooks([server])) as made:
+        made.call()
+        await made.closed(made.client)
+    assert engineer.held[0].unknown == ("EAP method IDENTITY",)
+
+
+async def test_what_the_network_says_is_shown_and_ends_nothing(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probing:
+        probing.bind(("127.0.0.1", 0))
+        port = probing.getsockname()[1]
+    path = tmp_path / "s.ikr"
+    caller = call_with_psk(SECRET, ALICE)
+    with Recorder(path, "initiator") as recorder:
+        async with asyncio.timeout(SECONDS), Bench(settings(), caller, recorder=recorder) as calling:
+            calling.connect(caller.connection, Address("127.0.0.1", port))
+            while not notes(path, "network"):
+                await asyncio.sleep(0.01)
+            assert calling.engine.sas
+    assert notes(path, "network") == [f"127.0.0.1:{port} is not reached: Connection refused (ICMP; nothing ends by it)"]
 
 
 async def test_a_dialect_is_a_knob_of_the_gateway() -> None:
@@ -837,3 +903,14 @@ async def test_a_dialect_is_a_knob_of_the_gateway() -> None:
 def test_a_dialect_that_nobody_has_is_named(make: Callable[[str], object]) -> None:
     with pytest.raises(ConfigError, match="no dialect is called 'klingon'"):
         make("klingon")
+
+
+def test_every_identity_that_the_documents_show_is_one() -> None:
+    root = Path(__file__).parents[2]
+    words = r"--identity(?:` \(type and octets:)? +('[^']+'|`[^`]+`|[^\s`\[<(]+@?[^\s`]*)"
+    files = (root / "docs" / "workbench.md", root / "docs" / "commands.md", root / "README.md")
+    shown = [found.strip("'`") for path in files for found in re.findall(words, path.read_text())]
+    assert "{201}:*$AnyConnectClient$*" in shown and "alice@example.com" in shown
+    for text in shown:
+        if not text.isupper() and text != "<str>":
+            Identity.parse(text)

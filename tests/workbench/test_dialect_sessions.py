@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from ikeway.address import Address
+from ikeway.auth.identity import Identity
 from ikeway.client.profile import load_profile
 from ikeway.gateway.config import load_gateway_config
 from ikeway.workbench.bench import Bench, BenchSettings, Hooks
@@ -86,3 +87,22 @@ async def test_the_password_log_in_passes_a_relay_as_it_is(folder: Path) -> None
                 sa, other = await calling.established.get(), await serving.established.get()
             assert other.eap_identity == b"alice"
             assert sa.configuration and "wonderland" not in text.getvalue()
+
+
+async def test_a_log_in_that_radius_judges_is_refused_with_the_way_out(folder: Path) -> None:
+    """A stand-in sends no records of sessions that are none to the company's RADIUS servers."""
+    path = folder / "radius.toml"
+    text = (folder / "gateway.toml").read_text()
+    head = text[: text.index("[connections")]
+    path.write_text(
+        f'{head}\n[radius.corp]\nservers = ["127.0.0.1:9"]\nsecret = "a secret of enough letters"\n\n'
+        '[connections.people]\nlogin = "eap"\nradius = "corp"\npools = "office"\n'
+    )
+    path.chmod(0o600)
+    server = GatewayStandIn(load_gateway_config(path))
+    client = call_with_eap(Identity.parse("alice@lab.test"))
+    async with Bench(SETTINGS, server) as serving, Bench(SETTINGS, client) as calling:
+        calling.connect(client.connection, Address("127.0.0.1", serving.nat_port))
+        async with asyncio.timeout(SECONDS):
+            _, error = await serving.wait_closed()
+    assert error is not None and "a stand-in asks none" in str(error) and "take `radius` out" in str(error)

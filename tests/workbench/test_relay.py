@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from typer.testing import CliRunner
 
 from ikeway.address import Address
 from ikeway.auth.identity import Identity
+from ikeway.cli import build
 from ikeway.eap.packet import EapCode, EapPacket, MethodType
 from ikeway.errors import IkewayError
 from ikeway.wire import ExchangeType, Notify, NotifyType, PayloadType, UnknownPayload, VendorId
@@ -35,6 +39,7 @@ from ikeway.workbench.bench.desk import HoldWhat
 from ikeway.workbench.bench.running import Opened
 from ikeway.workbench.bench.standin import call_with_psk
 from ikeway.workbench.paint import Painter
+from ikeway.workbench.recording import Note, Recorder, load
 from ikeway.workbench.relay import Relay, RelayError, Upstream
 from ikeway.workbench.relay.eap import EapPipe, PassingAuthenticator, PassingPeer
 
@@ -57,10 +62,11 @@ async def chain(
     client_hooks: Hooks | None = None,
     relay_hooks: Hooks | None = None,
     engineer: Engineer | None = None,
+    recorder: Recorder | None = None,
 ) -> AsyncIterator[tuple[Bench, Bench, Relay]]:
     """client, relay, server."""
     text = io.StringIO()
-    tools = Opened(relay_hooks or Hooks(), engineer, None, Painter(Console(file=text, width=200)))
+    tools = Opened(relay_hooks or Hooks(), engineer, recorder, Painter(Console(file=text, width=200)))
     async with Bench(SETTINGS, server, hooks=server_hooks) as serving:
         upstream = Upstream(remote=loopback(serving.nat_port), caller=call_with_psk(SECRET, ALICE))
         async with (
@@ -99,6 +105,24 @@ async def test_unknown_payloads_and_vendor_ids_pass_both_ways() -> None:
     came = [m for m in heard if m.received and m.is_(ExchangeType.IKE_AUTH)]
     assert any(mine in m.payloads for m in came if not m.is_response)
     assert any(theirs in m.payloads for m in came if m.is_response)
+
+
+async def test_a_recording_says_which_side_a_message_is_of(tmp_path: Path) -> None:
+    path = tmp_path / "relay.ikr"
+    with Recorder(path, "relay") as recorder:
+        async with chain(serve_psk(SECRET), call_with_psk(SECRET, ALICE), recorder=recorder) as (calling, _, _relay):
+            async with asyncio.timeout(SECONDS):
+                await calling.established.get()
+    recording = load(path)
+    labels = [each.label for each in recording.messages]
+    assert labels[:2] == ["client", "client"] and labels.count("server") >= 4
+    assert {each.label for each in recording.entries if isinstance(each, Note) and each.kind == "closed"} <= {
+        "client",
+        "server",
+    }
+    shown = CliRunner().invoke(build("workbench"), ["workbench", "show", str(path)]).output
+    assert re.search(r"^client .*<-- .*IKE_AUTH request 1", shown, re.MULTILINE), shown
+    assert re.search(r"^server .*--> .*IKE_AUTH request 1", shown, re.MULTILINE), shown
 
 
 @pytest.mark.parametrize("who", ["client", "server"])

@@ -51,7 +51,8 @@ class Identity:
         except (ValueError, DerError) as error:
             raise ConfigError(
                 f"{text!r} is not an identity: {error}",
-                expected="a host name, user@host, an IP address, 'C=.., O=.., CN=..', keyid:NAME or NUMBER:0xHEX",
+                expected="a host name, user@host, an IP address, 'C=.., O=.., CN=..', keyid:NAME, NUMBER:0xHEX or "
+                "{NUMBER}:TEXT",
             ) from error
 
     @classmethod

@@ -57,7 +57,7 @@ from ikeway.wire.registry import (
     TransformAttributeType,
     TransformType,
 )
-from ikeway.wire.vendors import vendor_name
+from ikeway.wire.vendors import private_attribute, private_notify, vendor_name
 
 _SHOWN_OCTETS = 40
 _SHOWN_CHARACTERS = 200
@@ -326,7 +326,8 @@ _DETAILS: dict[type[Any], Callable[[Any], str]] = {
 
 
 def _notify(payload: Notify) -> str:
-    head = f"N({payload.type})"
+    name = private_notify(int(payload.type))
+    head = f"N({payload.type}, {name})" if name is not None else f"N({payload.type})"
     if payload.spi:
         protocol = payload.protocol if isinstance(payload.protocol, Registry) else ProtocolId(payload.protocol)
         head += f" {protocol} SPI {payload.spi.hex()}"
@@ -376,9 +377,11 @@ _NOTIFY_VALUES: dict[NotifyType, Callable[[bytes], str]] = {
 
 
 def _attribute(attribute: ConfigurationAttribute) -> str:
+    name = private_attribute(int(attribute.type))
+    head = f"{attribute.type} ({name})" if name is not None else str(attribute.type)
     if not attribute.value:
-        return str(attribute.type)
-    return f"{attribute.type} {_ATTRIBUTE_VALUES.get(attribute.type, _octets)(attribute.value)}"
+        return head
+    return f"{head} {_ATTRIBUTE_VALUES.get(attribute.type, _octets)(attribute.value)}"
 
 
 def _subnet4(value: bytes) -> str:

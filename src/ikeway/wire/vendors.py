@@ -72,3 +72,30 @@ def vendor_name(value: bytes) -> str | None:
         if value.startswith(prefix):
             return name
     return None
+
+
+# Numbers of the private ranges (RFC 7296 sections 3.10.1 and 3.15.1): with these vendors they mean this.
+_ATTRIBUTES = {
+    28672: "Cisco Unity: banner",
+    28673: "Cisco Unity: save password",
+    28674: "Cisco Unity: default domain",
+    28675: "Cisco Unity: split DNS",
+    28676: "Cisco Unity: split include",
+    28677: "Cisco Unity: NAT-T port",
+    28678: "Cisco Unity: split exclude",
+    28679: "Cisco Unity: PFS",
+    28680: "Cisco Unity: firewall",
+    28681: "Cisco Unity: backup servers",
+    28682: "Cisco Unity: dynamic DNS name",
+}
+_NOTIFIES = {61520: "Fortinet: network id", 61696: "FortiClient: connect"}
+
+
+def private_attribute(number: int) -> str | None:
+    """What a configuration attribute of the private range means with the vendor that is known to use it."""
+    return _ATTRIBUTES.get(number)
+
+
+def private_notify(number: int) -> str | None:
+    """What a notify of the private range means with the vendor that is known to use it."""
+    return _NOTIFIES.get(number)

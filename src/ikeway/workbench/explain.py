@@ -31,6 +31,7 @@ from ikeway.wire.registry import ExchangeType, NotifyType
 from ikeway.wire.render import render_payload
 
 _HEX_WIDTH = 16
+_NO_NAME = "UNKNOWN_"  # what a number that is in no registry is called
 _MAX_DUMP = 8192  # octets shown of one payload
 _TEXT = re.compile(rb"[\t\r\n\x20-\x7e]{32,}")  # inside octets: long enough to be meant
 _TLS = frozenset({EapType.TLS, EapType.TTLS, EapType.PEAP, EapType.TEAP, 43})
@@ -53,6 +54,7 @@ class Kind(enum.Enum):
     PAYLOAD = "payload"
     DETAIL = "detail"
     UNKNOWN = "unknown"
+    UNKNOWN_DETAIL = "unknown detail"
     SECRET = "secret"  # noqa: S105 - a kind of line
 
 
@@ -170,10 +172,9 @@ _RESPONSES: tuple[_Rule, ...] = (
 
 
 def _payload(payload: Payload, *, secrets: bool) -> Iterator[Line]:
-    kind = Kind.UNKNOWN if isinstance(payload, UnknownPayload) else Kind.PAYLOAD
-    lines = render_payload(payload).split("\n")
-    yield Line(kind, lines[0])
-    yield from (Line(Kind.DETAIL, line) for line in lines[1:])
+    first, *others = render_payload(payload).split("\n")
+    yield Line(Kind.UNKNOWN if _NO_NAME in first else Kind.PAYLOAD, first)
+    yield from (Line(Kind.UNKNOWN_DETAIL if _NO_NAME in line else Kind.DETAIL, line) for line in others)
     match payload:
         case Eap(packet=packet):
             yield from _eap(packet, secrets=secrets)

@@ -15,9 +15,18 @@ _STYLES = {
     Kind.PAYLOAD: "",
     Kind.DETAIL: "dim",
     Kind.UNKNOWN: "bold yellow",
+    Kind.UNKNOWN_DETAIL: "bold yellow",
     Kind.SECRET: "magenta",
 }
-_INDENT = {Kind.HEAD: 0, Kind.MEANING: 4, Kind.PAYLOAD: 4, Kind.DETAIL: 8, Kind.UNKNOWN: 4, Kind.SECRET: 8}
+_INDENT = {
+    Kind.HEAD: 0,
+    Kind.MEANING: 4,
+    Kind.PAYLOAD: 4,
+    Kind.DETAIL: 8,
+    Kind.UNKNOWN: 4,
+    Kind.UNKNOWN_DETAIL: 8,
+    Kind.SECRET: 8,
+}
 
 
 class Painter:

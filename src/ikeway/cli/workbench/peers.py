@@ -39,7 +39,7 @@ IdentityOption = Annotated[
     str,
     typer.Option(
         "--identity",
-        help="Who we say we are: a host name, user@host, an address, a DN, keyid:NAME, or TYPE:TEXT and TYPE:0xHEX.",
+        help="Who we say we are: a host name, user@host, an address, a DN, keyid:NAME, or {TYPE}:TEXT and TYPE:0xHEX.",
         show_default=False,
     ),
 ]
@@ -192,7 +192,7 @@ def connect(
 
       ikeway workbench connect vpn.example.com --psk-file secret.txt --identity alice@example.com
 
-      ikeway workbench connect --profile work --vendor-id CISCO-ANYCONNECT-EAP --identity '201:*$AnyConnectClient$*'
+      ikeway workbench connect --profile work --vendor-id CISCO-ANYCONNECT-EAP --identity '{201}:*$AnyConnectClient$*'
     """
     from ikeway.address import Address
     from ikeway.workbench.bench.running import connect as run

@@ -38,9 +38,10 @@ def show(recording: RecordingFile, secrets: Secrets = False) -> None:
     for each in loaded.entries:
         match each:
             case Plaintext():
-                painter.message(each.message, each.local, each.remote, sent=each.sent, t=each.t, again=each.again)
-            case Note(kind=kind, text=text, t=t):
-                painter.note(kind, text, t)
+                where = (each.message, each.local, each.remote)
+                painter.message(*where, sent=each.sent, t=each.t, again=each.again, label=each.label)
+            case Note(kind=kind, text=text, t=t, label=label):
+                painter.note(kind, text, t, label)
     _end(loaded)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, TypeVar
@@ -13,7 +14,7 @@ from ikeway.address import Address
 from ikeway.daemon import clock
 from ikeway.daemon.loop import Driver
 from ikeway.daemon.sockets import IkeSockets, Listen, local_address_for
-from ikeway.eap.packet import MethodType
+from ikeway.eap.packet import EapType, MethodType
 from ikeway.errors import Closed, IkewayError
 from ikeway.ike import events
 from ikeway.ike.engine import Engine
@@ -31,6 +32,8 @@ Answer = TypeVar("Answer")
 
 PATIENT_SECONDS = 24 * 3600.0  # an exchange that is held must not end because we gave up
 _GOODBYE_SECONDS = 1.0
+_MAX_UNREACHABLE = 100
+_ALWAYS = (MethodType(0, EapType.IDENTITY), MethodType(0, EapType.NOTIFICATION))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,7 @@ class Bench:
         self.closed: asyncio.Queue[tuple[IkeSa | None, IkewayError | None]] = asyncio.Queue()
         self.established: asyncio.Queue[IkeSa] = asyncio.Queue()
         self._driver: Driver | None = None
+        self._unreachable: set[tuple[Address, int]] = set()
 
     @property
     def driver(self) -> Driver:
@@ -109,7 +113,7 @@ class Bench:
         """Tell what was done, on the terminal and in the recording."""
         self._say(kind, text)
         if self._recorder is not None:
-            self._recorder.note(kind, text)
+            self._recorder.note(kind, text, self.settings.label)
 
     def _say(self, kind: str, text: str) -> None:
         if self._painter is not None:
@@ -146,6 +150,7 @@ class Bench:
         if self._recorder is not None:
             self.sockets.tap = self._recorder.tap
         self.sockets.on_datagram = driver.receive
+        self.sockets.on_unreachable = self._on_unreachable
         self.sockets.start()
         return self
 
@@ -182,9 +187,15 @@ class Bench:
         """The next IKE SA that ends."""
         return await self.closed.get()
 
+    def _on_unreachable(self, remote: Address, code: int) -> None:
+        """What the network says of what was sent, once each: anybody can forge it, so nothing ends by it."""
+        if (remote, code) not in self._unreachable and len(self._unreachable) < _MAX_UNREACHABLE:
+            self._unreachable.add((remote, code))
+            self.note("network", f"{remote} is not reached: {os.strerror(code)} (ICMP; nothing ends by it)")
+
     def _on_event(self, event: events.Event) -> None:
         if self._recorder is not None:
-            self._recorder.observe(event)
+            self._recorder.observe(event, self.settings.label)
         self._show(event)
         match event:
             case events.Remark(kind=kind, text=text):
@@ -218,11 +229,11 @@ class Bench:
                 self._say(kind, str(error) if error else "by us")
 
 
-def _methods(connection: Connection) -> frozenset[MethodType] | None:
-    """The EAP methods that the engine answers for this client; None when it has no log-in by EAP."""
+def _methods(connection: Connection) -> frozenset[MethodType]:
+    """What the engine answers in EAP for this client; nothing when it has no log-in by EAP."""
     credentials = (connection.local_credential, *(each.credential for each in connection.further_credentials))
     peers = [each.new_peer(_nobody) for each in credentials if isinstance(each, EapCredential)]
-    return frozenset().union(*(each.takes for each in peers)) if peers else None
+    return frozenset(_ALWAYS).union(*(each.takes for each in peers)) if peers else frozenset()
 
 
 async def _nobody(question: Question[Answer]) -> Answer:

@@ -62,7 +62,7 @@ class Desk:
         self._hooks, self._engineer, self._note = hooks, engineer, note
         self._hold = hold
         self._turn = turn or Turn()
-        self.takes: frozenset[MethodType] | None = None  # EAP methods that our client answers; None: it has no EAP
+        self.takes: frozenset[MethodType] | None = None  # what our client answers in EAP; None: anything
         self._asked_by: WeakKeyDictionary[IkeSa, MethodType] = WeakKeyDictionary()  # methods that our side began
         self.command: Command | None = None
         self._memories: WeakKeyDictionary[IkeSa, dict[str, Any]] = WeakKeyDictionary()
@@ -104,10 +104,10 @@ class Desk:
     def _knows(self, sa: IkeSa, message: Message, method: MethodType) -> bool:
         """Whether the engine has an answer to EAP of this method: our client to what it was given; our gateway to usual
         methods, and to the one that it has asked for itself, as long as it is the engine that asks."""
-        if method.vendor == 0 and method.type in _WITHOUT_METHOD:
-            return True
         if message.is_response:
             return self.takes is None or method in self.takes
+        if method.vendor == 0 and method.type in _WITHOUT_METHOD:
+            return True
         engine_asks = sa.driver.awaits(message.exchange_type)
         usual = method.vendor == 0 and method.type in KNOWN_EAP
         return engine_asks and (usual or self._asked_by.get(sa) == method)

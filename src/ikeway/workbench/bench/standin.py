@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import NoReturn
 
 from cryptography import x509
 
@@ -21,10 +21,12 @@ from ikeway.client.secrets import ClientSecrets
 from ikeway.config.secrets import Prompt
 from ikeway.daemon.loop import Driver
 from ikeway.dialects import Dialect, for_client, for_gateway, for_responder
+from ikeway.eap.relay import PasswordRelay, RelayQuestion
 from ikeway.eap.session import EapPeer
+from ikeway.errors import AuthenticationFailed, Side
 from ikeway.gateway.answers import GatewayAnswers
 from ikeway.gateway.config import GatewayConfig
-from ikeway.ike.proposals import DEFAULT_IKE_PROPOSALS
+from ikeway.ike.proposals import DEFAULT_ESP_PROPOSALS, DEFAULT_IKE_PROPOSALS
 from ikeway.ike.questions import AssignAddresses, SelectConnection
 from ikeway.ike.selectors import selector
 from ikeway.ike.settings import (
@@ -38,10 +40,13 @@ from ikeway.ike.settings import (
 )
 from ikeway.wire.payloads import ConfigurationAttribute, Proposal
 from ikeway.wire.registry import ConfigurationAttributeType as Attribute
+from ikeway.wire.registry import IdentificationType, NotifyType
 from ikeway.workbench.bench.bench import PATIENT_SECONDS
 
 EVERYWHERE = (selector("0.0.0.0/0"), selector("::/0"))
 POOL = "192.0.2.1"  # a documentation address (RFC 5737): the stand-in has one client, and carries nothing
+# Identities whose octets are what an EAP identity is made of.
+_IN_WORDS = (IdentificationType.ID_FQDN, IdentificationType.ID_RFC822_ADDR, IdentificationType.ID_KEY_ID)
 _WISHES = (Attribute.INTERNAL_IP4_ADDRESS, Attribute.INTERNAL_IP6_ADDRESS, Attribute.INTERNAL_IP4_DNS)
 
 
@@ -70,7 +75,11 @@ class Knobs:
             changes["vendor_ids"] = (*connection.vendor_ids, *self.vendor_ids)
         if self.ike_proposals:
             changes["ike_proposals"] = self.ike_proposals
-        turned = dataclasses.replace(connection, **changes)  # type: ignore[arg-type]
+        elif self.dialect is not None and self.dialect.ike_proposals and not serves and _is_usual(connection):
+            changes["ike_proposals"] = self.dialect.ike_proposals
+            children = [replace(each, proposals=self.dialect.esp_proposals) for each in connection.children]
+            changes["children"] = tuple(children)
+        turned = replace(connection, **changes)  # type: ignore[arg-type]
         if self.dialect is None:
             return turned
         return for_gateway(self.dialect, turned) if serves else for_client(self.dialect, turned)
@@ -79,12 +88,18 @@ class Knobs:
         """The responder with these turned, and patient."""
         if self.dialect is not None:
             responder = for_responder((self.dialect,), responder)
-        return dataclasses.replace(
+        return replace(
             responder,
             half_open_seconds=PATIENT_SECONDS,
             vendor_ids=(*responder.vendor_ids, *self.vendor_ids),
             ike_proposals=self.ike_proposals or responder.ike_proposals,
         )
+
+
+def _is_usual(connection: Connection) -> bool:
+    """Whether nobody has named other proposals than the usual ones: a vendor's may take their place."""
+    children = all(each.proposals == DEFAULT_ESP_PROPOSALS for each in connection.children)
+    return children and connection.ike_proposals == DEFAULT_IKE_PROPOSALS
 
 
 @dataclass(slots=True)
@@ -108,7 +123,7 @@ class StandIn:
     async def select(self, question: SelectConnection) -> Connection:
         """As whom the client looks for, unless we were told who we are."""
         wanted = self.connection.local_identity or question.responder_identity
-        return dataclasses.replace(self.connection, local_identity=wanted)
+        return replace(self.connection, local_identity=wanted)
 
     async def _assign(self, question: AssignAddresses) -> tuple[ConfigurationAttribute, ...]:
         import ipaddress
@@ -146,7 +161,7 @@ class GatewayStandIn:
         turned = knobs or Knobs()
         self._answers = GatewayAnswers(config)
         self._answers.serve_by(1)
-        self._knobs = dataclasses.replace(turned, vendor_ids=())  # those of the responder are enough
+        self._knobs = replace(turned, vendor_ids=())  # those of the responder are enough
         self._responder = turned.over_responder(config.responder)
 
     @property
@@ -157,11 +172,23 @@ class GatewayStandIn:
     def set_up(self, driver: Driver) -> None:
         """Answer the questions as the gateway would, but for those that RADIUS answers."""
         self._answers.attach(driver)
+        driver.answer_with(RelayQuestion, _no_radius)
+        driver.answer_with(PasswordRelay, _no_radius)
         driver.answer_with(SelectConnection, self.select)
 
     async def select(self, question: SelectConnection) -> Connection:
         """Which connection of the file this client gets."""
         return self._knobs.over(await self._answers.select(question), serves=True)
+
+
+async def _no_radius(question: RelayQuestion | PasswordRelay) -> NoReturn:
+    raise AuthenticationFailed(
+        "RADIUS servers judge this log-in, and a stand-in asks none: their records would tell of a session that is none",
+        notify=NotifyType.AUTHENTICATION_FAILED,
+        expected="a connection without `radius`",
+        side=Side.LOCAL,
+        remedy="take `radius` out of a copy of the file, and name `users` there; or hold the messages and answer them",
+    )
 
 
 @dataclass(slots=True)
@@ -196,7 +223,8 @@ def call_with_psk(secret: bytes, identity: Identity, knobs: Knobs | None = None)
 def call_with_eap(identity: Identity, knobs: Knobs | None = None) -> Caller:
     """A stand-in client that asks to log in by EAP and knows no method but to say who it is: whatever the gateway wants
     is held. It believes any certificate, which is for looking at a gateway and for nothing else."""
-    credential = EapCredential(lambda ask: EapPeer(ask, str(identity).encode(), ()))
+    name = identity.value if identity.type in _IN_WORDS or not identity.type.is_known else str(identity).encode()
+    credential = EapCredential(lambda ask: EapPeer(ask, name, ()))
     return Caller(_call(credential, CertificateExpected(_Anybody(())), identity, knobs))
 
 

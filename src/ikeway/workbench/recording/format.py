@@ -8,7 +8,8 @@ r"""The file: a JSON object a line. The first says the version, each other one w
     {"what": "note", "t": 0.2, "kind": "held", "text": "..."}
 
 `t` is seconds since the beginning. A datagram is as on the wire, the non-ESP marker of port 4500 included. A message is
-in the clear: the IKE header and its payloads where the Encrypted payload was. All octets are hexadecimal.
+in the clear: the IKE header and its payloads where the Encrypted payload was. All octets are hexadecimal. What a relay
+records has a "label" as well: "client" or "server".
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Datagram:
 
 @dataclass(frozen=True, slots=True)
 class Plaintext:
-    """A message in the clear. `again` counts its retransmissions."""
+    """A message in the clear. `again` counts its retransmissions; `label` says of a relay's which side it is of."""
 
     t: float
     sent: bool
@@ -52,6 +53,7 @@ class Plaintext:
     remote: Address
     message: Message
     again: int = 0
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Note:
     t: float
     kind: str
     text: str
+    label: str = ""
 
 
 Entry = Datagram | Plaintext | Keys | EspKeys | Note

@@ -143,7 +143,8 @@ def _datagram(fields: Fields) -> Datagram:
 def _plaintext(fields: Fields) -> Plaintext:
     message = Message.decode(_hex(fields), refuse_critical=False)
     local, remote = _address(fields["local"]), _address(fields["remote"])
-    return Plaintext(_t(fields), bool(fields["sent"]), local, remote, message, int(str(fields.get("again", 0))))
+    again = int(str(fields.get("again", 0)))
+    return Plaintext(_t(fields), bool(fields["sent"]), local, remote, message, again, _label(fields))
 
 
 def _keys(fields: Fields) -> Keys:
@@ -161,7 +162,11 @@ def _esp(fields: Fields) -> EspKeys:
 
 
 def _note(fields: Fields) -> Note:
-    return Note(_t(fields), str(fields["kind"]), str(fields["text"]))
+    return Note(_t(fields), str(fields["kind"]), str(fields["text"]), _label(fields))
+
+
+def _label(fields: Fields) -> str:
+    return str(fields.get("label", ""))[:20]
 
 
 _KINDS: dict[str, Callable[[Fields], Entry]] = {

@@ -45,31 +45,31 @@ class Recorder:
         self._write({MARK: VERSION, "role": role, "began": began, "by": f"ikeway {__version__}"})
         log.warning("ALL SESSION KEYS ARE WRITTEN TO %s: whoever has that file can read the traffic", path)
 
-    def observe(self, event: events.Event) -> None:
-        """Note what an event tells, if it belongs into a recording."""
+    def observe(self, event: events.Event, label: str = "") -> None:
+        """Note what an event tells, if it belongs into a recording. `label`: which of a relay's sides it is of."""
         match event:
             case events.MessageSent(message=message, local=local, remote=remote, retransmission=again):
-                self._message(message, local, remote, sent=True, again=again)
+                self._message(message, local, remote, label, sent=True, again=again)
             case events.MessageReceived(message=message, local=local, remote=remote):
-                self._message(message, local, remote, sent=False, again=0)
+                self._message(message, local, remote, label, sent=False, again=0)
             case events.IkeKeysDerived():
                 self._keys(event)
             case events.ChildKeysDerived(inbound=inbound, outbound=outbound):
                 self._esp(inbound, inbound=True)
                 self._esp(outbound, inbound=False)
             case events.Refused(remote=remote, error=error):
-                self.note("error", f"{remote} was refused: {error}")
+                self.note("error", f"{remote} was refused: {error}", label)
             case events.IkeClosed(error=error):
                 kind = "closed" if error is None or isinstance(error, Closed) else "error"
-                self.note(kind, str(error) if error is not None else "by us")
+                self.note(kind, str(error) if error is not None else "by us", label)
 
     def tap(self, octets: bytes, local: Address, remote: Address, sent: bool) -> None:
         """Note a datagram as it is on the wire."""
         self._event("datagram", sent=sent, local=list(local), remote=list(remote), octets=octets.hex())
 
-    def note(self, kind: str, text: str) -> None:
+    def note(self, kind: str, text: str, label: str = "") -> None:
         """Note what was done."""
-        self._event("note", kind=kind, text=text)
+        self._event("note", kind=kind, text=text, **_labelled(label))
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -87,9 +87,11 @@ class Recorder:
         """Close the file."""
         self.close()
 
-    def _message(self, message: Message, local: Address, remote: Address, *, sent: bool, again: int) -> None:
-        octets = message.encode().hex()
-        self._event("message", sent=sent, local=list(local), remote=list(remote), again=again, octets=octets)
+    def _message(
+        self, message: Message, local: Address, remote: Address, label: str, *, sent: bool, again: int
+    ) -> None:
+        octets, more = message.encode().hex(), _labelled(label)
+        self._event("message", sent=sent, local=list(local), remote=list(remote), again=again, octets=octets, **more)
 
     def _keys(self, event: events.IkeKeysDerived) -> None:
         keys = {name: getattr(event.keys, name).hex() for name in _KEY_NAMES}
@@ -111,3 +113,7 @@ class Recorder:
     def _write(self, line: dict[str, object]) -> None:
         if self._fd >= 0:
             os.write(self._fd, json.dumps(line).encode() + b"\n")
+
+
+def _labelled(label: str) -> dict[str, str]:
+    return {"label": label} if label else {}
