@@ -18,7 +18,7 @@ from ikeway.config.eap import ALONE_REFUSED, PEERS, may_stand_alone
 from ikeway.config.fields import IpAddress, IpInterface, IpNetwork
 from ikeway.config.paths import find_profile
 from ikeway.config.protocol import ChildSection, ClientEspSection, connection_options
-from ikeway.config.reading import Location, Problems, read_document, validate
+from ikeway.config.reading import Change, Location, Problems, read_document, validate
 from ikeway.config.secrets import Prompt, SecretSource
 from ikeway.config.tunnels import TUNNEL_LOGINS
 from ikeway.dataplane.choice import DataPlaneKind
@@ -111,14 +111,16 @@ class Profile:
         return asks_password or (self.needs_psk and self.psk is None) or any(each.asks_secret for each in self.further)
 
 
-def load_profile(name_or_path: str | Path, prompt: Prompt | None = None) -> Profile:
+def load_profile(name_or_path: str | Path, prompt: Prompt | None = None, *, change: Change | None = None) -> Profile:
     """Read a profile by its name or its path, with the certificates and keys that it names.
 
-    `prompt` is asked for the password of an encrypted key when the profile does not say where it is. Raises
-    `ConfigError`, or `ConfigErrors` with all mistakes.
+    `prompt` is asked for the password of an encrypted key when the profile does not say where it is; `change` may have
+    the file say something else. Raises `ConfigError`, or `ConfigErrors` with all mistakes.
     """
     path = name_or_path if isinstance(name_or_path, Path) else find_profile(name_or_path)
     document = read_document(path)
+    if change is not None:
+        change(document.content)
     file, problems = validate(document, ProfileFile)
     if file is None:
         problems.raise_if_any()

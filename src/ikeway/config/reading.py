@@ -9,7 +9,7 @@ import pwd
 import shlex
 import stat
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,8 @@ from ikeway.config.lines import LineIndex
 from ikeway.errors import ConfigError, ConfigErrors, IkewayError
 
 Location = tuple[str | int, ...]
+Change = Callable[[dict[str, Any]], None]
+"""Has a file say something else, before it is looked at."""
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_OCTETS = 64 << 20  # a users file of a large site has some ten megabytes

@@ -35,6 +35,8 @@ AuthKey = Literal["sk_p", "msk"]
 """What the last AUTH of both sides is made with: SK_p, as EAP-GTC gives no key; or the key of EAP-MSCHAPv2."""
 
 PASSWORD_METHOD = MethodType(0, EapType.MSCHAPV2)
+BEFORE_GTC = MethodType(12356, EapType.GTC)
+"""Stands for the Success that is none, where it is said which methods somebody takes; 12356 is Fortinet."""
 _LENGTH = 5
 
 
@@ -73,6 +75,12 @@ class SecondFactorPeer(EapPeer):
         """EAP alone proves the gateway (RFC 5998): then nothing may follow the method that does."""
         super().require_mutual()
         self._alone = True
+
+    @property
+    def takes(self) -> frozenset[MethodType]:
+        """The methods that it answers, and the one that may follow them."""
+        more = () if self._answer == "off" else (BEFORE_GTC, MethodType(0, EapType.GTC))
+        return super().takes.union(more)
 
     @property
     def msk(self) -> bytes | None:

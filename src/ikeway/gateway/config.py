@@ -19,7 +19,7 @@ from ikeway.config.eap import (
 )
 from ikeway.config.fields import IpAddress, IpInterface, IpNetwork
 from ikeway.config.protocol import EspSection, connection_options
-from ikeway.config.reading import Location, Problems, read_document, validate
+from ikeway.config.reading import Change, Location, Problems, read_document, validate
 from ikeway.config.secrets import Prompt
 from ikeway.dataplane.choice import DataPlaneKind
 from ikeway.dialects import for_gateway
@@ -100,9 +100,14 @@ class GatewayConfig:
     warnings: tuple[str, ...]
 
 
-def load_gateway_config(path: Path | str, prompt: Prompt | None = None) -> GatewayConfig:
-    """Read a gateway's configuration with all files that it names. Raises `ConfigErrors` with every mistake."""
+def load_gateway_config(
+    path: Path | str, prompt: Prompt | None = None, *, change: Change | None = None
+) -> GatewayConfig:
+    """Read a gateway's configuration with all files that it names; `change` may have it say something else. Raises
+    `ConfigErrors` with every mistake."""
     document = read_document(Path(path))
+    if change is not None:
+        change(document.content)
     file, problems = validate(document, GatewayFile)
     if file is None:
         problems.raise_if_any()

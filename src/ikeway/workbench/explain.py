@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ikeway.dialects.fortigate_eap import BEFORE_GTC, names_another_method
 from ikeway.eap.errors import MalformedEap
 from ikeway.eap.packet import EapCode, EapPacket, EapType, MethodType
 from ikeway.wire.message import Message
@@ -187,6 +188,9 @@ def _payload(payload: Payload, *, secrets: bool) -> Iterator[Line]:
 
 
 def _eap(octets: bytes, *, secrets: bool) -> Iterator[Line]:
+    if names_another_method(octets):
+        yield Line(Kind.DETAIL, f"FortiGate's way: no end, but {MethodType(0, octets[4])} comes next")
+        return
     try:
         packet = EapPacket.decode(octets)
         if packet.type is None:
@@ -239,6 +243,8 @@ def _hidable(label: str, data: bytes, *, hide: bool) -> Iterator[Line]:
 
 
 def _unknown_method(octets: bytes, knows: Callable[[MethodType], bool]) -> str:
+    if names_another_method(octets):
+        return "" if octets[4] == EapType.GTC and knows(BEFORE_GTC) else "Success that names another method"
     try:
         packet = EapPacket.decode(octets)
         if packet.type is None:

@@ -62,6 +62,14 @@ DialectOption = Annotated[
         show_default=False,
     ),
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="KEY=VALUE, a setting of the dialect, that of the file included; may be repeated (docs/dialects.md).",
+        show_default=False,
+    ),
+]
 Scripts = Annotated[
     list[Path] | None,
     typer.Option("--script", help="A Python file with on_message(m); may be repeated.", show_default=False),
@@ -110,6 +118,7 @@ def serve(
     proposal: Proposals = None,
     vendor_id: VendorIds = None,
     dialect: DialectOption = "",
+    setting: SetOption = None,
     script: Scripts = None,
     answers: Answers = None,
     replay: ReplayOption = None,
@@ -143,12 +152,19 @@ def serve(
     from ikeway.workbench.bench.running import serve as run
 
     said = _replay(replay, initiator=False)
-    knobs = _knobs(identity, remote_identity, proposal, vendor_id, said, dialect=_of_gateway(dialect))
+    knobs = _knobs(
+        identity,
+        remote_identity,
+        proposal,
+        vendor_id,
+        said,
+        dialect=_of_gateway(dialect, setting, in_file=config is not None),
+    )
     # Without any credential the engine could only refuse what comes first in the clear: so it is held.
     bare = config is None and psk_file is None
     settings = _settings(listen, port, nat_port, Hold.ALL if bare and hold is Hold.UNKNOWN else hold)
     tools = _tools(script, answers, record, replay, secrets=secrets)
-    role = _gateway(config, psk_file, knobs)
+    role = _gateway(config, psk_file, knobs, setting)
     with opened(tools, "responder") as ready:
         asyncio.run(run(settings, role, ready, once=once))
 
@@ -171,6 +187,7 @@ def connect(
     proposal: Proposals = None,
     vendor_id: VendorIds = None,
     dialect: DialectOption = "",
+    setting: SetOption = None,
     script: Scripts = None,
     answers: Answers = None,
     replay: ReplayOption = None,
@@ -193,16 +210,18 @@ def connect(
       ikeway workbench connect vpn.example.com --psk-file secret.txt --identity alice@example.com
 
       ikeway workbench connect --profile work --vendor-id CISCO-ANYCONNECT-EAP --identity '{201}:*$AnyConnectClient$*'
+
+      ikeway workbench connect vpn.example.com --eap --dialect anyconnect --set identity_type=11
     """
     from ikeway.address import Address
     from ikeway.workbench.bench.running import connect as run
     from ikeway.workbench.bench.running import opened
     from ikeway.workbench.probe.settings import one_host, resolve
 
-    spoken = _of_client(dialect)
+    spoken = _of_client(dialect, setting, in_file=bool(profile))
     said = _replay(replay, initiator=True)
     knobs = _knobs(identity, remote_identity, proposal, vendor_id, said, send_idr=not no_idr, dialect=spoken)
-    caller, usual = _caller(profile, psk_file, knobs, eap=eap)
+    caller, usual = _caller(profile, psk_file, knobs, setting, eap=eap)
     addresses = resolve(one_host(host or usual.host))
     remote = Address(addresses[0], remote_port if host else usual.port)
     settings = _settings(listen, 0, 0, hold)
@@ -235,6 +254,7 @@ def relay(
     proposal: Proposals = None,
     vendor_id: VendorIds = None,
     dialect: DialectOption = "",
+    setting: SetOption = None,
     script: Scripts = None,
     answers: Answers = None,
     hold: HoldOption = Hold.NOTHING,
@@ -263,16 +283,19 @@ def relay(
     from ikeway.workbench.probe.settings import one_host, resolve
     from ikeway.workbench.relay import Upstream
 
-    knobs = _knobs(identity, remote_identity, proposal, vendor_id, dialect=_of_client(dialect))
-    theirs = _knobs(identity, remote_identity, proposal, vendor_id, dialect=_of_gateway(dialect))
+    spoken = _of_client(dialect, setting, in_file=bool(profile))
+    knobs = _knobs(identity, remote_identity, proposal, vendor_id, dialect=spoken)
+    # Settings are those of the side towards the gateway; some dialects are clients' alone.
+    theirs = _knobs(identity, remote_identity, proposal, vendor_id, dialect=_of_gateway_too(dialect))
     downstream = _gateway(config, psk_file if config is None else None, theirs)
     by_eap = not profile and psk_file is None
-    caller, _ = _caller(profile, None if profile else psk_file, knobs, eap=by_eap)
+    caller, _ = _caller(profile, None if profile else psk_file, knobs, setting, eap=by_eap)
     upstream = Upstream(
         remote=Address(resolve(one_host(gateway))[0], remote_port),
         caller=caller,
         password=_password(password_file),
         pass_eap=by_eap,
+        second_factor=dialect == "fortigate",
         keep_identity=bool(identity) or _by_certificate(caller),
     )
     settings = _settings(listen, port, nat_port, hold)
@@ -292,7 +315,9 @@ def _by_certificate(caller: Caller) -> bool:
     return isinstance(caller.connection.local_credential, CertificateCredential)
 
 
-def _gateway(config: Path | None, psk_file: Path | None, knobs: Knobs) -> StandIn | GatewayStandIn:
+def _gateway(
+    config: Path | None, psk_file: Path | None, knobs: Knobs, settings: list[str] | None = None
+) -> StandIn | GatewayStandIn:
     from ikeway.errors import ConfigError
     from ikeway.workbench.bench.standin import GatewayStandIn, serve_psk
 
@@ -302,11 +327,15 @@ def _gateway(config: Path | None, psk_file: Path | None, knobs: Knobs) -> StandI
         raise ConfigError("there are both --config and --psk-file", remedy="leave one of them out")
     from ikeway.client.secrets import terminal_prompt
     from ikeway.gateway.config import load_gateway_config
+    from ikeway.workbench.bench.dialects import into_connections
 
-    return GatewayStandIn(load_gateway_config(config, terminal_prompt()), knobs)
+    change = into_connections(settings or ())
+    return GatewayStandIn(load_gateway_config(config, terminal_prompt(), change=change), knobs)
 
 
-def _caller(profile: str, psk_file: Path | None, knobs: Knobs, *, eap: bool) -> tuple[Caller, Address]:
+def _caller(
+    profile: str, psk_file: Path | None, knobs: Knobs, settings: list[str] | None, *, eap: bool
+) -> tuple[Caller, Address]:
     """Who calls, and where it usually does."""
     from ikeway.address import Address
     from ikeway.auth.identity import Identity
@@ -320,9 +349,10 @@ def _caller(profile: str, psk_file: Path | None, knobs: Knobs, *, eap: bool) -> 
     if profile:
         from ikeway.client.profile import load_profile
         from ikeway.client.secrets import terminal_prompt
+        from ikeway.workbench.bench.dialects import into_profile
 
         prompt = terminal_prompt()
-        loaded = load_profile(profile, prompt)
+        loaded = load_profile(profile, prompt, change=into_profile(settings or ()))
         return call_with_profile(loaded, prompt, knobs), loaded.remote
     usual = knobs.dialect.identity if knobs.dialect is not None else None
     who = knobs.identity or usual or Identity.parse("stand-in@ikeway.invalid")
@@ -370,16 +400,27 @@ def _replay(path: Path | None, *, initiator: bool) -> Replay | None:
     return Replay(load(path), initiator=initiator) if path is not None else None
 
 
-def _of_client(name: str) -> Dialect | None:
+def _of_client(name: str, settings: list[str] | None, *, in_file: bool) -> Dialect | None:
+    """The dialect, with the settings where they are not a file's."""
     from ikeway.workbench.bench.dialects import client_dialect
 
-    return client_dialect(name) if name else None
+    own = () if in_file else settings or ()
+    return client_dialect(name, own) if name or own else None
 
 
-def _of_gateway(name: str) -> Dialect | None:
+def _of_gateway(name: str, settings: list[str] | None, *, in_file: bool) -> Dialect | None:
+    """The same of a gateway."""
     from ikeway.workbench.bench.dialects import gateway_dialect
 
-    return gateway_dialect(name) if name else None
+    own = () if in_file else settings or ()
+    return gateway_dialect(name, own) if name or own else None
+
+
+def _of_gateway_too(name: str) -> Dialect | None:
+    """A dialect as gateways speak it, where there is such a thing."""
+    from ikeway.workbench.bench.dialects import GATEWAYS, gateway_dialect
+
+    return gateway_dialect(name) if name in GATEWAYS else None
 
 
 def _octets(text: str) -> bytes:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from ikeway.dialects.fortigate_eap import names_another_method
 from ikeway.eap.errors import EapFailed
 from ikeway.eap.mschapv2_crypto import master_session_key, nt_password_hash
 from ikeway.eap.packet import EapCode, EapPacket, EapType
@@ -42,9 +43,11 @@ class RelayError(AuthenticationFailed):
 
 @dataclass(slots=True, eq=False)
 class EapPipe:
-    """One log-in. `password`: for methods whose key follows from it."""
+    """One log-in. `password`: for methods whose key follows from it. `second_factor`: a FortiGate's code may follow
+    MSCHAPv2; AUTH is then made without a key."""
 
     password: str | None = field(default=None, repr=False)
+    second_factor: bool = False
     msk: bytes | None = field(default=None, repr=False)
     method: str = ""
     identity: bytes | None = None
@@ -52,9 +55,16 @@ class EapPipe:
     _to_server: asyncio.Queue[bytes | IkewayError] = field(default_factory=asyncio.Queue, repr=False)
     rounds: int = 0
 
+    def goes_on(self, packet: bytes) -> bool:
+        """True for the Success of a FortiGate that is none."""
+        return self.second_factor and names_another_method(packet)
+
     def from_server(self, packet: bytes) -> None:
         """Take a packet of the gateway. Raises `RelayError` for a method that cannot be relayed."""
-        self._look_at_request(packet)
+        if self.goes_on(packet):
+            self.msk = None
+        else:
+            self._look_at_request(packet)
         self._to_client.put_nowait(packet)
 
     def from_client(self, packet: bytes) -> None:
@@ -146,7 +156,7 @@ class PassingPeer(EapPeer):
     async def receive(self, packet: bytes) -> bytes | None:
         """Pass a packet on, and wait for the client's answer to it."""
         try:
-            code = EapPacket.decode(packet).code
+            code = None if self._pipe.goes_on(packet) else EapPacket.decode(packet).code
             self._pipe.from_server(packet)
             if code is EapCode.SUCCESS:
                 self.succeeded = True
@@ -217,6 +227,8 @@ class PassingAuthenticator:
     async def _next(self) -> bytes:
         try:
             octets = await self._ask(NextFromServer(self._pipe))
+            if self._pipe.goes_on(octets):
+                return octets
             packet = EapPacket.decode(octets)
         except IkewayError as error:
             return self._fail(error)

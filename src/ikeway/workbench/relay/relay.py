@@ -80,13 +80,14 @@ class Downstream(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
     """The real gateway, and what we connect to it with. `pass_eap`: EAP passes as it is, and `password` is that of
-    the user, for EAP-MSCHAPv2; else the caller logs in with its own credential. `keep_identity`: say who the caller's
-    connection says, not who the client says it is."""
+    the user, for EAP-MSCHAPv2; else the caller logs in with its own credential. `second_factor`: as with `EapPipe`.
+    `keep_identity`: say who the caller's connection says, not who the client says it is."""
 
     remote: Address
     caller: Caller
     password: str | None = field(default=None, repr=False)
     pass_eap: bool = False
+    second_factor: bool = False
     keep_identity: bool = False
 
 
@@ -154,14 +155,14 @@ class Relay:
         if request is None:
             raise AuthenticationFailed("the client said nothing that could be passed on")
         passes_eap = self._up.pass_eap and isinstance(connection.remote_expectation, EapExpected)
-        link = _Link(sa, request, EapPipe(self._up.password) if passes_eap else None, asyncio.Future())
+        pipe = EapPipe(self._up.password, self._up.second_factor) if passes_eap else None
+        link = _Link(sa, request, pipe, asyncio.Future())
         self._links[sa] = link
         link.server = self.upstream.connect(self._connection(link), self._up.remote)
-        if link.pipe is not None:
+        if pipe is not None:
             self.upstream.desk.takes = None  # the client's answers are as good as our own
         self._links[link.server] = link
-        if link.pipe is not None:
-            pipe = link.pipe
+        if pipe is not None:
             return replace(connection, remote_expectation=EapExpected(lambda ask: PassingAuthenticator(ask, pipe)))
         server = await asyncio.shield(link.up)
         identity = connection.local_identity
