@@ -133,6 +133,17 @@ def test_later_log_ins_resume_the_session(folder: Path, login: str, more: str, a
     assert len([each for each in relaying.questions if isinstance(each, PasswordQuestion)]) == asked
 
 
+@pytest.mark.parametrize("login", ["eap-ttls", "eap-peap"])
+def test_no_session_stands_for_a_certificate_that_was_shown_in_the_tunnel(folder: Path, login: str) -> None:
+    """It may expire within the hour, and only the password is asked after."""
+    client = profile(folder, f'method = "{login}"\ninner = "eap-tls"\n' + CERTIFICATE)
+    server = gateway(folder, f'login = "{login}"\ninner = ["eap-tls", "eap-mschapv2"]\nca = "ca.pem"\n')
+    ask = Asker(answer)
+    for _ in range(2):
+        meet(client, server, ask)
+    assert not any(isinstance(each, ResumptionQuestion) for each in ask.questions)
+
+
 def test_an_anonymous_identity_is_all_that_is_said_outside(folder: Path) -> None:
     client = profile(folder, 'method = "eap-ttls"\nanonymous_identity = "anonymous@example.com"\n' + USER)
     assert str(client.connection().local_identity) == "anonymous@example.com"

@@ -145,8 +145,11 @@ def server_tunnel(
     except ConfigError as error:
         problems.add_error((*at, "login"), error)
         return None
+    # What is asked of a user before a session stands for the log-in is the password: a certificate that was shown in the
+    # tunnel would not be judged again. EAP-TLS has sessions of its own there.
+    logins = ProvenLogins() if resume and "eap-tls" not in inner else None
     return ServerTunnel(
-        plain=Endpoint(is_server=True, trust=None, own=own, logins=ProvenLogins() if resume else None),
+        plain=Endpoint(is_server=True, trust=None, own=own, logins=logins),
         certifying=Endpoint(is_server=True, trust=trust, own=own, resume=resume) if trust is not None else None,
         inner=tuple(inner),
         require_binding=require_binding,

@@ -320,7 +320,7 @@ class LoginPart(Section):
         description=(
             "With `eap-tls`, `eap-ttls` and `eap-peap`: clients may resume the TLS session of a log-in for an hour, which "
             "is then the log-in. In `eap-ttls` and `eap-peap` those may whose password the users file has and who have no "
-            "second factor, as long as neither changes."
+            "second factor, as long as neither changes; with `eap-tls` in `inner` nobody may."
         ),
     )
     ca: Listed[FilePath] = Field(

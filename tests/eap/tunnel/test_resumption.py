@@ -13,7 +13,7 @@ import pytest
 from ikeway.eap.errors import BindingFailed, EapFailed, WrongPassword
 from ikeway.eap.method import EapAuthenticatorMethod, EapPeerMethod
 from ikeway.eap.mschapv2 import MsChapV2Authenticator, MsChapV2Peer
-from ikeway.eap.packet import EapCode, EapPacket
+from ikeway.eap.packet import EapCode, EapPacket, EapType
 from ikeway.eap.peap import PeapAuthenticator, PeapPeer
 from ikeway.eap.questions import PasswordQuestion, ResumptionQuestion
 from ikeway.eap.session import EapAuthenticator, EapPeer
@@ -166,6 +166,41 @@ def test_the_session_of_a_log_in_that_failed_is_worth_nothing(stage: Stage) -> N
     assert stage.logins is not None and len(stage.logins) == 1
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("first", "then"), [("ttls-pap", "peap"), ("peap", "ttls-mschapv2")])
+def test_a_session_stands_for_a_log_in_by_its_own_method_alone(first: str, then: str, version: TlsVersion) -> None:
+    """A connection that takes both has one end of TLS for them, and PEAP may want a cryptobinding that TTLS has not."""
+    before, after = Stage(first, version), Stage(then, version, binds=True)
+    before.log_in()
+    after.client, after.server = before.client, before.server
+    ((_, kept),) = before.sessions._sessions.items()
+    after.sessions.keep(after.peer_method()._session_key, kept.session, kept.chain, NOW)  # type: ignore[attr-defined]
+    after.log_in()
+    assert after.was_full
+
+
+def test_what_comes_between_hello_and_finished_ends_the_belief_in_a_session(stage: Stage) -> None:
+    """After a HelloRetryRequest a second ClientHello may come without the session of the first, which somebody else may
+    have said. OpenSSL knows; who takes its word for the first one must not keep it for the second."""
+    stage.log_in()
+    peer, authenticator = stage.sides()
+    request = finish(authenticator.start())
+    while True:
+        response = finish(peer.receive(request)) or b""
+        method, packet = authenticator._method, EapPacket.decode(response)
+        if isinstance(method, TlsAuthenticator) and method._resumed is not None and len(packet.data) > 1:
+            break
+        request = finish(authenticator.receive(response))
+    flags, finished = packet.data[:1], packet.data[1:]
+    for part in (finished[:20], finished[20:]):
+        packet = EapPacket(EapCode.RESPONSE, EapPacket.decode(request).identifier, packet.type, flags + part)
+        request = finish(authenticator.receive(packet.encode()))
+    assert method._resumed is None and not authenticator.succeeded
+    while (last := finish(peer.receive(request))) is not None:
+        request = finish(authenticator.receive(last))
+    assert stage.was_full and peer.msk == authenticator.msk is not None
+
+
 def test_a_server_that_wants_a_log_in_all_the_same_gets_one(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RFC 9427 section 4: what is begun in the tunnel is not skipped."""
     stage.log_in()
@@ -223,7 +258,7 @@ def test_cryptobinding_of_a_session(version: TlsVersion, monkeypatch: pytest.Mon
 def test_logins_are_bounded() -> None:
     logins = ProvenLogins()
     for index in range(MAX_LOGINS + 10):
-        logins.keep(index.to_bytes(4), ProvenLogin(USER, b"", NOW + LIFETIME))
+        logins.keep(index.to_bytes(4), ProvenLogin(EapType.TTLS, USER, b"", NOW + LIFETIME))
     assert len(logins) == MAX_LOGINS
     assert logins.find((9).to_bytes(4), NOW) is None
     assert logins.find((10).to_bytes(4), NOW) is not None

@@ -101,14 +101,22 @@ class TlsAuthenticator(EapAuthenticatorMethod):
 
     async def _look_whose(self, channel: Channel, ask: Ask) -> None:
         """The client may have a session to resume: does it stand for a log-in still? Else it is met as a stranger."""
+        # What comes between our answer and the client's Finished may be another ClientHello (after a HelloRetryRequest), of
+        # somebody else than the one that was looked into: then there is a log-in in the tunnel.
+        self._resumed = None
         logins, digest = self._endpoint.logins, channel.session_digest
         if logins is None or digest is None or channel.has_spoken:
             return
         login = logins.find(digest, self._when)
-        if login is not None and login.mark == await ask(ResumptionQuestion(login.identity, self.name)):
+        if login is not None and await self._still_holds(login, ask):
             self._resumed = login
         else:
             channel.start_anew()
+
+    async def _still_holds(self, login: ProvenLogin, ask: Ask) -> bool:
+        if login.method is not self.eap_type:
+            return False
+        return login.mark == await ask(ResumptionQuestion(login.identity, self.name))
 
     async def _remember(self, channel: Channel, ask: Ask) -> None:
         """Let the session stand for this log-in; that it is resumed makes it no younger."""
@@ -119,7 +127,8 @@ class TlsAuthenticator(EapAuthenticatorMethod):
         login = self._resumed
         if login is None and self.identity is not None:
             mark = await ask(ResumptionQuestion(self.identity, self.name))
-            login = ProvenLogin(self.identity, mark, self._when + LIFETIME) if mark is not None else None
+            if mark is not None:
+                login = ProvenLogin(self.eap_type, self.identity, mark, self._when + LIFETIME)
         if login is not None:
             logins.keep(digest, login)
 

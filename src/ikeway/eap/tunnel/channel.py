@@ -35,9 +35,8 @@ MAX_RECORDS = 256  # in one message: with application data, or read from the pee
 MAX_TOTAL = 4 * MAX_MESSAGE  # octets from the peer in one log-in
 MAX_DEPTH = 9
 TICKET_SECONDS = 3600
-COMMITMENT = (
-    b"\0"  # with TLS 1.3, in the tunnel: the server has accepted the peer, and says no more (RFC 9190 section 2.5)
-)
+# With TLS 1.3, in the tunnel: the server has accepted the peer, and says no more (RFC 9190 section 2.5).
+COMMITMENT = b"\0"
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:!aNULL:!eNULL:!PSK:!SRP:!aDSS"
 # Servers without RFC 5746 (strongSwan's own TLS) are taken. What it protects is a renegotiation that joins words of somebody
 # else to ours; keys and inner proofs are then those of the last handshake, and who sits between has no part in them.

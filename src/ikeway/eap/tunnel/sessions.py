@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from ikeway.eap.packet import EapType
+
 if TYPE_CHECKING:
     from cryptography import x509
     from OpenSSL import SSL
@@ -55,9 +57,10 @@ class SessionCache:
 
 @dataclass(frozen=True, slots=True)
 class ProvenLogin:
-    """Who has logged in in the tunnel of a session, the `mark` that is to be the same still (`ResumptionQuestion`), and how
-    long the session may stand for the log-in."""
+    """Who has logged in in the tunnel of a session, by which method around it, the `mark` that is to be the same still
+    (`ResumptionQuestion`), and how long the session may stand for the log-in."""
 
+    method: EapType  # no other: PEAP may have demanded a cryptobinding, which TTLS does not know
     identity: bytes
     mark: bytes = field(repr=False)
     until: datetime
