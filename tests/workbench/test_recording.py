@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -68,6 +69,30 @@ def test_it_is_its_owner_s_only_and_never_overwritten(tmp_path: Path) -> None:
         Recorder(link, "initiator")
     assert path.read_bytes() == before and not (tmp_path / "elsewhere").exists()
     assert SECRET not in before and SECRET.hex().encode() not in before
+
+
+def test_a_full_disk_ends_the_recording_and_not_the_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, room = tmp_path / "session.ikr", [5000]
+    write = os.write
+
+    def scarce(fd: int, octets: bytes) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = write(fd, octets[: min(room[0], 1000)])  # never a whole line of more than that
+        room[0] -= written
+        return written
+
+    monkeypatch.setattr(os, "write", scarce)
+    told = record(path)
+    assert any(isinstance(event, events.IkeClosed) for event in told)
+    assert caplog.text.count("ends here") == 1 and "No space left" in caplog.text
+    recording = load(path)
+    (error,) = recording.errors
+    assert recording.messages and error.reason == "the line is cut short"
+    with pytest.raises(HostError, match="No space left"):
+        Recorder(tmp_path / "other.ikr", "responder")
 
 
 def test_every_cut_gives_an_error_with_its_place_and_the_rest(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def show(recording: RecordingFile, secrets: Secrets = False) -> None:
 
       ikeway workbench show session.ikr
 
-      ikeway workbench show --secrets session.ikr | less -R
+      FORCE_COLOR=1 ikeway workbench show --secrets session.ikr | less -R
     """
     from ikeway.workbench.paint import Painter
     from ikeway.workbench.recording import Note, Plaintext

@@ -40,9 +40,14 @@ class Recorder:
                 f"the recording {path} cannot be written: {error.strerror}", remedy="name another"
             ) from None
         self.path = path
+        self.error: OSError | None = None  # why it ended before the session did
         self._begun = time.monotonic()
         began = datetime.now(UTC).isoformat()
         self._write({MARK: VERSION, "role": role, "began": began, "by": f"ikeway {__version__}"})
+        if self.error is not None:
+            raise HostError(
+                f"the recording {path} cannot be written: {self.error.strerror}", remedy="name a place with room for it"
+            )
         log.warning("ALL SESSION KEYS ARE WRITTEN TO %s: whoever has that file can read the traffic", path)
 
     def observe(self, event: events.Event, label: str = "") -> None:
@@ -111,8 +116,16 @@ class Recorder:
         self._write({"what": what, "t": round(time.monotonic() - self._begun, 6), **fields})
 
     def _write(self, line: dict[str, object]) -> None:
-        if self._fd >= 0:
-            os.write(self._fd, json.dumps(line).encode() + b"\n")
+        if self._fd < 0:
+            return
+        octets = json.dumps(line).encode() + b"\n"
+        try:
+            while octets:
+                octets = octets[os.write(self._fd, octets) :]
+        except OSError as error:  # the session goes on: a full disk is no reason to leave the peer
+            self.close()
+            self.error = error
+            log.error("The recording %s ends here, what follows is not in it: %s", self.path, error.strerror)
 
 
 def _labelled(label: str) -> dict[str, str]:
