@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ikeway.daemon.status import Status
 from tests.interop.agreement import GATEWAY_NAME, Agreement, agreement
 from tests.interop.lab import Lab, Pair, Tunnel
 from tests.interop.network import Network, Way
@@ -81,7 +82,7 @@ def test_every_transform_of_a_gateway_is_found_and_no_other(lab: Lab, network: N
 def half_open(gateway: Any) -> int:
     """IKE SAs that began and did not come to an end."""
     if gateway.is_ours:
-        return len(gateway.sessions())
+        return Status.from_json(gateway.call("status")).half_open
     counts = gateway.charon.vici("stats")["ikesas"]
     assert isinstance(counts, dict)
     return int(str(counts["total"]))
@@ -195,6 +196,27 @@ def link_local(network: Network) -> str:
     """The gateway's address on the link."""
     words = network.gateway.run(["ip", "-6", "-o", "address", "show", "dev", "wan", "scope", "link"]).split()
     return words[words.index("inet6") + 1].partition("/")[0]
+
+
+def test_other_ports_are_asked_too(lab: Lab, network: Network) -> None:
+    """strongSwan wants the non-ESP marker on both then."""
+    gateway = lab.gateway(
+        "charon", agreement("eap-mschapv2", gateway={"charon": {"port": "1500", "port_nat_t": "14500"}})
+    )
+    try:
+        report = ask(
+            network,
+            "--quick",
+            "--no-ikev1",
+            "--patience",
+            "0.5",
+            *["--port", "1500", "--nat-port", "14500"],
+            Way.WAN.gateway,
+        )
+    finally:
+        gateway.stop()
+    assert [(port["number"], port["answers"]) for port in report["ports"]] == [(1500, True), (14500, True)]
+    assert GATEWAY_NAME in report["authentication"]["identity"]
 
 
 def test_a_closed_port_is_told_from_a_silent_host(lab: Lab, network: Network) -> None:

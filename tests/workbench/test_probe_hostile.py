@@ -38,6 +38,7 @@ from ikeway.wire.registry import (
     AuthenticationMethod,
     CertificateEncoding,
     ExchangeType,
+    HashAlgorithm,
     IdentificationType,
     ProtocolId,
     TransformAttributeType,
@@ -76,6 +77,20 @@ def test_cookies_without_end_are_not_followed_without_end() -> None:
     # Once for a question (whether it is there, the wrong group, the cookie that it never gave), six times by the engine.
     assert report.cookie.demanded == 3 + 6
     assert "COOKIE" in report.first_answer and not report.chosen
+
+
+def test_silence_to_everything_says_nothing_of_cookies() -> None:
+    seen = 0
+
+    def behave(question: Message) -> list[bytes]:
+        nonlocal seen
+        seen += 1
+        return [reply(question, Notify(NotifyType.NO_PROPOSAL_CHOSEN)).encode()] if seen == 1 else []
+
+    with gateway(in_ikev2(behave)) as port:
+        report = probe("127.0.0.1", replace(QUICK, port=port, nat_port=1))
+    assert report.product.confidence is Confidence.NONE and not report.cookie.is_dropped
+    assert "Nothing that it takes" not in report.to_text()
 
 
 @pytest.mark.parametrize("octets", [0, 65, 4000])
@@ -244,6 +259,13 @@ def test_what_is_wrong_with_a_certificate_is_told() -> None:
     assert [word for word in certificate_weaknesses(certificate(small, (-3, 3)), NOW) if "1024 bits" in word]
     assert [word for word in certificate_weaknesses(certificate(curve, (1, 3)), NOW) if "not valid before" in word]
     assert certificate_weaknesses(certificate(curve, (-1, 3)), NOW) == ()
+
+
+def test_sha1_is_a_weakness_where_it_is_announced() -> None:
+    octets = b"".join(int(each).to_bytes(2) for each in (HashAlgorithm.SHA2_256, HashAlgorithm.SHA1))
+    report = ask(lambda question: [Notify(NotifyType.SIGNATURE_HASH_ALGORITHMS, octets)])
+    assert report.signature_hashes == ("SHA2_256", "SHA1")
+    assert [each.what for each in report.weaknesses] == ["signatures over SHA-1"]
 
 
 notifies = st.builds(Notify, st.sampled_from(NotifyType), st.binary(max_size=80))

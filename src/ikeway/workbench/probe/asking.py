@@ -116,6 +116,8 @@ def judge(transform: Transform, answer: Answer) -> TransformAnswer:
     failure = failure_of(message)
     if failure is not None and failure.type == NotifyType.NO_PROPOSAL_CHOSEN:
         return TransformAnswer(transform, State.REFUSED, "NO_PROPOSAL_CHOSEN")
+    if message.notify(NotifyType.COOKIE) is not None:
+        return TransformAnswer(transform, State.UNCLEAR, "one cookie after another")
     return TransformAnswer(transform, State.UNCLEAR, str(failure.type) if failure is not None else summary(message))
 
 

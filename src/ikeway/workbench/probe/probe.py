@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from ikeway.address import Address
 from ikeway.errors import HostError, IkewayError, PeerUnreachable
+from ikeway.ike.nat import IKE_PORT
 from ikeway.wire.message import Message
 from ikeway.wire.payloads import Notify
 from ikeway.wire.registry import NotifyType, TransformType
@@ -131,6 +132,11 @@ class _Probe:
             self._progress(f"is IKE at port {number}?")
             asker = Asker(line, self._progress, self._tally)
             answer = asker.ask(*KNOCK)
+            if answer.silent and not line.marked and number != IKE_PORT:
+                # strongSwan wants the non-ESP marker on every port but 500, so that it is told from ESP.
+                line.marked = True
+                answer = asker.ask(*KNOCK)
+                line.marked = answer.message is not None
             self._ports.append(Port(number, answer.message is not None, asking.said(answer), answer.seconds))
             if found is None and answer.message is not None:
                 found = asker
@@ -191,7 +197,11 @@ class _Probe:
         answer = asker.ask(*KNOCK, (cookie,))
         if self._tally.cookies > before:
             return "demands one of its own"
-        return "takes no notice of it" if answer.message is not None else answer.refusal or NO_ANSWER
+        if answer.message is not None:
+            return "takes no notice of it"
+        if asker.ask(*KNOCK).message is None:
+            return f"{NO_ANSWER}, as to anything else by then"
+        return answer.refusal or NO_ANSWER
 
     def _version(self, line: Line) -> str:
         """A version that does not exist yet (RFC 7296 section 2.5): INVALID_MAJOR_VERSION, or silence."""

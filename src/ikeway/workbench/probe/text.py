@@ -58,7 +58,7 @@ def _summary(report: ProbeReport) -> Iterator[str]:
         for each in report.weaknesses:
             colon = ":" if len(each.what) > 18 else ""
             yield from _wrapped(f"  {each.what + colon:<18} {each.why}", 21)
-    elif report.transforms:
+    elif any(each.state is State.TAKEN for each in report.transforms):
         yield "Nothing that it takes is known to be weak."
     for remark in report.remarks:
         yield from _wrapped(f"Note: {remark}", 6)
