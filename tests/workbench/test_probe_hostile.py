@@ -23,6 +23,11 @@ from hypothesis import strategies as st
 
 from ikeway.address import Address
 from ikeway.errors import PeerUnreachable
+from ikeway.ike import events
+from ikeway.ike.engine import Engine
+from ikeway.ike.proposals import parse_proposals
+from ikeway.ike.questions import SelectConnection
+from ikeway.ike.settings import EapExpected, EngineSettings, ResponderSettings
 from ikeway.pki.describe import describe_certificate
 from ikeway.wire import (
     CertificateRequest,
@@ -58,6 +63,7 @@ from ikeway.workbench.probe.report import (
     Vendor,
 )
 from ikeway.workbench.probe.weaknesses import certificate_weaknesses, find_weaknesses
+from tests.workbench.sessions import connection
 from tests.workbench.udp import QUICK, gateway, in_ikev2, reply
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\n\x00"
@@ -266,6 +272,59 @@ def test_sha1_is_a_weakness_where_it_is_announced() -> None:
     report = ask(lambda question: [Notify(NotifyType.SIGNATURE_HASH_ALGORITHMS, octets)])
     assert report.signature_hashes == ("SHA2_256", "SHA1")
     assert [each.what for each in report.weaknesses] == ["signatures over SHA-1"]
+
+
+class Endless:
+    """Has always one more thing for the user to read."""
+
+    succeeded = failed = False
+    error = None
+    reason = ""
+
+    def __init__(self) -> None:
+        self.said = 0
+
+    async def start(self) -> bytes:
+        return self._notification()
+
+    async def receive(self, packet: bytes) -> bytes:
+        return self._notification()
+
+    def abandon(self, error: BaseException) -> BaseException:
+        return error
+
+    def _notification(self) -> bytes:
+        self.said += 1
+        text = ESCAPES.encode() * 40
+        return bytes((1, self.said)) + (5 + len(text)).to_bytes(2) + b"\x02" + text
+
+
+def test_eap_without_end_is_left() -> None:
+    authenticator = Endless()
+    engine = Engine(
+        EngineSettings(responder=ResponderSettings(ike_proposals=parse_proposals("aes256gcm16-prfsha256-x25519")))
+    )
+    endless = connection("bob.lab.test", "*", "aes256gcm16-prfsha256-x25519", "10.1.0.0/16", "10.2.0.0/16")
+    endless = replace(endless, remote_expectation=EapExpected(lambda ask: authenticator))  # type: ignore[arg-type]
+    peer, here = Address("127.0.0.1", 1), Address("127.0.0.1", 500)
+
+    def behave(octets: bytes) -> list[bytes]:
+        now = time.monotonic()
+        engine.receive(octets, here, peer, now)
+        for _ in range(3):
+            for event in engine.events():
+                if isinstance(event, events.Asked) and isinstance(event.question, SelectConnection):
+                    engine.answer(event.question, endless, now)
+        return [each.octets for each in engine.outgoing()]
+
+    begun = time.monotonic()
+    with gateway(behave) as port:
+        report = probe("127.0.0.1", replace(QUICK, port=port, nat_port=1))
+    assert time.monotonic() - begun < 5
+    assert report.authentication is not None and "bob.lab.test" in report.authentication.identity
+    assert 2 < authenticator.said <= authentication.MAX_ROUNDS + 1
+    assert not report.authentication.eap_method
+    assert_plain(report)
 
 
 notifies = st.builds(Notify, st.sampled_from(NotifyType), st.binary(max_size=80))
