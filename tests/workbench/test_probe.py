@@ -16,6 +16,7 @@ from ikeway.address import Address
 from ikeway.cli import build
 from ikeway.errors import ConfigError, PeerUnreachable, WireError
 from ikeway.wire import (
+    KeyExchange,
     KeyExchangeMethod,
     Message,
     Notify,
@@ -199,6 +200,20 @@ def test_ml_kem_beside_another_method_is_found() -> None:
     assert last.notify(NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED) is not None  # RFC 9370 section 2.2.1 wants it
 
 
+def test_a_cipher_that_goes_with_one_method_only_is_found() -> None:
+    """Also where all cheap methods are taken: the one that is not offered must then be another."""
+    good = takes("aes256gcm16-prfsha256-x25519", "aes128-sha256-ecp256-ecp384-x448-modp2048")
+
+    def behave(question: Message) -> Message | None:
+        taken = Notify(NotifyType.INVALID_KE_PAYLOAD, int(KeyExchangeMethod.CURVE25519).to_bytes(2))
+        return reply(question, taken if good(question) else Notify(NotifyType.NO_PROPOSAL_CHOSEN))
+
+    answers, line, _ = survey(behave)
+    assert ("aes256gcm16", State.TAKEN) in answers and ("aes128", State.TAKEN) in answers
+    keys = [question.find(KeyExchange) for question in line.asked]
+    assert keys[-1] is not None and keys[-1].method == KeyExchangeMethod.ECP_521
+
+
 def test_a_gateway_that_takes_every_group_is_asked_with_one_that_is_not_offered() -> None:
     def behave(question: Message) -> Message | None:
         return reply(question, Notify(NotifyType.INVALID_KE_PAYLOAD, int(KeyExchangeMethod.ECP_256).to_bytes(2)))
@@ -207,8 +222,6 @@ def test_a_gateway_that_takes_every_group_is_asked_with_one_that_is_not_offered(
     assert {state for keyword, state in answers if "ml" not in keyword.lower()} == {State.TAKEN}
     # It also takes an additional key exchange that does not exist, so it has not understood any.
     assert [state for _, state in answers[-3:]] == [State.UNCLEAR] * 3
-    from ikeway.wire import KeyExchange
-
     for question in line.asked:
         security, key = question.find(SecurityAssociation), question.find(KeyExchange)
         assert security is not None and key is not None

@@ -141,7 +141,7 @@ class Survey:
         taken = [each.transform for each in answers if each.state is State.TAKEN]
         if not taken:
             return answers
-        wrong = self._wrong(taken)
+        wrong = offers.beside(taken)
         methods = [each for each in taken if each.id != wrong] or taken
         kinds = (offers.AEADS, offers.CIPHERS, offers.FUNCTIONS, offers.INTEGRITIES)
         for transforms in kinds:
@@ -215,9 +215,3 @@ class Survey:
     def _ask_method(transform: Transform) -> Question:
         wrong = next(each for each in offers.CHEAP if each != transform.id)
         return offers.alone(transform, ()), wrong
-
-    @staticmethod
-    def _wrong(taken: Sequence[Transform]) -> KeyExchangeMethod:
-        """A method that the gateway does not take, or else one that is then not offered."""
-        ids = {each.id for each in taken}
-        return next((each for each in offers.CHEAP if each not in ids), offers.CHEAP[0])

@@ -94,6 +94,10 @@ EVERYTHING: tuple[Transform, ...] = AEADS + CIPHERS + FUNCTIONS + INTEGRITIES + 
 REDIRECT_SUPPORTED = Notify(NotifyType.REDIRECT_SUPPORTED)
 CHEAP = (_K.CURVE25519, _K.ECP_256, _K.ECP_384, _K.CURVE448, _K.MODP_2048)
 """Methods whose public values cost next to nothing to make and to take in."""
+_SPARE = (
+    _K.ECP_521, _K.BRAINPOOL_P256R1, _K.BRAINPOOL_P384R1, _K.BRAINPOOL_P512R1, _K.MODP_1024, _K.MODP_1536, _K.MODP_3072,
+)  # fmt: skip
+"""For who takes all of these. Public values that leave a question in one datagram."""
 
 
 def can_do(transform: Transform) -> bool:
@@ -104,6 +108,12 @@ def can_do(transform: Transform) -> bool:
 def computable(transforms: Iterable[Transform]) -> tuple[Transform, ...]:
     """Those that we could go on with. ML-KEM is left to additional key exchanges: alone it is nobody's first offer."""
     return tuple(each for each in transforms if can_do(each) and not (each.type == _T.KE and each.id >= _K.ML_KEM_512))
+
+
+def beside(taken: Iterable[Transform]) -> KeyExchangeMethod:
+    """A method for a KE payload that is not among these, and cheap if possible; a cheap one when there is no other."""
+    ids = {each.id for each in taken}
+    return next((each for each in (*CHEAP, *_SPARE) if each not in ids), CHEAP[0])
 
 
 def offer(transforms: Sequence[Transform]) -> SecurityAssociation:

@@ -182,7 +182,7 @@ class _Probe:
         self._progress("what does it say to a wrong key exchange method?")
         taken = [each.transform for each in transforms if each.state is State.TAKEN]
         methods = [each for each in taken if each.type == TransformType.KE] or list(offers.METHODS[1:8])
-        wrong = next((each for each in offers.CHEAP if each not in {one.id for one in methods}), offers.CHEAP[0])
+        wrong = offers.beside(methods)
         offered = [each for each in methods if each.id != wrong] or list(offers.METHODS[1:8])
         others = [each for each in offers.EVERYTHING if each.type != TransformType.KE]
         answer = asker.ask(offers.offer([*others, *offered]), wrong)

@@ -40,14 +40,18 @@ class ProbeSettings:
         """Refuse what would be a flood, or no question at all."""
         if not 0 < self.rate <= MAX_RATE:
             raise ConfigError(
-                f"{self.rate:g} questions a second",
+                f"{self.rate:g} datagrams a second",
                 expected=f"more than 0, at most {MAX_RATE:g}",
                 remedy="a probe is for looking, not for load: `ikeway bench` measures",
             )
         if not 0 < self.patience <= 60:
             raise ConfigError(f"a patience of {self.patience:g} s", expected="more than 0, at most 60")
         if self.port == self.nat_port:
-            raise ConfigError(f"port {self.port} for both", expected="a port for IKE, and another for NAT traversal")
+            raise ConfigError(
+                f"port {self.port} for both",
+                expected="a port for IKE, and another for NAT traversal",
+                remedy="leave them out for 500 and 4500, which are both asked",
+            )
         Identity.parse(self.identity)
 
     @property
