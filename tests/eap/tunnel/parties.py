@@ -10,7 +10,7 @@ from ikeway.auth.certificate import CertificateCredential, CertificatePolicy, Tr
 from ikeway.auth.identity import IdentityPattern
 from ikeway.auth.path import Role
 from ikeway.auth.tls_trust import TlsTrust, tls_identity
-from ikeway.eap.questions import Granted, PasswordCheck, PasswordQuestion, Refused, SecretQuestion
+from ikeway.eap.questions import Granted, PasswordCheck, PasswordQuestion, Refused, ResumptionQuestion, SecretQuestion
 from ikeway.eap.tunnel.channel import Endpoint, TlsVersion
 from ikeway.questions import CurrentTime
 from tests.auth.pki import NOW, Node, root
@@ -75,6 +75,8 @@ def answers(password: str = PASSWORD, now: Any = NOW) -> Callable[[Any], Any]:
             case PasswordCheck():
                 right = question.identity == b"alice" and question.answer == PASSWORD.encode()
                 return Granted() if right else Refused("wrong")
+            case ResumptionQuestion():
+                return b"as before"
         raise AssertionError(question)
 
     return answer

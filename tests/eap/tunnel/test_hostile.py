@@ -15,22 +15,23 @@ from ikeway.eap.tls import EapTlsAuthenticator, EapTlsPeer
 from ikeway.eap.ttls import TtlsAuthenticator, TtlsPeer, TtlsWays
 from ikeway.eap.ttls_inner import EapInTunnel
 from ikeway.eap.tunnel.channel import TlsVersion
+from ikeway.eap.tunnel.sessions import ProvenLogins, SessionCache
 from ikeway.errors import IkewayError
-from tests.eap.conversations import finish
+from tests.eap.conversations import finish, log_in
 from tests.eap.tunnel.parties import CLIENT, asker, client_end, client_node, server_end, trust
 
 Change = Callable[[int, bytes], bytes]
 USER = b"alice"
 ENDS = {version: client_end(version, node=client_node()) for version in TlsVersion}
-SERVER, CLIENTS = server_end(), server_end(judge=trust(Role.INITIATOR))
+SERVER, CLIENTS = server_end(logins=ProvenLogins()), server_end(judge=trust(Role.INITIATOR))
 
 
-def sides(method: str, version: TlsVersion) -> tuple[EapPeer, EapAuthenticator]:
+def sides(method: str, version: TlsVersion, sessions: SessionCache | None = None) -> tuple[EapPeer, EapAuthenticator]:
     end = ENDS[version]
     peers = {
-        "tls": lambda: EapTlsPeer(end, CLIENT.encode()),
-        "ttls": lambda: TtlsPeer(end, USER, EapInTunnel(USER, [lambda: MsChapV2Peer(USER)])),
-        "peap": lambda: PeapPeer(end, USER, [lambda: MsChapV2Peer(USER)]),
+        "tls": lambda: EapTlsPeer(end, CLIENT.encode(), sessions=sessions),
+        "ttls": lambda: TtlsPeer(end, USER, EapInTunnel(USER, [lambda: MsChapV2Peer(USER)]), sessions=sessions),
+        "peap": lambda: PeapPeer(end, USER, [lambda: MsChapV2Peer(USER)], sessions=sessions),
     }
     servers = {
         "tls": lambda: EapTlsAuthenticator(CLIENTS),
@@ -57,6 +58,7 @@ def carry(peer: EapPeer, authenticator: EapAuthenticator, change: Change) -> int
 
 @pytest.mark.parametrize("version", TlsVersion)
 @pytest.mark.parametrize("method", ["tls", "ttls", "peap"])
+@pytest.mark.parametrize("resumed", [False, True])
 @settings(max_examples=25)
 @given(
     at=st.integers(0, 24),
@@ -64,7 +66,9 @@ def carry(peer: EapPeer, authenticator: EapAuthenticator, change: Change) -> int
     what=st.integers(1, 255),
     how=st.sampled_from(["flip", "cut", "double", "insert"]),
 )
-def test_one_packet_is_changed(method: str, version: TlsVersion, at: int, place: int, what: int, how: str) -> None:
+def test_one_packet_is_changed(
+    method: str, version: TlsVersion, resumed: bool, at: int, place: int, what: int, how: str
+) -> None:
     def change(number: int, packet: bytes) -> bytes:
         if number != at or EapPacket.decode(packet).code in (EapCode.SUCCESS, EapCode.FAILURE):
             return packet
@@ -78,7 +82,10 @@ def test_one_packet_is_changed(method: str, version: TlsVersion, at: int, place:
         }[how]
         return packet[:2] + (4 + len(body)).to_bytes(2) + body
 
-    peer, authenticator = sides(method, version)
+    sessions = SessionCache()
+    if resumed:
+        log_in(*sides(method, version, sessions))
+    peer, authenticator = sides(method, version, sessions)
     assert carry(peer, authenticator, change) < 4 * MAX_ROUNDS
     if peer.succeeded and authenticator.succeeded:
         assert peer.msk == authenticator.msk is not None
