@@ -367,6 +367,52 @@ async def test_a_script_without_an_end_can_be_interrupted(tmp_path: Path) -> Non
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize("wanted", ["'{201}:*$AnyConnectClient$*'", "Identity.parse('{201}:*$AnyConnectClient$*')"])
+async def test_a_script_changes_who_we_are_and_auth_is_made_for_it(tmp_path: Path, side: str, wanted: str) -> None:
+    body = f"""
+        from ikeway.auth.identity import Identity
+        def on_message(m):
+            pass
+        def on_identity(identity, sa):
+            assert str(identity), sa.is_initiator
+            return {wanted}
+        """
+    which = {f"{side}_hooks": script(tmp_path, body), "server": serve_psk(SECRET, Knobs(identity=ALICE))}
+    async with pair(**which) as made:  # type: ignore[arg-type]
+        made.call()
+        mine, theirs = await made.established()
+        seen, own = (theirs.remote_identity, mine) if side == "client" else (mine.remote_identity, theirs)
+        assert seen == Identity.parse("{201}:*$AnyConnectClient$*") == own.local_identity
+
+
+async def test_another_identity_after_auth_was_made_is_pointed_out(tmp_path: Path) -> None:
+    def change(m: Passing) -> None:
+        if m.sent and (payload := m.find(IdInitiator)) is not None:
+            m.replace(payload, IdInitiator(payload.type, b"mallory@lab.test"))
+
+    path = tmp_path / "s.ikr"
+    with Recorder(path, "initiator") as recorder:
+        async with pair(client_hooks=Hooks([change]), client_recorder=recorder) as made:
+            made.call()
+            await made.closed(made.client)
+    assert any("on_identity" in text for text in notes(path, "changed"))
+
+
+@pytest.mark.parametrize(
+    ("deed", "words"),
+    [("1 / 0", "ZeroDivisionError"), ("return 7", "returned int"), ("return 'a*'", "not an identity")],
+)
+async def test_nonsense_about_who_we_are_ends_the_log_in(tmp_path: Path, deed: str, words: str) -> None:
+    hooks = script(tmp_path, f"def on_message(m): pass\ndef on_identity(identity, sa):\n    {deed}\n")
+    async with pair(server_hooks=hooks) as made:
+        made.call()
+        error, other = await made.closed(made.server), await made.closed(made.client)
+    assert words in str(error) and "AUTHENTICATION_FAILED" in str(other)
+    if isinstance(error, HookFailed):
+        assert error.file == str(tmp_path / "script.py") and error.line in (2, 3)
+
+
 async def test_what_is_noted_stands_where_it_happened(tmp_path: Path) -> None:
     """The message that came in, what the script did to it, what it did to the answer, and the answer."""
     hooks = script(
@@ -468,8 +514,9 @@ async def test_an_answer_that_comes_too_late_is_said_to_be(tmp_path: Path) -> No
     [
         ("import sys\nsys.exit(3)", "SystemExit: 3", 2),
         ("async def on_message(m):\n    pass", "coroutine", 1),
-        ("x = 1\ndef on_message():\n    pass", "cannot be called with a message", 2),
-        ("def on_message(m, other):\n    pass", "cannot be called with a message", 1),
+        ("x = 1\ndef on_message():\n    pass", "on_message cannot be called so", 2),
+        ("def on_message(m, other):\n    pass", "on_message cannot be called so", 1),
+        ("def on_message(m): pass\ndef on_identity(m): pass", "on_identity cannot be called so", 2),
     ],
 )
 def test_a_script_that_cannot_work_is_refused_before_anything_begins(

@@ -16,6 +16,7 @@ from ikeway.auth.questions import PskQuestion, SignQuestion
 from ikeway.auth.signature import plan_auth, verify_auth
 from ikeway.errors import AuthenticationFailed, IkewayError, ProtocolViolation, Side
 from ikeway.ike import events
+from ikeway.ike.interception import name_ourselves
 from ikeway.ike.sa import IkeSa
 from ikeway.ike.settings import CertificateExpected, Connection, LocalCredential, PskCredential, PskExpected
 from ikeway.wire.message import Message
@@ -43,10 +44,12 @@ def peer_octets(sa: IkeSa, identification: Identification) -> bytes:
 
 def own_identity(sa: IkeSa, credential: LocalCredential, configured: Identity | None) -> Identity:
     """The identity that we show: as configured, else the certificate's, else that of our log-in before, else our
-    address."""
+    address. Interceptions may want another one."""
     if isinstance(credential, CertificateCredential):
-        return credential.identity if configured is None else credential.spelled(configured)
-    return configured or sa.local_identity or Identity.parse(sa.local.host)
+        usual = credential.identity if configured is None else credential.spelled(configured)
+    else:
+        usual = configured or sa.local_identity or Identity.parse(sa.local.host)
+    return name_ourselves(sa, usual)
 
 
 async def prove_by_key(sa: IkeSa, credential: LocalCredential, identification: Identification) -> Authentication:

@@ -10,7 +10,8 @@ Up to two interceptions see a message: that of the engine (`EngineSettings`) is 
 next to the engine. Until a responder knows who is calling, that of `ResponderSettings` stands in for the connection's.
 
 Header and payloads may be changed at will; AUTH is made before, for the identity that the connection names, and keys are
-derived from the nonce and the key exchange that the engine chose. So another IDi belongs into the connection.
+derived from the nonce and the key exchange that the engine chose. So another IDi belongs into the connection, or into the
+interception's `identity`, which is asked before (`Naming`).
 
 Whoever raises an error ends the exchange, and the IKE SA with it: a request gets a notify (that of a `PeerError`, else
 AUTHENTICATION_FAILED during the log-in and INVALID_SYNTAX after it), and what is raised is why the SA was closed. Other
@@ -25,10 +26,10 @@ from __future__ import annotations
 
 import dataclasses
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ikeway.errors import IkewayError, PeerError, Side
 from ikeway.ike import events
@@ -38,6 +39,7 @@ from ikeway.wire.payloads import Delete, Notify, Payload, UnknownPayload
 from ikeway.wire.registry import ExchangeType, NotifyType, ProtocolId
 
 if TYPE_CHECKING:
+    from ikeway.auth.identity import Identity
     from ikeway.ike.channel import Accepted
     from ikeway.ike.sa import IkeSa
 
@@ -51,6 +53,15 @@ class Interception(Protocol):
 
     def received(self, sa: IkeSa | None, message: Message) -> Message:
         """A message was opened: return what is to be taken for it. `sa` None: a request that would make a new one."""
+        ...
+
+
+@runtime_checkable
+class Naming(Protocol):
+    """An interception that also has a say in who we say we are."""
+
+    def identity(self, sa: IkeSa, identity: Identity) -> Identity:
+        """We are about to say that we are this: return who we are to be. AUTH is made for it."""
         ...
 
 
@@ -78,6 +89,31 @@ class _Chain:
     def received(self, sa: IkeSa | None, message: Message) -> Message:
         """First the outer one."""
         return through(self.inner.received, sa, through(self.outer.received, sa, message))
+
+
+def name_ourselves(sa: IkeSa, identity: Identity) -> Identity:
+    """Who we say we are, as the interceptions want it: asked before AUTH is made, which covers it. Raises `IkewayError`s
+    only."""
+    for each in _members(sa.interception):
+        if isinstance(each, Naming):
+            try:
+                identity = each.identity(sa, identity)
+            except IkewayError:
+                raise
+            except Exception as error:
+                raise InterceptionFailed(
+                    f"the interception raised {type(error).__name__}: {error} ({_place(error)})"
+                ) from error
+    return identity
+
+
+def _members(hook: Interception | None) -> Iterator[Interception]:
+    """From the engine to the wire."""
+    if isinstance(hook, _Chain):
+        yield from _members(hook.inner)
+        yield from _members(hook.outer)
+    elif hook is not None:
+        yield hook
 
 
 def combine(outer: Interception | None, inner: Interception | None) -> Interception | None:

@@ -19,7 +19,7 @@ from ikeway.errors import IkewayError, PeerError
 from ikeway.ike import interception
 from ikeway.ike.interception import Hold
 from ikeway.wire.message import Message
-from ikeway.wire.payloads import Eap
+from ikeway.wire.payloads import Eap, IdInitiator, IdResponder
 from ikeway.wire.registry import ExchangeType, NotifyType
 from ikeway.wire.render import summary
 from ikeway.workbench.bench.decisions import Answer, Ask, Decision, Engineer, Go, Held, Refuse, Wait
@@ -27,6 +27,7 @@ from ikeway.workbench.bench.hooks import Hooks, Passing
 from ikeway.workbench.explain import KNOWN_EAP, unknowns
 
 if TYPE_CHECKING:
+    from ikeway.auth.identity import Identity
     from ikeway.ike.sa import IkeSa
 
 Note = Callable[[str, str], None]
@@ -101,6 +102,13 @@ class Desk:
             return changed
         raise Hold
 
+    def identity(self, sa: IkeSa, identity: Identity) -> Identity:
+        """Let the scripts say who we are."""
+        wanted = self._hooks.identity(identity, sa)
+        if wanted != identity:
+            self._note("changed", f"we say that we are {wanted}, not {identity}")
+        return wanted
+
     def _knows(self, sa: IkeSa, message: Message, method: MethodType) -> bool:
         """Whether the engine has an answer to EAP of this method: our client to what it was given; our gateway to usual
         methods, and to the one that it has asked for itself, as long as it is the engine that asks."""
@@ -122,6 +130,11 @@ class Desk:
                 self._note("script", text)
         if passing.message != message:
             self._note("changed", _difference(message, passing.message, sent=sent))
+            own = IdInitiator if message.is_initiator else IdResponder
+            if sent and message.find(own) != passing.message.find(own):
+                self._note(
+                    "changed", "AUTH was made for the identity that was there before; `on_identity` changes both"
+                )
         return passing
 
     # --- what is held -----------------------------------------------------------------------------------------------

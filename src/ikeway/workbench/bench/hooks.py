@@ -6,6 +6,11 @@
         if m.received and m.find(UnknownPayload):
             m.answer(Notify(NotifyType(40001), b"..."))
 
+AUTH is made before a message is seen, and covers who we say we are; so that is asked for before, if the script likes:
+
+    def on_identity(identity, sa):
+        return "{201}:*$AnyConnectClient$*"
+
 It runs as part of the program, with all of its rights: a script is code that one trusts.
 """
 
@@ -17,10 +22,11 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar
 
+from ikeway.auth.identity import Identity
 from ikeway.errors import ConfigError, IkewayError
 from ikeway.ike.interception import InterceptionFailed
 from ikeway.wire.message import Message, encode_payloads
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
     from ikeway.ike.sa import IkeSa
 
 P = TypeVar("P", bound=Payload)
-NAME = "on_message"
+NAME, IDENTITY = "on_message", "on_identity"
 
 
 class HookFailed(InterceptionFailed):
@@ -167,6 +173,18 @@ class Passing:
 Hook = Callable[[Passing], Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Script:
+    """`on_message` of a script, and its `on_identity` if it has one."""
+
+    on_message: Hook
+    on_identity: Callable[[Identity, IkeSa], Any] | None
+
+    def __call__(self, m: Passing) -> Any:  # noqa: ANN401 - what the script returns
+        """See a message."""
+        return self.on_message(m)
+
+
 class Hooks:
     """The hooks of some scripts, or plain functions; each sees what the one before it has left."""
 
@@ -194,8 +212,26 @@ class Hooks:
                 raise
             # `sys.exit`, or Ctrl-C in a loop without an end, would leave the peer without its notify.
             except (Exception, SystemExit, KeyboardInterrupt) as error:
-                file, line = _place(error, hook)
-                raise HookFailed(f"{type(error).__name__}: {error}", file=file, line=line) from error
+                raise _failed(error, hook.on_message if isinstance(hook, _Script) else hook) from error
+
+    def identity(self, identity: Identity, sa: IkeSa) -> Identity:
+        """Who the scripts want us to be: `on_identity` returns an identity, one in words, or None for no change. Raises
+        `HookFailed`; an `IkewayError` of a script is its own."""
+        for hook in self.hooks:
+            naming = hook.on_identity if isinstance(hook, _Script) else None
+            if naming is None:
+                continue
+            try:
+                with _interruptible():
+                    wanted = naming(identity, sa)
+                if not isinstance(wanted, Identity | str | None):
+                    raise TypeError(f"{IDENTITY} returned {type(wanted).__name__}, neither None nor an identity")
+            except IkewayError:
+                raise
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
+                raise _failed(error, naming) from error
+            identity = Identity.parse(wanted) if isinstance(wanted, str) else wanted or identity
+        return identity
 
 
 @contextlib.contextmanager
@@ -231,7 +267,9 @@ def load_hooks(path: str | Path) -> Hooks:
     except (Exception, SystemExit) as error:
         line = _line_in(error, name)
         raise ConfigError(f"the script failed: {type(error).__name__}: {error}", file=name, line=line) from error
-    hook = space.get(NAME)
+    hook, naming = space.get(NAME), space.get(IDENTITY)
+    if naming is not None:
+        _check_signature(naming, name, IDENTITY, "identity", "sa")
     if not callable(hook):
         raise ConfigError(
             f"the script has no {NAME}",
@@ -239,22 +277,19 @@ def load_hooks(path: str | Path) -> Hooks:
             expected=f"def {NAME}(m): ...",
             remedy="see docs/workbench.md for examples",
         )
-    _check_signature(hook, name)
-    return Hooks([hook])
+    _check_signature(hook, name, NAME, "m")
+    return Hooks([_Script(hook, naming)])
 
 
-def _check_signature(hook: Hook, name: str) -> None:
+def _check_signature(hook: Any, name: str, what: str, *arguments: str) -> None:  # noqa: ANN401 - anything at all
     line = getattr(getattr(hook, "__code__", None), "co_firstlineno", 1)
+    expected = f"def {what}({', '.join(arguments)}): ..."
     if inspect.iscoroutinefunction(hook):
-        raise ConfigError(
-            f"{NAME} is a coroutine, and nobody awaits it", file=name, line=line, expected=f"def {NAME}(m): ..."
-        )
+        raise ConfigError(f"{what} is a coroutine, and nobody awaits it", file=name, line=line, expected=expected)
     try:
-        inspect.signature(hook).bind(None)
+        inspect.signature(hook).bind(*arguments)
     except TypeError as error:
-        raise ConfigError(
-            f"{NAME} cannot be called with a message: {error}", file=name, line=line, expected=f"def {NAME}(m): ..."
-        ) from None
+        raise ConfigError(f"{what} cannot be called so: {error}", file=name, line=line, expected=expected) from None
     except ValueError:  # something without a signature
         return
 
@@ -270,11 +305,12 @@ def _payload(what: object) -> Payload:
     return what
 
 
-def _place(error: BaseException, hook: Hook) -> tuple[str, int]:
-    """The innermost place in the script's own file; else where the hook begins."""
+def _failed(error: BaseException, hook: Callable[..., Any]) -> HookFailed:
+    """With the innermost place in the script's own file; else where the hook begins."""
     code = getattr(hook, "__code__", None)
     file = code.co_filename if code is not None else getattr(hook, "__module__", "hook")
-    return file, _line_in(error, file, code.co_firstlineno) if code is not None else 0
+    line = _line_in(error, file, code.co_firstlineno) if code is not None else 0
+    return HookFailed(f"{type(error).__name__}: {error}", file=file, line=line)
 
 
 def _line_in(error: BaseException, file: str, otherwise: int = 1) -> int:
