@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ikeway.address import Address
-from ikeway.auth.identity import Identity
+from ikeway.auth.identity import Identity, IdentityPattern
 from ikeway.client.profile import Profile, load_profile
 from ikeway.config.dialects import UNTRIED, UNTRIED_FORTIGATE
 from ikeway.dialects import microsoft
@@ -118,6 +118,7 @@ def test_another_eap_method_may_be_spoken_in_the_dialect(pki: Path) -> None:
         (HEAD + "[gateway.fortigate]\n" + USER, "`fortigate` is not used"),
         (speaking("fortigate", '[gateway.fortigate]\nhost = "a\\nb"\n'), "host"),
         (HEAD + USER + 'psk = "x"\n', "`psk` is not used"),
+        (speaking("fortigate") + 'psk = "x"\n', 'write method = "eap-mschapv2"'),
         (HEAD + "[gateway.anyconnect]\nidentity_type = 0\n" + USER, "expected 1 to 255"),
         (HEAD + '[gateway.anyconnect]\nauth_vendor_id = "0xabc"\n' + USER, "hexadecimal"),
         (HEAD + '[gateway.anyconnect]\nhost_scan = { file = "nowhere" }\n' + USER, "nowhere"),
@@ -136,6 +137,18 @@ def test_a_profile_that_passes_for_forticlient(pki: Path) -> None:
     assert not connection.send_idr
     (notify,) = connection.interception.dialect.auth_payloads(SimpleNamespace(local=Address("fd00::1", 500)))
     assert b"\nIP=\nMAC=82-00-11-aa-bb-cc;\nHOST=pc\nUSER=alice\n" in notify.value
+
+
+def test_a_fortigate_with_a_pre_shared_key_may_call_itself_as_it_likes(pki: Path) -> None:
+    """By its outer address, mostly; a certificate has to have the name that is wanted, as ever."""
+    by_key = '[gateway]\naddress = "vpn.example.com"\ndialect = "fortigate"\nauthentication = "psk"\n'
+    login = '[login]\nmethod = "eap-mschapv2"\nusername = "alice"\npsk = "a secret that is long enough"\n'
+    assert profile(pki, by_key + login).connection().remote_identity == IdentityPattern.ANY
+    named = profile(pki, by_key + 'identity = "fg.example.com"\n' + login).connection().remote_identity
+    assert named == IdentityPattern.parse("fg.example.com")
+    for text in (speaking("fortigate"), by_key.replace("fortigate", "azure") + login):
+        wanted = profile(pki, text).connection().remote_identity
+        assert wanted == IdentityPattern.parse("vpn.example.com")
 
 
 def test_a_second_factor_of_the_fortigate(pki: Path) -> None:

@@ -251,6 +251,51 @@ def test_complete(conversation):
         assert config.findtext("vpn-base-config/server-cert-hash") == "AB" * 20
 
 
+def test_fragments_of_both_sides_are_slices_of_one_whole_message():
+    """Header of the message with next payload 132 and its own length; next, reserved, length, id, number, flags; data."""
+    seen = Seen(fragment_size=576, standard_fragments=False)
+    whole: dict[tuple[bytes, bytes], list[tuple[int, int, bytes]]] = {}
+    for datagram in seen.made.sent:
+        octets = datagram.octets
+        assert len(octets) <= 576 - 28 - 4
+        if octets[16] == 132:
+            following, reserved, length, identifier, number, flags = struct.unpack(">BBHHBB", octets[28:36])
+            assert (following, reserved, identifier) == (0, 0, 1)
+            assert length == len(octets) - 28 and int.from_bytes(octets[24:28]) == len(octets)
+            # SPIs, version, exchange, flags and message ID are those of the message.
+            whole.setdefault((octets[:16], octets[17:24]), []).append((number, flags, octets[36:]))
+    assert {key[1][2] & 0x20 for key in whole} == {0, 0x20}  # requests and responses
+    for (spis, rest), pieces in whole.items():
+        assert [number for number, _, _ in pieces] == list(range(1, len(pieces) + 1))
+        assert [flags for _, flags, _ in pieces] == [0] * (len(pieces) - 1) + [1]
+        message = b"".join(piece for _, _, piece in pieces)
+        assert (message[:16], message[17:24]) == (spis, rest)
+        assert message[16] == 46 and int.from_bytes(message[24:28]) == len(message)
+
+
+def test_unity_attributes():
+    split = {"default_domain": "a.example", "split_dns": ("b.example", "c.example"), "split_include": ("10.1.0.0/16",)}
+    seen = Seen(gateway=GatewayOptions(banner="Hello", **split))
+    asked, told = (
+        next(body for who, _, kind, body in seen.payloads if kind == 47 and who is side) for side in (True, False)
+    )
+    found: list[dict[int, bytes]] = []
+    for body in (asked, told):
+        rest, attributes = body[4:], {}
+        while rest:
+            kind, length = struct.unpack(">HH", rest[:4])
+            attributes[kind & 0x7FFF], rest = rest[4 : 4 + length], rest[4 + length :]
+        found.append({kind: value for kind, value in attributes.items() if kind >= 28672})
+    assert (asked[0], told[0]) == (1, 2)
+    assert found[0] == dict.fromkeys((28672, 28674, 28675, 28676), b"")
+    assert found[1] == {
+        28672: b"Hello",
+        28674: b"a.example",
+        28675: b"b.example,c.example",
+        28676: bytes.fromhex("0a010000 ffff0000 000000000000"),
+    }
+
+
 # --- what is signed ---------------------------------------------------------------------------------------------------
 
 

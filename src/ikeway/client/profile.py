@@ -292,6 +292,8 @@ class _Builder:
     def _remote_identity(self) -> IdentityPattern | None:
         gateway = self._file.gateway
         pattern = gateway.identity
+        if pattern is None and gateway.dialect == "fortigate" and self._gateway_method() == "psk":
+            return IdentityPattern.ANY  # its outer address, whatever that is behind a NAT: the key is what proves it
         if pattern is None:
             try:
                 return IdentityPattern.of(Identity.parse(gateway.address))

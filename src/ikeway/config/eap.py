@@ -194,10 +194,8 @@ def _anyconnect_authenticator(inputs: AuthenticatorInputs) -> AuthenticatorMetho
     raise AssertionError("sessions of eap-anyconnect begin without EAP-Identity: gateway/dialect.py makes them")
 
 
-PEERS: Mapping[str, PeerKind] = {
-    "eap-anyconnect": PeerKind(
-        make=_anyconnect_peer, uses=frozenset({"username", "password"}) | _CODE | _CERTIFICATE, warning=UNTRIED
-    ),
+PEERS: Mapping[str, PeerKind] = {  # of those that a key belongs to, the first one is what a remedy names
+    "eap-mschapv2": PeerKind(make=_mschapv2_peer, uses=frozenset({"username", "password"})),
     "eap-aka": PeerKind(make=_card_peer(CardMethod.AKA), uses=_CARD, needs=_CARD_NEEDS, mutual=True),
     "eap-aka-prime": PeerKind(
         make=_card_peer(CardMethod.AKA_PRIME), uses=_CARD | _NETWORK_NAME, needs=_CARD_NEEDS, mutual=True
@@ -205,10 +203,12 @@ PEERS: Mapping[str, PeerKind] = {
     "eap-gtc": PeerKind(make=_gtc_peer, uses=frozenset({"username", "password"}) | _CODE),
     "eap-md5": PeerKind(make=_md5_peer, uses=frozenset({"username", "password"}), warning=_MD5_WARNING),
     "eap-sim": PeerKind(make=_card_peer(CardMethod.SIM), uses=_CARD, needs=_CARD_NEEDS, warning=_SIM_WARNING),
-    "eap-mschapv2": PeerKind(make=_mschapv2_peer, uses=frozenset({"username", "password"})),
     "eap-peap": PeerKind(make=_peap_peer, uses=_TUNNEL | {"require_cryptobinding"}, mutual=True),
     "eap-tls": PeerKind(make=_tls_peer, uses=_TLS, needs=(("certificate", "pkcs12"),), mutual=True),
     "eap-ttls": PeerKind(make=_ttls_peer, uses=_TUNNEL, mutual=True),
+    "eap-anyconnect": PeerKind(
+        make=_anyconnect_peer, uses=frozenset({"username", "password"}) | _CODE | _CERTIFICATE, warning=UNTRIED
+    ),
 }
 AUTHENTICATORS: Mapping[str, AuthenticatorKind] = {
     "eap-anyconnect": AuthenticatorKind(
