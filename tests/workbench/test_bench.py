@@ -722,6 +722,11 @@ WORDS: list[tuple[str, Payload]] = [
     ("eap-request:26:0102", eap(EapCode.REQUEST, MethodType(0, 26), b"\1\2", 8)),
     ('eap-response:1:"alice b"', eap(EapCode.RESPONSE, MethodType(0, 1), b"alice b", 7)),
     ('eap-response:9:0x44425250:"a:b"', eap(EapCode.RESPONSE, CISCO, b"a:b", 7)),
+    (
+        "eap-response:9:0x44425250:0x0000001a\"<a b='c'/>\"00",
+        eap(EapCode.RESPONSE, CISCO, b"\0\0\0\x1a<a b='c'/>\0", 7),
+    ),
+    ("vendor:\"it's\"'\"'", VendorId(b"it's\"")),
     ("eap-success", Eap(bytes([3, 7, 0, 4]))),
     ("notify:AUTHENTICATION_FAILED", Notify(NotifyType.AUTHENTICATION_FAILED)),
     ("notify:40001:0102", Notify(NotifyType(40001), b"\1\2")),
@@ -742,7 +747,8 @@ def test_payloads_in_words(text: str, payload: Payload) -> None:
 @pytest.mark.parametrize(
     "text",
     ["what", "eap:0", "eap:xy", "eap-request:x:00", "eap-request:1:2:3:00", "eap-request:99999999:1:00", "notify:NO",
-     "notify:70000", "payload:0:00", "payload:256", "payload:x", 'vendor:"open', "payload:33:0000"],
+     "notify:70000", "payload:0:00", "payload:256", "payload:x", 'vendor:"open',
+     'vendor:00"text"0', 'vendor:text"text"', "payload:33:0000"],
 )  # fmt: skip
 def test_words_that_are_none_are_mistakes(text: str) -> None:
     with pytest.raises(IkewayError):

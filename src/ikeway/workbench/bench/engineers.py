@@ -21,7 +21,8 @@ ask EXCHANGE PAYLOAD...     (a response) send a request; its response is held in
 refuse [NOTIFY]             end the exchange with a notify; AUTHENTICATION_FAILED unless another is named
 wait                        do nothing: the exchange stays open until the other side gives up
 payloads:  eap:HEX  eap-request:TYPE:HEX  eap-response:TYPE:"text"  eap-success  eap-failure
-           notify:NAME[:HEX]  vendor:"text"  delete  payload:TYPE:HEX (payload:!TYPE:HEX is critical)"""
+           notify:NAME[:HEX]  vendor:"text"  delete  payload:TYPE:HEX (payload:!TYPE:HEX is critical)
+           octets are HEX, "text" or both: eap-response:9:0x44425250:0000001a"<config-auth type='init'/>\""""
 
 
 class Terminal:
@@ -33,7 +34,7 @@ class Terminal:
 
     async def decide(self, held: Held) -> Decision:
         """Ask until a line can be understood."""
-        what = "; ".join(held.unknown) or "as you wished"
+        what = "; ".join(held.unknown) or "nothing in it is unknown"
         self._say(f"held ({held.number}): {what}")
         if not self._explained:
             self._say(HELP)

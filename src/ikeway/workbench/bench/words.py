@@ -9,7 +9,7 @@
     payload:200:0102                 any type; payload:!200:0102 is critical
     delete
 
-Octets are hexadecimal, or text in quotes.
+Octets are hexadecimal, text in quotes, or pieces of both one behind the other: 0000001a"<config-auth type='init'/>".
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ikeway.wire.payloads import Delete, Eap, Notify, Payload, UnknownPayload, V
 from ikeway.wire.registry import NotifyType, PayloadType, ProtocolId
 
 _QUOTED = r"\"[^\"]*\"|'[^']*'"
+_PIECE = re.compile(rf"{_QUOTED}|[^\"']+|[\"']")
 _WORD = re.compile(rf"(?:[^\s\"']|{_QUOTED})+")
 _SPACE = re.compile(rf"({_QUOTED})|\s")
 _SYNTAX = 'eap:HEX, eap-request:TYPE:HEX, eap-response:TYPE:"text", notify:NAME[:HEX], vendor:"text", payload:TYPE:HEX'
@@ -40,14 +41,17 @@ def parse_payloads(text: str, asked: Message | None = None) -> tuple[Payload, ..
 
 
 def parse_octets(text: str) -> bytes:
-    """Hexadecimal, or text in quotes. Raises `ConfigError`."""
-    word = text.strip()
-    if len(word) >= 2 and word[0] == word[-1] and word[0] in "\"'":
-        return word[1:-1].encode()
-    try:
-        return bytes.fromhex(word.removeprefix("0x"))
-    except ValueError:
-        raise _mistake(text, "neither hexadecimal nor text in quotes") from None
+    """Hexadecimal, text in quotes, or pieces of both. Raises `ConfigError`."""
+    octets = b""
+    for piece in _PIECE.findall(text.strip()):
+        if piece[0] in "\"'" and len(piece) > 1 and piece[-1] == piece[0]:
+            octets += piece[1:-1].encode()
+            continue
+        try:
+            octets += bytes.fromhex(piece.removeprefix("0x"))
+        except ValueError:
+            raise _mistake(text, "neither hexadecimal nor text in quotes") from None
+    return octets
 
 
 def _split(text: str) -> list[str]:
