@@ -27,6 +27,15 @@ password = "battery staple"
 [users.carol]
 password = "old password"
 must_change = true
+[users.dave]
+password = "staple of horses"
+"""
+TUNNEL = """\
+[connections.tunnel]
+login = "eap-ttls"
+identities = "dave"
+pools = "office"
+subnets = "10.99.0.0/24"
 """
 CONNECTION = """\
 login = ["eap-mschapv2", "eap-gtc"]
@@ -44,6 +53,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side
         )
         write_private(gateway.folder / "users.toml", USERS)
         configuration = GATEWAY_FILE.replace('login = "eap-mschapv2"\n', CONNECTION)
+        configuration = configuration.replace("[connections.people]\n", TUNNEL + "[connections.people]\n")
         write_private(gateway.folder / "gateway.toml", configuration)
         serving = gateway.start("gateway", "run", str(gateway.folder / "gateway.toml"))
         wait_for(lambda: gateway.is_up("gateway", "gateway"))
@@ -149,3 +159,25 @@ def test_a_password_is_changed_while_logging_in(sides: tuple[Side, Side]) -> Non
     again = profile(client, "carol-again", 'username = "carol"\npassword = "a new password"\n')
     assert client.run("up", "--detach", "--no-ask", again)[0] == 0
     assert client.run("down", "carol-again")[0] == 0
+
+
+def test_a_new_log_in_by_ttls_resumes_the_session(sides: tuple[Side, Side]) -> None:
+    """The command that knows the password is run once: it might ask a token for a code."""
+    client, gateway = sides
+    called = client.folder / "called"
+    command = client.folder / "password-of-dave"
+    command.write_text(f"#!/bin/sh\necho once >>{called}\necho staple of horses\n")
+    command.chmod(0o700)
+    login = f'method = "eap-ttls"\nusername = "dave"\npassword = {{ command = ["{command}"] }}\n'
+    code, told = client.run("up", "--detach", "--no-ask", profile(client, "dave", login))
+    assert code == 0, told
+
+    def sessions() -> list[int]:
+        return [each["id"] for each in gateway.status("gateway", "gateway")["sessions"]]
+
+    for _ in range(2):
+        before = sessions()
+        assert client.run("rekey", "login", "dave")[0] == 0
+        wait_for(lambda: len(now := sessions()) == 1 and now != before, 20)  # noqa: B023
+    assert client.run("down", "dave")[0] == 0
+    assert called.read_text() == "once\n"

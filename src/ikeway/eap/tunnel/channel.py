@@ -236,7 +236,7 @@ class Channel:
         return hashlib.sha256(b"ikeway session" + secret).digest() if secret else None
 
     def start_anew(self) -> None:
-        """A server's, before it has answered: go on as if the client had no session to resume."""
+        """A server's, before it has answered: go on as if the client had no session, and give it none to resume."""
         self._connection = self._connect(self._endpoint.context(tickets=False))
         self._connection.set_accept_state()
         self._connection.bio_write(self._hello)
