@@ -967,3 +967,15 @@ def test_every_identity_that_the_documents_show_is_one() -> None:
     for text in shown:
         if not text.isupper() and text != "<str>":
             Identity.parse(text)
+
+
+def test_what_is_typed_in_the_worked_example_is_an_element_of_anyconnect() -> None:
+    """Its XML stands behind its length."""
+    text = (Path(__file__).parents[2] / "docs" / "workbench.md").read_text()
+    (line,) = [each.partition("answer> ")[2] for each in text.splitlines() if "answer> ask IKE_AUTH" in each]
+    decision = parse_decision(line, ASKED)
+    assert isinstance(decision, Ask)
+    (payload,) = decision.payloads
+    assert isinstance(payload, Eap)
+    data = EapPacket.decode(payload.packet).method_data
+    assert int.from_bytes(data[:4]) == len(data[4:]) and data[4:].startswith(b"<config-auth")

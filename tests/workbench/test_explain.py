@@ -111,3 +111,11 @@ def test_any_octets_give_lines_that_cannot_command_a_terminal(octets: bytes, kin
     assert lines[0].kind is Kind.HEAD
     assert all(line.text.isprintable() for line in lines)
     unknowns(message(payload))
+
+
+def test_a_length_before_xml_is_not_taken_for_its_first_letter() -> None:
+    xml = b"<config-auth client='vpn' type='init'/>"
+    octets = EapPacket.of(EapCode.RESPONSE, 1, MethodType(9, 0x44425250), len(xml).to_bytes(4) + xml).encode()
+    lines = [line.text for line in explain(message(Eap(octets)))]
+    assert any(line.startswith("0000  00 00 00 27 ") for line in lines), lines
+    assert xml.decode() in lines

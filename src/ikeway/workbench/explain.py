@@ -33,6 +33,7 @@ from ikeway.wire.render import render_payload
 
 _HEX_WIDTH = 16
 _NO_NAME = "UNKNOWN_"  # what a number that is in no registry is called
+_MAX_LENGTH_OCTETS = 4
 _MAX_DUMP = 8192  # octets shown of one payload
 _TEXT = re.compile(rb"[\t\r\n\x20-\x7e]{32,}")  # inside octets: long enough to be meant
 _TLS = frozenset({EapType.TLS, EapType.TTLS, EapType.PEAP, EapType.TEAP, 43})
@@ -269,12 +270,19 @@ def _dump(value: bytes, *, secrets: bool) -> Iterator[Line]:
     else:
         at = 0
         for found in _TEXT.finditer(shown):
-            yield from _octets(shown, at, found.start())
-            yield from _text(found[0].decode("ascii"))
+            start = found.start() + _before_xml(found[0])
+            yield from _octets(shown, at, start)
+            yield from _text(shown[start : found.end()].decode("ascii"))
             at = found.end()
         yield from _octets(shown, at, len(shown))
     if len(value) > _MAX_DUMP:
         yield Line(Kind.DETAIL, f"... and {len(value) - _MAX_DUMP} octets more")
+
+
+def _before_xml(text: bytes) -> int:
+    """Of a length that stands before XML the last octet may look like a character."""
+    start = text.find(b"<")
+    return start if 0 < start <= _MAX_LENGTH_OCTETS else 0
 
 
 def _text(text: str) -> Iterator[Line]:
