@@ -22,7 +22,7 @@ refuse [NOTIFY]             end the exchange with a notify; AUTHENTICATION_FAILE
 wait                        do nothing: the exchange stays open until the other side gives up
 payloads:  eap:HEX  eap-request:TYPE:HEX  eap-response:TYPE:"text"  eap-success  eap-failure
            notify:NAME[:HEX]  vendor:"text"  delete  payload:TYPE:HEX (payload:!TYPE:HEX is critical)
-           octets are HEX, "text" or both: eap-response:9:0x44425250:0000001a"<config-auth type='init'/>\""""
+           octets are HEX, "text" or both: eap-response:9:0x44425250:00000027"<config-auth client='vpn' type='init'/>\""""
 
 
 class Terminal:

@@ -9,7 +9,8 @@
     payload:200:0102                 any type; payload:!200:0102 is critical
     delete
 
-Octets are hexadecimal, text in quotes, or pieces of both one behind the other: 00000027"<config-auth client='vpn' type='init'/>".
+Octets are hexadecimal, text in quotes, or pieces of both one behind the other:
+00000027"<config-auth client='vpn' type='init'/>".
 """
 
 from __future__ import annotations
