@@ -44,7 +44,7 @@ class EapPeerMethod(ABC):
         """What the method knows of why EAP-Failure came; None when it knows nothing."""
         return None
 
-    def succeeded(self) -> None:  # noqa: B027 - few have something to do
+    def on_success(self) -> None:  # noqa: B027 - few have something to do
         """EAP-Success has come, and may: what is good for a later log-in can be kept."""
 
 

@@ -138,7 +138,7 @@ class EapPeer:
     def _success(self) -> None:
         method = self._concluded()
         self.succeeded = True
-        method.succeeded()
+        method.on_success()
 
     def _concluded(self) -> EapPeerMethod:
         """The method that is at its end. Raises EapFailed when it is not."""

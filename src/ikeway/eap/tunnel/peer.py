@@ -60,7 +60,7 @@ class TlsPeer(EapPeerMethod):
     def _session_key(self) -> bytes:
         return self.type.prefix + self._identity
 
-    def succeeded(self) -> None:
+    def on_success(self) -> None:
         """Keep the session; with TLS 1.3 its tickets came last."""
         if self._sessions is not None and self._channel is not None:
             self._sessions.keep(self._session_key, self._channel.finish(), self._channel.peer_chain, self._when)
