@@ -7,6 +7,7 @@ import contextlib
 import io
 import re
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -217,6 +218,30 @@ async def test_a_gateway_that_is_not_there_is_told_to_the_client() -> None:
         async with asyncio.timeout(SECONDS):
             _, error = await calling.wait_closed()
     assert error is not None and "AUTHENTICATION_FAILED" in str(error)
+
+
+@pytest.mark.parametrize("dead", ["client", "server"])
+async def test_a_side_that_dies_ends_the_other(dead: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ikeway.workbench.relay.relay._LIVENESS_SECONDS", 0.3)
+    tools = Opened(Hooks(), None, None, Painter(Console(file=io.StringIO())))
+    patience = _impatient(call_with_psk(SECRET, ALICE)).connection.retransmission
+    server = serve_psk(SECRET)
+    below = serve_psk(SECRET)
+    below.connection = replace(below.connection, retransmission=patience)
+    client = call_with_psk(SECRET, ALICE)
+    async with AsyncExitStack() as stack:
+        serving = await stack.enter_async_context(Bench(SETTINGS, server))
+        upstream = Upstream(remote=loopback(serving.nat_port), caller=_impatient(call_with_psk(SECRET, ALICE)))
+        relay = await stack.enter_async_context(Relay(SETTINGS, below, upstream, tools))
+        calling = await stack.enter_async_context(Bench(SETTINGS, client))
+        calling.connect(client.connection, loopback(relay.downstream.nat_port))
+        async with asyncio.timeout(SECONDS):
+            await calling.established.get()
+            dying, other = (calling, serving) if dead == "client" else (serving, calling)
+            dying.sockets.on_datagram = lambda octets, local, remote: None
+            await other.wait_closed()
+            while relay.upstream.engine.sas or relay.downstream.engine.sas:
+                await asyncio.sleep(0.01)
 
 
 def _impatient(caller: Caller) -> Caller:

@@ -57,6 +57,7 @@ from ikeway.workbench.relay.eap import EapPipe, NextFromClient, NextFromServer, 
 
 AUTH = ExchangeType.IKE_AUTH
 _GOODBYE_SECONDS = 1.0
+_LIVENESS_SECONDS = 30.0  # a side that is dead ends the other one, which we would keep alive
 CLIENT, SERVER = "client", "server"
 
 
@@ -150,7 +151,7 @@ class Relay:
 
     async def select(self, question: SelectConnection, sa: IkeSa) -> Connection:
         """The client has said what it wants: ask the gateway for it."""
-        connection = await self._down.select(question)
+        connection = replace(await self._down.select(question), dpd_seconds=_LIVENESS_SECONDS)
         request = self._requests.get(sa)
         if request is None:
             raise AuthenticationFailed("the client said nothing that could be passed on")
@@ -193,7 +194,7 @@ class Relay:
                 ),
             ),
             "vendor_ids": tuple(dict.fromkeys((*base.vendor_ids, *link.client.peer.vendor_ids))),
-            "dpd_seconds": 0.0,
+            "dpd_seconds": _LIVENESS_SECONDS,
         }
         if link.pipe is not None:
             pipe = link.pipe
