@@ -197,6 +197,20 @@ class Live:
     def ping_arrives(self, target=INNER) -> bool:
         return " 0% packet loss" in self.ping(target, count=1, check=False)
 
+    def close_the_clear_way(self, how="add") -> None:
+        """To the network behind the gateway nothing leads but a tunnel: the default route would."""
+        for family, address in (("-4", f"{INNER}/32"), ("-6", f"{INNER6}/128")):
+            self.hosts.client.run(["ip", family, "route", how, "unreachable", address, "metric", "4096"])
+
+    @contextlib.contextmanager
+    def in_the_clear(self) -> Iterator[None]:
+        """The default route leads there meanwhile."""
+        self.close_the_clear_way("del")
+        try:
+            yield
+        finally:
+            self.close_the_clear_way()
+
     def logs(self) -> str:
         return "\n".join(f"--- {each.role}\n{each.log()}" for each in self.programs)
 
@@ -207,8 +221,9 @@ def live(folder: Path, **options) -> Iterator[Live]:
     with two_hosts(**options) as hosts:
         hosts.gateway.run(["ip", "addr", "add", f"{INNER}/24", "dev", "lo"])
         hosts.gateway.run(["ip", "addr", "add", f"{INNER6}/64", "dev", "lo"])
-        before = {each: snapshot(each) for each in (hosts.client, hosts.gateway)}
         stage = Live(hosts, folder)
+        stage.close_the_clear_way()
+        before = {each: snapshot(each) for each in (hosts.client, hosts.gateway)}
         try:
             yield stage
         except BaseException:

@@ -243,14 +243,15 @@ def test_kill_switch_after_kill_9(stage):
     client = stage.client(network="kill_switch = true")
     stage.ping(INNER)
     client.kill()
-    wait_until(lambda: refused(stage), "nothing leaves", logs=stage.logs)
-    assert refused(stage, INNER6)
-    stage.hosts.client.run(["ping", "-c", "1", "-W", "2", GATEWAY])
-    down = stage.hosts.client.run(
-        [sys.executable, "-m", "ikeway", "down"], files=client.files, environment={"HOME": str(stage.folder)}
-    )
-    assert "cleaned up" in down
-    stage.ping(INNER)
+    with stage.in_the_clear():
+        wait_until(lambda: refused(stage), "nothing leaves", logs=stage.logs)
+        assert refused(stage, INNER6)
+        stage.hosts.client.run(["ping", "-c", "1", "-W", "2", GATEWAY])
+        down = stage.hosts.client.run(
+            [sys.executable, "-m", "ikeway", "down"], files=client.files, environment={"HOME": str(stage.folder)}
+        )
+        assert "cleaned up" in down
+        stage.ping(INNER)
 
 
 def test_kill_switch_while_the_client_connects_again(stage):
@@ -260,8 +261,9 @@ def test_kill_switch_while_the_client_connects_again(stage):
     gateway.kill()
     stage.hosts.client.run(["ip", "link", "del", "ikeway0"])
     wait_until(lambda: "retry" in client.log(), "it is lost", logs=stage.logs)
-    for _ in range(10):
-        assert not stage.ping_arrives()
+    with stage.in_the_clear():
+        for _ in range(10):
+            assert not stage.ping_arrives()
     stage.gateway()
     wait_until(lambda: client.logins() == 2, "connected anew", logs=stage.logs)
     wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
@@ -270,8 +272,8 @@ def test_kill_switch_while_the_client_connects_again(stage):
 def test_excluded_networks(stage):
     stage.gateway()
     stage.client(network='exclude = "10.91.0.0/25"')
-    way = stage.hosts.client.run(["ip", "route", "get", INNER])
-    assert "ikeway0" not in way
+    with stage.in_the_clear():
+        assert "ikeway0" not in stage.hosts.client.run(["ip", "route", "get", INNER])
     assert "ikeway0" in stage.hosts.client.run(["ip", "route", "get", "10.91.0.200"])
 
 
