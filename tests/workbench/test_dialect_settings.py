@@ -80,6 +80,7 @@ def test_values_are_those_of_a_file_or_texts() -> None:
         ("notify=true", "windows", "it has no settings"),
         ("host_scan=a token", "anyconnect", "command lines"),
         ("second_factor=maybe", "fortigate", "second_factor"),
+        ("group=a", "", "--dialect"),
     ],
 )
 def test_what_is_no_setting_is_refused_in_words(text: str, dialect: str, expected: str) -> None:

@@ -133,6 +133,7 @@ def _value(section: type[Section], key: str, text: str) -> object:
 
 
 def _unknown(name: str, known: tuple[str, ...]) -> ConfigError:
-    return ConfigError(
-        f"no dialect is called {name[:40]!r}", expected=" or ".join(known), remedy="see docs/dialects.md"
+    what = (
+        f"no dialect is called {name[:40]!r}" if name else "there are settings (--set), and no dialect that they are of"
     )
+    return ConfigError(what, expected=" or ".join(known), remedy="name one with --dialect; see docs/dialects.md")
