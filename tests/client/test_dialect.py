@@ -219,6 +219,15 @@ def test_a_gateway_tells_anyconnect_clients_from_others(pki: Path) -> None:
         assert UNTRIED in found.warnings
 
 
+def test_the_identity_of_anyconnect_clients_is_a_setting(pki: Path) -> None:
+    own = gateway(pki, OURS + PLAIN + CONNECTION + '[connections.cisco.anyconnect]\nclient_identities = "Staff"\n')
+    for kind in (201, 11):
+        staff = Identity(IdentificationType(kind), b"Staff")
+        assert select_connection(own.candidates, asks(staff)).name == "cisco"
+    for other in (ANYCONNECT_CLIENT, Identity(IdentificationType.ID_FQDN, b"Staff")):
+        assert select_connection(own.candidates, asks(other)).name == "people"
+
+
 def test_who_logged_in_by_a_dialect_stays_in_its_connection(pki: Path) -> None:
     """What the other connections demand was not proven, nor is this one's proof that of the others."""
     candidates = gateway(pki, OURS + PLAIN + CONNECTION).candidates

@@ -18,7 +18,6 @@ from ikeway.dialects.anyconnect.options import (
     VENDOR_IDS,
     ClientOptions,
     GatewayOptions,
-    is_anyconnect,
 )
 from ikeway.dialects.anyconnect.packet import TlvType, decode, value_of
 from ikeway.dialects.anyconnect.peer import HostScanDemanded
@@ -215,13 +214,13 @@ def test_unity_attributes_go_only_to_who_asked():
 @pytest.mark.parametrize("kind", [201, 11])
 def test_either_type_of_the_identity(kind):
     identity = Identity(IdentificationType(kind), ANYCONNECT_CLIENT.value)
-    assert is_anyconnect(identity)
+    assert GatewayOptions().are_those_of(identity)
     up(pair(ClientOptions(identity=identity), BY_CERTIFICATE, credential=pki().alice))
 
 
 def test_other_identities_are_not_anyconnect():
-    assert not is_anyconnect(Identity.parse("alice"))
-    assert not is_anyconnect(Identity(IdentificationType.ID_FQDN, ANYCONNECT_CLIENT.value))
+    assert not GatewayOptions().are_those_of(Identity.parse("alice"))
+    assert not GatewayOptions().are_those_of(Identity(IdentificationType.ID_FQDN, ANYCONNECT_CLIENT.value))
 
 
 @pytest.mark.parametrize("octets,expected", [(None, []), (b"CISCO-GRANITE", [b"CISCO-GRANITE"])])

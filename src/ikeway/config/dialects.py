@@ -178,6 +178,11 @@ class FortiGateGatewaySection(Section):
 class AnyConnectGatewaySection(_AnyConnectSection):
     """Cisco AnyConnect, for `dialect = "anyconnect"`. What is certain about it, and what is not: docs/anyconnect.md."""
 
+    client_identities: Listed[Octets] = Field(
+        default=(b"*$AnyConnectClient$*",),
+        description="What these clients say in IDi, as texts; another one where their profile has an IKEIdentity.",
+        json_schema_extra={"shown": '"*$AnyConnectClient$*"'},
+    )
     password: bool = Field(default=True, description="Ask for user name and password.")
     second_password: bool = Field(
         default=False, description="Ask for the one-time code in the same form (every user needs a `totp` then)."
@@ -269,6 +274,7 @@ def gateway_options(
     include = section.split_include or tuple(networks)
     return GatewayOptions(
         **_common(section),  # type: ignore[arg-type]
+        identities=section.client_identities,
         password=section.password,
         second_password=section.second_password,
         certificate=section.certificate,

@@ -17,7 +17,6 @@ from ikeway.dialects.anyconnect.options import (
     ClientOptions,
     CommonOptions,
     GatewayOptions,
-    is_anyconnect,
 )
 from ikeway.dialects.interface import Dialect, Random
 from ikeway.eap.session import EapAuthenticator
@@ -58,7 +57,7 @@ def gateway(options: GatewayOptions) -> Dialect:
         name="anyconnect",
         vendor_ids=options.vendor_ids,
         is_spoken_by=is_spoken_by,
-        claims=is_anyconnect,
+        claims=options.are_those_of,
         auth_payloads=_auth_payloads(options),
         replies=unity.encode(
             banner=options.banner,

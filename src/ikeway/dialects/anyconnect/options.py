@@ -35,11 +35,6 @@ ANYCONNECT_CLIENT = Identity(IdentificationType(GROUP_NAME), IDENTITY)
 DEVICE = Device("4.9.01095", "win", (("unique-id", "0" * 64), ("unique-id-global", "0" * 40)))
 
 
-def is_anyconnect(identity: Identity) -> bool:
-    """True for the IDi of an AnyConnect client, as either type that it may have."""
-    return identity.value == IDENTITY and identity.type in (GROUP_NAME, IdentificationType.ID_KEY_ID)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommonOptions:
     """Both roles. `auth_vendor_id`: of the Vendor ID in the first IKE_AUTH message; None: none is sent; empty: 20 random
@@ -66,9 +61,11 @@ class ClientOptions(CommonOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayOptions(CommonOptions):
-    """`groups`: of which a client must choose one; empty: there are none. `attempts`: at the form, before it is over.
+    """`identities`: what clients say in IDi, of the types of a group's name and of a key ID, whichever of them a client
+    takes. `groups`: of which a client must choose one; empty: there are none. `attempts`: at the form, before it is over.
     `server_cert_hash`: in the last document, in hexadecimal; empty: it is not said."""
 
+    identities: tuple[bytes, ...] = (IDENTITY,)
     password: bool = True
     second_password: bool = False
     certificate: bool = False
@@ -83,3 +80,7 @@ class GatewayOptions(CommonOptions):
     default_domain: str = ""
     split_dns: tuple[str, ...] = ()
     split_include: tuple[str, ...] = ()
+
+    def are_those_of(self, identity: Identity) -> bool:
+        """True for the IDi of a client of this gateway: its name may be configured (IKEIdentity)."""
+        return identity.value in self.identities and identity.type in (GROUP_NAME, IdentificationType.ID_KEY_ID)
