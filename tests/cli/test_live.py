@@ -161,7 +161,9 @@ def test_a_client_in_the_background(sides: tuple[Side, Side]) -> None:
         write_private(gateway.folder / "users.toml", '[users.alice]\npassword = "correct horse"\n')
         assert gateway.run("gateway", "reload")[0] == 0
     finally:
-        assert client.run("down", "work") == (0, "work is down\n")
+        down = client.run("down", "work")
+    # On a slow machine the client has tried again while there was no alice, and has ended by itself.
+    assert down == (0, "work is down\n") or (down[0] == 6 and "refused" in log.read_text()), down
     assert "is connected" in log.read_text()
     assert "uat:esp_sa:" in keys.read_text()
     assert len(list(read_udp(trace.read_bytes()))) > 10
