@@ -9,8 +9,9 @@ import contextlib
 from collections.abc import Iterator
 
 from tests.interop.agreement import CLIENT_NAME, GATEWAY_NAME, SECRET, Agreement, agreement
-from tests.interop.network import LAN_NETWORK, POOL, Way
+from tests.interop.network import LAN_HOST, LAN_NETWORK, POOL, Way
 from tests.interop.ours import IkewayClient
+from tests.interop.traffic import ping
 from tests.interop.waiting import wait_until
 from tests.kernel.daemons import (
     MEGABYTES,
@@ -111,6 +112,8 @@ def from_openiked(guest: Guest, way: Way) -> None:
         telling(ours, daemon),
     ):
         wait_until(lambda: marks(ours), "not connected", 20)
+        # It hears of the child SA from us, and then makes its own half, the address and the route.
+        wait_until(lambda: ping(guest.network.client, LAN_HOST[version], count=1).lost == 0, "nothing arrives", 20)
         carries(guest, version, megabytes=MEGABYTES)
         used(ours, udp=way is Way.NAT)
         for what in ("child", "ike"):
@@ -161,7 +164,7 @@ def transport_mode_from_openiked(guest: Guest) -> None:
         guest.iked(guest.network.client, configuration) as daemon,
         telling(ours, daemon),
     ):
-        wait_until(lambda: marks(ours), "not connected", 20)
+        wait_until(lambda: marks(ours) and "-> ESTABLISHED" in daemon.log(), "not connected", 20)
         carries_between_hosts(guest, way)
         used(ours, udp=False, mode="transport")
         for what in ("child", "ike"):

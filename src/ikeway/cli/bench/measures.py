@@ -16,7 +16,11 @@ from ikeway.host.namespaces import Namespace
 
 UDP_OCTETS, UDP_MEGABITS = 1200, 300
 SMALL_OCTETS = 64
-_GENERATORS = str(Path(__file__).with_name("generators.py"))
+# Ctrl-C reaches them too, and would be a traceback while they import: who started them ends them.
+_GENERATORS = (
+    *("sh", "-c", 'trap "" INT; exec "$@"', "sh"),
+    *(sys.executable, str(Path(__file__).with_name("generators.py"))),
+)
 _PORT = "5201"
 _LOAD_SETTLES = 1.0  # seconds that a TCP flow takes to get going
 
@@ -135,11 +139,11 @@ def stream(way: Way, octets: int, rate: float, seconds: float) -> tuple[int, int
 
 
 def _start(host: Namespace, *words: str) -> subprocess.Popen[str]:
-    return host.popen([sys.executable, _GENERATORS, *words], stdout=subprocess.PIPE)
+    return host.popen([*_GENERATORS, *words], stdout=subprocess.PIPE)
 
 
 def _run(host: Namespace, *words: str) -> str:
-    return host.run([sys.executable, _GENERATORS, *words], timeout=600)
+    return host.run([*_GENERATORS, *words], timeout=600)
 
 
 def _await_ready(sink: subprocess.Popen[str]) -> None:
