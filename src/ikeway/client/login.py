@@ -11,7 +11,7 @@ from ikeway.client.dialect import ProfileDialect
 from ikeway.client.profile_model import GatewaySection, LoginPart, LoginSection
 from ikeway.config.credentials import load_credential
 from ikeway.config.dialects import ANYCONNECT_LOGIN
-from ikeway.config.eap import PEERS, PeerInputs, peer_factory
+from ikeway.config.eap import CODE_KEYS, PEERS, PeerInputs, peer_factory
 from ikeway.config.reading import Location, Problems
 from ikeway.config.secrets import Prompt
 from ikeway.config.tunnels import TUNNEL_LOGINS
@@ -23,7 +23,6 @@ from ikeway.questions import Ask, Question
 
 Answer = TypeVar("Answer")
 
-_CODE = frozenset({"code", "totp"})
 _CERTIFICATE = frozenset({"certificate", "key", "pkcs12", "pkcs11", "pin", "key_password"})
 
 
@@ -165,7 +164,7 @@ class LoginBuilder:
         by_method |= {name: kind.uses for name, kind in PEERS.items()}
         used = frozenset[str]().union(*(by_method[method] for method in methods), {"psk"} if psk_is_used else ())
         if self._dialect is not None and self._dialect.has_second_factor(methods):
-            used |= _CODE
+            used |= CODE_KEYS
         complained = set(used)
         for other, names in by_method.items():
             for name in sorted(names - complained):

@@ -169,7 +169,7 @@ _MD5_WARNING = (
     "eap-md5 gives no key that ties the log-in to the connection, does not prove the gateway, and lets whoever runs it "
     "guess the password from one log-in; prefer eap-mschapv2, or better a method with TLS"
 )
-_CODE = frozenset({"code", "totp"})
+CODE_KEYS = frozenset({"code", "totp"})  # of [login], for methods in which a one-time code may be asked for
 _SIM_WARNING = (
     "eap-sim stands on the short keys of GSM, and who has learnt a card's answers to some challenges can pass for the "
     "gateway; prefer eap-aka-prime or eap-aka"
@@ -180,7 +180,7 @@ _NETWORK_NAME = frozenset({"network_name"})
 _JUDGED_ELSEWHERE = frozenset({"radius", "groups"})  # the password arrives in clear: RADIUS servers may judge it
 _CERTIFICATE = frozenset({"certificate", "key", "pkcs12", "key_password"})
 _TLS = _CERTIFICATE | {"username", "server_ca", "server_crls", "server_identity"}
-_TUNNEL = _TLS | _CODE | {"password", "anonymous_identity", "inner"}
+_TUNNEL = _TLS | CODE_KEYS | {"password", "anonymous_identity", "inner"}
 _CLIENTS = frozenset({"ca", "crls", "checks"})
 _RESUMED = frozenset({"resume"})
 
@@ -200,14 +200,14 @@ PEERS: Mapping[str, PeerKind] = {  # of those that a key belongs to, the first o
     "eap-aka-prime": PeerKind(
         make=_card_peer(CardMethod.AKA_PRIME), uses=_CARD | _NETWORK_NAME, needs=_CARD_NEEDS, mutual=True
     ),
-    "eap-gtc": PeerKind(make=_gtc_peer, uses=frozenset({"username", "password"}) | _CODE),
+    "eap-gtc": PeerKind(make=_gtc_peer, uses=frozenset({"username", "password"}) | CODE_KEYS),
     "eap-md5": PeerKind(make=_md5_peer, uses=frozenset({"username", "password"}), warning=_MD5_WARNING),
     "eap-sim": PeerKind(make=_card_peer(CardMethod.SIM), uses=_CARD, needs=_CARD_NEEDS, warning=_SIM_WARNING),
     "eap-peap": PeerKind(make=_peap_peer, uses=_TUNNEL | {"require_cryptobinding"}, mutual=True),
     "eap-tls": PeerKind(make=_tls_peer, uses=_TLS, needs=(("certificate", "pkcs12"),), mutual=True),
     "eap-ttls": PeerKind(make=_ttls_peer, uses=_TUNNEL, mutual=True),
     "eap-anyconnect": PeerKind(
-        make=_anyconnect_peer, uses=frozenset({"username", "password"}) | _CODE | _CERTIFICATE, warning=UNTRIED
+        make=_anyconnect_peer, uses=frozenset({"username", "password"}) | CODE_KEYS | _CERTIFICATE, warning=UNTRIED
     ),
 }
 AUTHENTICATORS: Mapping[str, AuthenticatorKind] = {

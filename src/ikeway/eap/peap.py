@@ -202,7 +202,7 @@ class PeapAuthenticator(TlsAuthenticator):
             raise self._verdict  # whatever the client thinks of it
         if self._resumed is not None and self._compound is None:
             # Not every client takes the octet for what it is: wpa_supplicant 2.10 answers it like an unknown method.
-            self._send(channel, self._success(CompoundKeys.of_tunnel(self._keyed.material), self._following))
+            self._send_result_of_session(channel)
             return
         response = decode_inner(plaintext, EapCode.RESPONSE, self._asked)
         if self._compound is not None:
@@ -224,11 +224,11 @@ class PeapAuthenticator(TlsAuthenticator):
         if channel.is_tls13:
             channel.write(COMMITMENT)
         else:
-            self._send(channel, self._success(CompoundKeys.of_tunnel(keys.material), self._following))
+            self._send_result_of_session(channel)
 
-    @property
-    def _following(self) -> int:
-        return (self.identifier + 1) & 0xFF
+    def _send_result_of_session(self, channel: Channel) -> None:
+        keys = CompoundKeys.of_tunnel(self._keyed.material)
+        self._send(channel, self._success(keys, (self.identifier + 1) & 0xFF))
 
     def _success(self, keys: CompoundKeys, identifier: int) -> EapPacket:
         """Our result, with our side of the cryptobinding."""

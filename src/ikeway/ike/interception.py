@@ -24,6 +24,7 @@ nothing else happens until `release`, `answer_held` or `refuse_held`. Only the r
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import traceback
 from collections.abc import Callable, Iterator
@@ -96,14 +97,8 @@ def name_ourselves(sa: IkeSa, identity: Identity) -> Identity:
     only."""
     for each in _members(sa.interception):
         if isinstance(each, Naming):
-            try:
+            with _told():
                 identity = each.identity(sa, identity)
-            except IkewayError:
-                raise
-            except Exception as error:
-                raise InterceptionFailed(
-                    f"the interception raised {type(error).__name__}: {error} ({_place(error)})"
-                ) from error
     return identity
 
 
@@ -126,16 +121,23 @@ def combine(outer: Interception | None, inner: Interception | None) -> Intercept
 Step = Callable[["IkeSa", Message], Message] | Callable[["IkeSa | None", Message], Message]
 
 
-def through(step: Step, sa: IkeSa | None, message: Message) -> Message:
-    """What `step` makes of the message. Raises `IkewayError`s only."""
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Whatever an interception raises is told with its place."""
     try:
-        changed = step(sa, message)  # type: ignore[arg-type]
+        yield
     except (IkewayError, Hold):
         raise
     except Exception as error:
         raise InterceptionFailed(
             f"the interception raised {type(error).__name__}: {error} ({_place(error)})"
         ) from error
+
+
+def through(step: Step, sa: IkeSa | None, message: Message) -> Message:
+    """What `step` makes of the message. Raises `IkewayError`s only."""
+    with _told():
+        changed = step(sa, message)  # type: ignore[arg-type]
     if not isinstance(changed, Message):
         raise InterceptionFailed(
             "the interception returned no message",
@@ -148,7 +150,7 @@ def through(step: Step, sa: IkeSa | None, message: Message) -> Message:
 
 def _place(error: Exception) -> str:
     """Where in the interception's own file, not in what it calls elsewhere."""
-    _, *frames = traceback.extract_tb(error.__traceback__)  # the first is `through`
+    _, _, *frames = traceback.extract_tb(error.__traceback__)  # the first two are `_told` and whoever entered it
     if not frames:
         return "it could not be called"
     last = [frame for frame in frames if frame.filename == frames[0].filename][-1]

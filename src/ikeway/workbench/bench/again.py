@@ -72,8 +72,7 @@ def log_in_again(recording: Recording) -> tuple[str, ...]:
         Engine(EngineSettings(responder=ResponderSettings(ike_proposals=gateway.ike), interception=serving)),
     )
     engines[0].connect(_caller(client), _CLIENT, _GATEWAY, 0.0)
-    lines = list(_run(engines, gateway, watched=0 if ours else 1))
-    return tuple(lines)
+    return tuple(_run(engines, gateway, watched=0 if ours else 1))
 
 
 class _Watch:
@@ -163,15 +162,15 @@ def _without_spi(security: SecurityAssociation | None) -> Iterator[Proposal]:
 
 def _caller(side: _Side) -> Connection:
     return replace(
-        _connection("again", side),
+        _connection(side),
         local_identity=side.identity or Identity.parse("client.invalid"),
         request_configuration=side.wishes,
     )
 
 
-def _connection(name: str, side: _Side) -> Connection:
+def _connection(side: _Side) -> Connection:
     return Connection(
-        name=name,
+        name="again",
         local_identity=side.identity,
         local_credential=PskCredential(_KEY),
         remote_identity=None,
@@ -226,7 +225,7 @@ def _run(engines: tuple[Engine, Engine], gateway: _Side, *, watched: int) -> Ite
 def _answer(event: events.Asked, gateway: _Side) -> object:
     match event.question:
         case SelectConnection(responder_identity=wanted):
-            return replace(_connection("again", gateway), local_identity=gateway.identity or wanted)
+            return replace(_connection(gateway), local_identity=gateway.identity or wanted)
         case AssignAddresses(requested=requested):
             return _addresses(gateway.wishes, requested)
     return IkewayError(f"{type(event.question).__name__} is not asked in this log-in")
