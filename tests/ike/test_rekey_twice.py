@@ -1,4 +1,5 @@
-"""The peer rekeys a child SA twice while our own rekeying of it is still on its way, as strongSwan was seen to do."""
+"""Rekeyings that begin before another one is over, as strongSwan was seen to do: a second one by the peer while ours is
+still on its way, and ours of the IKE SA while the peer lacks our answer."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import pytest
 from tests.ike.test_rekey import up, watched
 
 from ikeway.ike import events
+from ikeway.ike.lifetimes import AWAIT_DELETE_SECONDS
 
 RESPONSE = 0x20  # in the flags of the header
 
@@ -34,3 +36,49 @@ def test_the_second_rekeying_is_as_final_as_the_first(by):
     assert not pair.a.happened(events.ChildDown)
     assert not pair.b.happened(events.ChildDown)
     assert not problems
+
+
+@pytest.mark.parametrize("by", ["a", "b"])
+def test_the_ike_sa_waits_until_the_peer_has_ended_its_rekeying(by):
+    pair = up()
+    asking, answering = (pair.a, pair.b) if by == "a" else (pair.b, pair.a)
+    hears = pair.now + 3  # until then answers are lost
+    asked = []
+
+    def network(datagram):
+        ours = datagram.local.host == answering.address.host
+        if ours and not datagram.octets[19] & RESPONSE:
+            asked.append(pair.now)
+        return [] if ours and pair.now < hears else [pair.latency]
+
+    pair.network = network
+    old = answering.sa
+    asking.sa.rekey_child(asking.sa.live_children[0], pair.now)
+    pair.run(0.5)
+    answering.sa.rekey(pair.now)
+    pair.run(2)
+    assert not asked and len(answering.sa.children) == 2
+    pair.run(20)
+    pair.agree()
+    assert asked and min(asked) > hears
+    assert answering.sa is not old and len(pair.a.inbound) == len(pair.b.inbound) == 1
+
+
+def test_the_ike_sa_waits_for_no_peer_that_never_ends_its_rekeying():
+    pair = up()
+    begun, sent = pair.now, {pair.a.address.host: [], pair.b.address.host: []}
+
+    def network(datagram):
+        if datagram.octets[19] & RESPONSE:
+            return [pair.latency]
+        requests = sent[datagram.local.host]
+        requests.append(pair.now)
+        return [pair.latency] if requests is asked or len(requests) == 1 else []
+
+    asked = sent[pair.b.address.host]
+    pair.network = network
+    pair.a.sa.rekey_child(pair.a.sa.live_children[0], pair.now)
+    pair.run(0.5)
+    pair.b.sa.rekey(pair.now)
+    pair.run(45)
+    assert asked and AWAIT_DELETE_SECONDS <= asked[0] - begun < 45

@@ -87,7 +87,7 @@ class Tunnel:
     def sa(self) -> Sa:
         """The one IKE SA, as strongSwan sees it."""
         standing = self.charon.sas()
-        assert len(standing) == 1, f"{len(standing)} IKE SAs stand: {standing}"
+        assert len(standing) == 1, f"{len(standing)} IKE SAs stand: {standing}\n{self.logs()}"
         return standing[0]
 
     @property

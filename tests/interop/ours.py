@@ -119,8 +119,9 @@ class IkewayGateway(Ikeway):
         self.call("rekey", session=str(session.id), what=what)
 
     def close(self) -> None:
-        """End the session, and go on serving."""
+        """End the session, with the peer's consent, and go on serving."""
         assert self.call("terminate", all=True)["ended"]
+        self.wait_until_gone(10)
 
     def wait_until_gone(self, timeout: float) -> None:
         """Wait until it has given the session up."""

@@ -38,6 +38,9 @@ async def rekey(sa: IkeSa) -> None:
     """Replace the IKE SA by a new one."""
     if sa.state is not IkeState.ESTABLISHED:
         return
+    if _peer_is_rekeying_a_child(sa):
+        lifetimes.retry_rekey(sa)
+        return
     sa.state = IkeState.REKEYING
     try:
         new, nonces = await _exchange(sa)
@@ -65,6 +68,18 @@ async def rekey(sa: IkeSa) -> None:
     sa.timers.clear()
     await delete.exchange(sa)
     sa.terminate(None, replaced=True)
+
+
+def _peer_is_rekeying_a_child(sa: IkeSa) -> bool:
+    """Whether the peer has still to end a rekeying by deleting the old child SA. It may not have our response yet, and
+    ought to refuse for now (section 2.25.2). strongSwan 5.9.8 agrees, and never asks again for what it has not heard:
+    its child SA stays half rekeyed."""
+    return any(
+        child.rekeyed_by_peer is not None
+        and child.state is ChildState.REKEYED
+        and sa.now - child.rekeyed_by_peer.successor.created < lifetimes.AWAIT_DELETE_SECONDS
+        for child in sa.children
+    )
 
 
 async def _exchange(sa: IkeSa) -> tuple[IkeSa, Nonces]:
