@@ -94,7 +94,7 @@ class Program:
             self.process = namespace.popen(
                 [*prefix, sys.executable, "-m", "ikeway", *COMMANDS[role], *options, str(path)],
                 files=self.files,
-                environment={"HOME": str(folder), "TERM": "dumb"},
+                environment={"HOME": str(folder), "TERM": "dumb", "PYTHONFAULTHANDLER": "1"},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -127,7 +127,12 @@ class Program:
     def end(self, number=signal.SIGTERM, timeout: float = 60) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(timeout)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # it says where it is
+            self.process.wait(10)
+            raise AssertionError(f"the {self.role} has not ended within {timeout:g} s\n{self.log()}") from None
 
     def kill(self) -> None:
         self.process.kill()

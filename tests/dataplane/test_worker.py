@@ -28,12 +28,15 @@ from ikeway.dataplane.interface import (
     UnknownSpi,
     Unreachable,
 )
+from ikeway.dataplane.userspace.messages import Reply
+from ikeway.dataplane.userspace.process import WorkerProcess
 from ikeway.errors import HostError
 from ikeway.esp.inbound import InboundSa
 from ikeway.esp.parameters import Encapsulation, EspLimits
 from tests.dataplane.rig import Rig, inner, opened, peer_socket, process_exists, rig, sealed
 from tests.esp.material import network
 
+BEGIN = 3  # the number of this request at a worker that takes one SA over: after Configure and the SA
 BACK = {"source": "10.78.0.2", "destination": "10.78.0.1"}
 
 
@@ -458,6 +461,36 @@ async def test_a_worker_that_hangs_is_replaced() -> None:
         os.kill(r.plane.pid, signal.SIGSTOP)
         assert (0x2001, False) in await r.plane.counters()
         assert r.events == [DataPlaneRestarted("it was killed by SIGKILL")]
+
+
+async def test_a_worker_is_replaced_while_somebody_holds_its_standard_error() -> None:
+    async with rig() as r:
+        await r.outbound()
+        held = os.open(f"/proc/{r.plane.pid}/fd/2", os.O_WRONLY)
+        try:
+            async with asyncio.timeout(20):
+                await killed(r)
+        finally:
+            os.close(held)
+
+
+async def test_a_worker_that_dies_as_soon_as_it_has_begun_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end is heard in the same turn as its answer: nobody has taken it over yet."""
+    settle, deaths = WorkerProcess._settle, []
+
+    def settle_and_die(self: WorkerProcess, message: Reply) -> None:
+        settle(self, message)
+        if len(deaths) == 1 and self._requests == BEGIN:
+            deaths.append(self.pid)
+            self._died()
+
+    async with rig() as r:
+        await r.outbound()
+        monkeypatch.setattr(WorkerProcess, "_settle", settle_and_die)
+        deaths.append(r.plane.pid)
+        await killed(r)
+        assert len(deaths) == 2 and r.plane.pid not in deaths
+        assert (0x2001, False) in await r.plane.counters()
 
 
 async def test_a_worker_that_dies_again_and_again_is_given_up() -> None:

@@ -287,6 +287,8 @@ class UserspaceDataPlane:
             await process.request(lambda number: replace(configure, request=number), descriptors, START_PATIENCE)
             await self._install_all(process)
             await process.request(Begin)
+            if process.ended.is_set():  # after its answer; nobody was told, as it was not the worker yet
+                raise WorkerGone("the data plane ended as soon as it had begun")
         except BaseException:
             await process.stop()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -204,7 +205,8 @@ def _last_words(process: subprocess.Popen[bytes]) -> End:
     words = ""
     if process.stderr is not None:
         with process.stderr:
-            words = process.stderr.read().decode(errors="replace").strip().rpartition("\n")[2]
+            os.set_blocking(process.stderr.fileno(), False)  # its end is not awaited: a debugger may hold the other one
+            words = (process.stderr.read() or b"").decode(errors="replace").strip().rpartition("\n")[2]
     if code < 0:
         with contextlib.suppress(ValueError):
             return End(f"it was killed by {signal.Signals(-code).name}" + (f" ({words})" if words else ""), False)
