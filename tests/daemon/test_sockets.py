@@ -7,6 +7,7 @@ import pytest
 from ikeway.address import Address
 from ikeway.daemon.sockets import NON_ESP_MARKER, IkeSockets, Listen, local_address_for
 from ikeway.errors import HostError
+from tests.ports import unused_port
 
 
 class Inbox:
@@ -104,9 +105,7 @@ async def test_nobody_there_is_told(pair):
     one, _ = pair
     told = asyncio.Queue()
     one.on_unreachable = lambda *what: told.put_nowait(what)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        nobody = Address("127.0.0.1", free.getsockname()[1])
+    nobody = Address("127.0.0.1", unused_port())
     local = Address("127.0.0.1", one.local_port("127.0.0.1", nat=False))
     one.send(b"anybody?", local, nobody)
     assert await asyncio.wait_for(told.get(), 2) == (nobody, errno.ECONNREFUSED)
@@ -119,9 +118,7 @@ async def test_pending_error_of_one_peer_costs_no_message_to_another(pair):
     for each in one.sockets:  # nobody reads the error but the next send
         if not each.nat:
             asyncio.get_running_loop().remove_reader(each.socket)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        nobody = Address("127.0.0.1", free.getsockname()[1])
+    nobody = Address("127.0.0.1", unused_port())
     local = Address("127.0.0.1", one.local_port("127.0.0.1", nat=False))
     one.send(b"anybody?", local, nobody)
     one.send(b"hello", local, Address("127.0.0.1", two.local_port("127.0.0.1", nat=False)))

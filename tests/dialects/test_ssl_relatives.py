@@ -40,6 +40,7 @@ from ikeway.errors import AuthenticationFailed
 from ikeway.pki.authority import Authority, encode_certificates
 from ikeway.pki.keys import KeyKind, generate_key
 from tests.interop.waiting import wait_until
+from tests.ports import unused_port
 
 PASSWORD = "wonder&land <1>"
 
@@ -151,15 +152,9 @@ auto-select-group = false
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def ocserv(server: Path) -> Iterator[int]:
-    port = free_port()
+    port = unused_port(socket.SOCK_STREAM)
     hashed = subprocess.run(["openssl", "passwd", "-6", PASSWORD], capture_output=True, text=True, check=True).stdout
     (server / "passwd").write_text(f"alice:staff,guests:{hashed.strip()}\n")
     (server / "ocserv.conf").write_text(OCSERV.format(folder=server, port=port))

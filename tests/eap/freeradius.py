@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from tests.conftest import OTHER_PROGRAMS
 from tests.eap.live import CLIENT, PASSWORD, USER, authority
 from tests.eap.radius_stage import SECRET
+from tests.ports import unused_port
 
 _CONFIGURATION = """
 prefix = /usr
@@ -118,9 +118,7 @@ class FreeRadius:
         checks: str,
         more_users: str,
     ) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = unused_port()
         folder.chmod(0o700)
         authority().write(folder)
         (folder / "sessions").mkdir(0o700)

@@ -20,6 +20,7 @@ from ikeway.eap.sim_questions import GsmChallenge, OutOfSync, UmtsAnswer, UmtsCh
 from tests.conftest import OTHER_PROGRAMS
 from tests.eap.radius_stage import SECRET
 from tests.eap.sim_sides import KI, OPC
+from tests.ports import unused_port
 
 NAMES = {"sim": "SIM", "aka": "AKA", "aka-prime": "AKA'"}
 _DIGITS = {"sim": "135", "aka": "024", "aka-prime": "678"}
@@ -97,9 +98,7 @@ class Hostapd:
     ) -> None:
         self._milenage, self._sqn = Milenage(ki, OPC), sqn
         self.asked: list[str] = []
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = unused_port()
         users = [f'"{digit}"* {NAMES[method]}' for method, digits in _DIGITS.items() for digit in digits]
         (folder / "users").write_text("\n".join(users) + "\n")
         (folder / "clients").write_text(f"127.0.0.1 {SECRET.decode()}\n")

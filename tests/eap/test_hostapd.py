@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from tests.conftest import OTHER_PROGRAMS
 from tests.eap.live import CLIENT, PASSWORD, USER, asker, authority, client_end
 from tests.eap.radius_stage import SECRET, log_in_by_radius
 from tests.eap.tunnel.parties import VERSIONS
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.programs("hostapd")
 
@@ -46,9 +46,7 @@ _USERS = f"""
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder = tmp_path_factory.mktemp("hostapd")
     authority().write(folder)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = int(probe.getsockname()[1])
+    number = unused_port()
     (folder / "users").write_text(_USERS)
     (folder / "clients").write_text(f"127.0.0.1 {SECRET.decode()}\n")
     (folder / "conf").write_text(

@@ -8,7 +8,6 @@ import io
 import itertools
 import re
 import signal
-import socket
 import textwrap
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -70,6 +69,7 @@ from ikeway.workbench.bench.standin import Knobs, call_with_eap, call_with_psk
 from ikeway.workbench.bench.words import parse_payloads
 from ikeway.workbench.paint import Painter
 from ikeway.workbench.recording import Note, Plaintext, Recorder, Recording, load
+from tests.ports import unused_port
 
 SECRET = b"correct horse battery staple"
 ALICE = Identity.parse("alice@lab.test")
@@ -263,9 +263,7 @@ async def test_serving_once_tells_how_it_ended(tmp_path: Path, broken: int) -> N
     hooks = script(
         tmp_path, f"def on_message(m):\n    if m.received and m.exchange == {broken}:\n        raise ValueError('oh')\n"
     )
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probing:
-        probing.bind(("127.0.0.1", 0))
-        port = probing.getsockname()[1]
+    port = unused_port()
     where = BenchSettings(listen=("127.0.0.1",), port=0, nat_port=port)
     tools = Opened(hooks if broken else Hooks([]), None, None, Painter())
     serving = asyncio.create_task(running.serve(where, serve_psk(SECRET), tools, once=True))
@@ -928,9 +926,7 @@ async def test_eap_that_a_client_without_it_is_asked_for_is_held() -> None:
 
 
 async def test_what_the_network_says_is_shown_and_ends_nothing(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probing:
-        probing.bind(("127.0.0.1", 0))
-        port = probing.getsockname()[1]
+    port = unused_port()
     path = tmp_path / "s.ikr"
     caller = call_with_psk(SECRET, ALICE)
     with Recorder(path, "initiator") as recorder:

@@ -15,6 +15,7 @@ from ikeway.gateway.radius.group import Group
 from ikeway.gateway.radius.packets import Code
 from ikeway.gateway.radius.port import IDENTIFIERS
 from tests.gateway.radius.fake import ACCEPT, ACCOUNTING_RESPONSE, REJECT, FakeServer, Script, answer, settings
+from tests.ports import unused_port
 
 Make = Callable[..., Group]
 
@@ -44,14 +45,6 @@ def group(closing: ExitStack, *ports: int, **changes) -> Group:
     made = Group(settings(*ports, **changes))
     closing.callback(made.close)
     return made
-
-
-async def unused_port() -> int:
-    server = FakeServer(silent)
-    port = await server.start()
-    server.close()
-    await asyncio.sleep(0)
-    return port
 
 
 async def test_says_who_it_is(closing):
@@ -87,14 +80,14 @@ async def test_a_dead_server_costs_one_login_and_is_asked_last_then(closing):
 
 async def test_where_nothing_listens_the_next_one_is_asked_at_once(closing):
     _, second = await serve(closing, accept)
-    made = group(closing, await unused_port(), second, timeout=5.0)
+    made = group(closing, unused_port(), second, timeout=5.0)
     async with asyncio.timeout(4):
         await made.authenticate([])
     assert "nothing listening" in made.status()[0].trouble
 
 
 async def test_the_only_server_is_waited_for_while_it_starts(closing):
-    port = await unused_port()
+    port = unused_port()
     made = group(closing, port, timeout=0.3)
     asked = asyncio.create_task(made.authenticate([]))
     await asyncio.sleep(0.1)

@@ -35,6 +35,7 @@ from tests.gateway.radius.fake import (
     settings,
     take_apart,
 )
+from tests.ports import unused_port
 
 DISCONNECT, DISCONNECT_ACK, DISCONNECT_NAK, COA, COA_ACK, COA_NAK = 40, 41, 42, 43, 44, 45
 START, STOP, INTERIM = b"\0\0\0\1", b"\0\0\0\2", b"\0\0\0\3"
@@ -253,9 +254,7 @@ async def test_reload_keeps_accounts_and_takes_other_servers(stage):
 
 
 async def test_reload_listens_anew_with_another_secret_and_says_where_it_cannot(stage):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = unused_port()
     await stage.start(dynamic=dynamic(port=port))
     await stage.log_in()
     changed = dataclasses.replace(stage.settings, dynamic=dynamic(port=port, secret=b"another"))
