@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,3 +121,20 @@ def test_a_length_before_xml_is_not_taken_for_its_first_letter() -> None:
     lines = [line.text for line in explain(message(Eap(octets)))]
     assert any(line.startswith("0000  00 00 00 27 ") for line in lines), lines
     assert xml.decode() in lines
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"<" + b"password" * 4000,
+        b"<password" * 4000,
+        b"<token>" * 4000,
+        b"password" + b" " * 40000,
+        b"pin=" + b" " * 40000,
+    ],
+    ids=lambda value: value[:12].decode(),
+)
+def test_octets_of_strangers_are_searched_for_secrets_in_a_time_that_grows_with_their_number(value: bytes) -> None:
+    begun = time.process_time()
+    text(message(UnknownPayload(PayloadType(200), False, value)))
+    assert time.process_time() - begun < 2
