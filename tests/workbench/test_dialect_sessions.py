@@ -39,6 +39,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+async def test_a_gateway_that_is_stood_in_for_takes_addresses_back(folder: Path) -> None:
+    server = GatewayStandIn(load_gateway_config(folder / "gateway.toml"))
+    given = []
+    async with Bench(SETTINGS, server) as serving:
+        for _ in range(3):
+            client = call_with_profile(load_profile(folder / "work.toml"), None)
+            async with asyncio.timeout(SECONDS), Bench(SETTINGS, client) as calling:
+                calling.connect(client.connection, Address("127.0.0.1", serving.nat_port))
+                given.append((await calling.established.get()).configuration)
+            async with asyncio.timeout(SECONDS):
+                await serving.wait_closed()
+    assert given[0] and given == given[:1] * 3
+
+
 async def test_a_known_dialect_is_held_nowhere_and_its_password_is_shown_nowhere(folder: Path) -> None:
     text = io.StringIO()
     painter = Painter(Console(file=text, width=200))

@@ -26,6 +26,7 @@ from ikeway.eap.session import EapPeer
 from ikeway.errors import AuthenticationFailed, Side
 from ikeway.gateway.answers import GatewayAnswers
 from ikeway.gateway.config import GatewayConfig
+from ikeway.ike import events
 from ikeway.ike.proposals import DEFAULT_ESP_PROPOSALS, DEFAULT_IKE_PROPOSALS
 from ikeway.ike.questions import AssignAddresses, SelectConnection
 from ikeway.ike.selectors import selector
@@ -175,6 +176,14 @@ class GatewayStandIn:
         driver.answer_with(RelayQuestion, _no_radius)
         driver.answer_with(PasswordRelay, _no_radius)
         driver.answer_with(SelectConnection, self.select)
+        driver.listen(self._on_event)
+
+    def _on_event(self, event: events.Event) -> None:
+        match event:
+            case events.PathChanged(sa=sa, remote=remote):
+                self._answers.move(sa.connection_id, remote)
+            case events.IkeClosed(sa=sa):
+                self._answers.release(sa.connection_id)  # its address is somebody else's, or its own the next time
 
     async def select(self, question: SelectConnection) -> Connection:
         """Which connection of the file this client gets."""
