@@ -10,6 +10,7 @@ import re
 import signal
 import textwrap
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from ikeway.address import Address
 from ikeway.auth.identity import Identity
 from ikeway.eap.packet import EapCode, EapPacket, MethodType
 from ikeway.errors import ConfigError, IkewayError
+from ikeway.ike import events
 from ikeway.ike.proposals import parse_proposals
 from ikeway.ike.sa import IkeSa
 from ikeway.ike.settings import EapCredential
@@ -129,6 +131,7 @@ async def pair(
     client_recorder: Recorder | None = None,
     painter: Painter | None = None,
     hold: HoldWhat = HoldWhat.UNKNOWN,
+    client_hold: HoldWhat = HoldWhat.UNKNOWN,
 ) -> AsyncIterator[Pair]:
     caller = client or call_with_psk(SECRET, ALICE)
     serving = Bench(
@@ -136,7 +139,7 @@ async def pair(
         painter=painter,
     )  # fmt: skip
     calling = Bench(
-        settings(), caller, hooks=client_hooks, engineer=client_engineer, recorder=client_recorder
+        settings(client_hold), caller, hooks=client_hooks, engineer=client_engineer, recorder=client_recorder
     )  # fmt: skip
     async with serving, calling:
         yield Pair(serving, calling, caller)
@@ -347,20 +350,37 @@ async def test_payloads_may_be_handled_like_any_list(tmp_path: Path) -> None:
 
 
 async def test_a_script_without_an_end_can_be_interrupted(tmp_path: Path) -> None:
-    hooks = script(tmp_path, "def on_message(m):\n    while int(m.exchange) == 35:\n        pass\n")
+    hooks = script(
+        tmp_path,
+        """
+        begun = []
+        def on_message(m):
+            while int(m.exchange) == 35:
+                begun.append(0) if not begun else None
+        """,
+    )
     path = tmp_path / "s.ikr"
+    begun: list[int] = hooks.hooks[0].on_message.__globals__["begun"]  # type: ignore[attr-defined]
+
+    def interrupt() -> None:
+        for _ in range(100 * SECONDS):  # not before: it would be Ctrl-C for all tests
+            if begun:
+                signal.pthread_kill(main, signal.SIGINT)
+                return
+            time.sleep(0.01)
+
     before = signal.getsignal(signal.SIGINT)
+    main = threading.main_thread().ident
+    assert main is not None
     with Recorder(path, "responder") as recorder:
         async with pair(server_hooks=hooks, recorder=recorder) as made:
-            main = threading.main_thread().ident
-            assert main is not None
             made.call()
-            timer = threading.Timer(1.0, signal.pthread_kill, (main, signal.SIGINT))
-            timer.start()
+            thread = threading.Thread(target=interrupt)
+            thread.start()
             error = await made.closed(made.server)
             other = await made.closed(made.client)
-            timer.join()
-    assert isinstance(error, HookFailed) and "KeyboardInterrupt" in error.reason and error.line in (2, 3)
+            thread.join()
+    assert isinstance(error, HookFailed) and "KeyboardInterrupt" in error.reason and error.line in (4, 5)
     assert other is not None and "AUTHENTICATION_FAILED" in str(other)
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -475,6 +495,30 @@ class Sleeping:
         raise AssertionError(reason)
 
 
+async def test_who_ends_a_stand_in_is_asked_nothing_more() -> None:
+    """The answer to its good-bye is held no more, which nobody would wait for."""
+    engineer = Planned(Go())
+    async with pair(client_engineer=engineer, client_hold=HoldWhat.ALL) as made:
+        made.call()
+        await made.established()
+        await made.client.__aexit__(None, None, None)
+        await made.closed(made.server)
+        assert not made.client.engine.sas
+    assert len(engineer.held) == 1
+
+
+async def test_of_all_who_have_come_and_left_a_stand_in_keeps_the_last_ones_only() -> None:
+    """It may serve for days, and nobody asks for each."""
+    async with pair() as made:
+        sa = made.call()
+        for number in range(1000):
+            made.server._on_event(events.IkeEstablished(sa))
+            made.server._on_event(events.IkeClosed(sa, IkewayError(str(number)), False))
+        kept = [made.server.closed.get_nowait()[1] for _ in range(made.server.closed.qsize())]
+        assert 0 < len(kept) < 1000 and str(kept[-1]) == "999"
+        assert 0 < made.server.established.qsize() < 1000
+
+
 @pytest.mark.parametrize("side", ["server", "client"])
 async def test_whoever_waits_for_a_stand_in_that_ends_is_told(tmp_path: Path, side: str) -> None:
     """The gateway is not left with an IKE SA that nobody has, nor a client with its repetitions."""
@@ -542,6 +586,21 @@ async def test_a_payload_that_nobody_knows_is_held_and_the_exchange_stays_open()
     assert len(engineer.mistakes) == 1
 
 
+async def test_an_answer_of_a_script_that_cannot_be_sent_leaves_the_message_to_the_engineer() -> None:
+    engineer = Planned(Go())
+
+    def answer(m: Passing) -> None:
+        if m.received and m.is_(ExchangeType.IKE_AUTH, response=False):
+            m.answer(*(Notify(NotifyType(16000)),) * 20000)
+
+    async with pair(server_hooks=Hooks([answer]), server_engineer=engineer) as made:
+        made.call()
+        async with asyncio.timeout(SECONDS):
+            while not engineer.mistakes or not engineer.held:
+                await asyncio.sleep(0.01)
+    assert len(engineer.held) == 1
+
+
 async def test_a_critical_payload_is_taken_out_by_hand() -> None:
     def add(m: Passing) -> None:
         if m.sent and m.is_(ExchangeType.IKE_AUTH, response=False):
@@ -574,6 +633,15 @@ async def test_a_critical_payload_is_taken_out_by_hand() -> None:
     assert any("names no payloads" in each for each in said)
 
 
+async def test_what_is_typed_need_not_be_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Octets that are no text are a mistake like others: the question comes again."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"answer vendor:\xff\xfe\ngo\n"), encoding="utf-8"))
+    with running.opened(running.Tools(ask=True), "responder") as tools:
+        async with pair(server_engineer=tools.engineer, hold=HoldWhat.ALL) as made:
+            made.call()
+            await made.established()
+
+
 async def test_nobody_to_decide_keeps_the_exchange_open() -> None:
     def add(m: Passing) -> None:
         if m.sent and m.is_(ExchangeType.IKE_AUTH, response=False):
@@ -581,6 +649,9 @@ async def test_nobody_to_decide_keeps_the_exchange_open() -> None:
 
     async with pair(client_hooks=Hooks([add])) as made:
         made.call()
+        async with asyncio.timeout(SECONDS):
+            while not any(sa.driver.held for sa in made.server.engine.sas):
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)
         (held,) = made.server.engine.sas
         assert len(held.driver.held) == 1 and not held.established

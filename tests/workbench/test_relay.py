@@ -22,7 +22,16 @@ from ikeway.auth.identity import Identity
 from ikeway.cli import build
 from ikeway.eap.packet import EapCode, EapPacket, MethodType
 from ikeway.errors import IkewayError
-from ikeway.wire import ExchangeType, Notify, NotifyType, PayloadType, UnknownPayload, VendorId
+from ikeway.ike.questions import AssignAddresses
+from ikeway.wire import (
+    ConfigurationAttribute,
+    ExchangeType,
+    Notify,
+    NotifyType,
+    PayloadType,
+    UnknownPayload,
+    VendorId,
+)
 from ikeway.workbench.bench import (
     Bench,
     BenchSettings,
@@ -140,6 +149,26 @@ async def test_when_one_side_ends_so_does_the_other(who: str) -> None:
         assert not list(relay._links.values())
 
 
+async def test_a_gateway_that_ends_while_the_client_still_logs_in_ends_the_client() -> None:
+    """The relay has the gateway's consent, and asks something of its own before it answers the client."""
+    asked, going_on = asyncio.Event(), asyncio.Event()
+
+    async def assign(question: AssignAddresses) -> tuple[ConfigurationAttribute, ...]:
+        asked.set()
+        await going_on.wait()
+        return ()
+
+    async with chain(serve_psk(SECRET), call_with_psk(SECRET, ALICE)) as (calling, serving, relay):
+        relay.downstream.driver.answer_with(AssignAddresses, assign)
+        async with asyncio.timeout(SECONDS):
+            await asked.wait()
+            serving.driver.command((await serving.established.get()).close)
+            await relay.upstream.wait_closed()
+            going_on.set()
+            await calling.wait_closed()
+            await relay.downstream.wait_closed()
+
+
 @pytest.mark.parametrize("who", ["relay", "client"])
 async def test_who_ends_in_the_middle_of_a_log_in_leaves_no_gateway_behind(who: str) -> None:
     """The gateway has let the client in and waits for the relay, which holds its answer."""
@@ -247,7 +276,7 @@ async def test_a_side_that_dies_ends_the_other(dead: str, monkeypatch: pytest.Mo
 def _impatient(caller: Caller) -> Caller:
     from ikeway.ike.settings import Retransmission
 
-    return Caller(replace(caller.connection, retransmission=Retransmission(first=0.2, tries=1)))
+    return Caller(replace(caller.connection, retransmission=Retransmission(first=0.5, tries=1)))
 
 
 # --- EAP --------------------------------------------------------------------------------------------------------------

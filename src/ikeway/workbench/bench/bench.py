@@ -29,10 +29,12 @@ from ikeway.workbench.paint import Painter
 from ikeway.workbench.recording import Recorder
 
 Answer = TypeVar("Answer")
+Told = TypeVar("Told")
 
 PATIENT_SECONDS = 24 * 3600.0  # an exchange that is held must not end because we gave up
 _GOODBYE_SECONDS = 1.0
 _MAX_UNREACHABLE = 100
+_MAX_TOLD = 256  # of IKE SAs that began or ended, for who asks: a stand-in may serve for days, and nobody does
 _ALWAYS = (MethodType(0, EapType.IDENTITY), MethodType(0, EapType.NOTIFICATION))
 
 
@@ -62,7 +64,8 @@ class Role(Protocol):
 
 class Bench:
     """An async context manager. `closed` tells of each IKE SA that ended, with its error, and (None) of each that a
-    script did not let begin. `turn` is shared by benches with the same engineer."""
+    script did not let begin; of many that nobody has asked for, the last ones. `turn` is shared by benches with the same
+    engineer."""
 
     def __init__(
         self,
@@ -81,8 +84,8 @@ class Bench:
         self.desk = Desk(hooks or Hooks(), engineer, self._remark, hold=settings.hold, turn=turn)
         listen = Listen(hosts=settings.listen, ike_port=settings.port, nat_port=settings.nat_port)
         self.sockets = IkeSockets(listen)
-        self.closed: asyncio.Queue[tuple[IkeSa | None, IkewayError | None]] = asyncio.Queue()
-        self.established: asyncio.Queue[IkeSa] = asyncio.Queue()
+        self.closed: asyncio.Queue[tuple[IkeSa | None, IkewayError | None]] = asyncio.Queue(_MAX_TOLD)
+        self.established: asyncio.Queue[IkeSa] = asyncio.Queue(_MAX_TOLD)
         self._driver: Driver | None = None
         self._unreachable: set[tuple[Address, int]] = set()
 
@@ -194,18 +197,18 @@ class Bench:
             self.note("network", f"{remote} is not reached: {os.strerror(code)} (ICMP; nothing ends by it)")
 
     def _on_event(self, event: events.Event) -> None:
+        match event:  # first: a terminal that is gone must not keep who waits for an end from hearing of it
+            case events.Refused(error=HookFailed() as error, rate_limited=True):
+                _put(self.closed, (None, error))  # over IKE_SA_INIT: no IKE SA was made
+            case events.IkeClosed(sa=sa, error=error):
+                _put(self.closed, (sa, error))
+            case events.IkeEstablished(sa=sa):
+                _put(self.established, sa)
         if self._recorder is not None:
             self._recorder.observe(event, self.settings.label)
+        if isinstance(event, events.Remark):
+            self.note(event.kind, event.text)
         self._show(event)
-        match event:
-            case events.Remark(kind=kind, text=text):
-                self.note(kind, text)
-            case events.Refused(error=HookFailed() as error, rate_limited=True):
-                self.closed.put_nowait((None, error))  # over IKE_SA_INIT: no IKE SA was made
-            case events.IkeClosed(sa=sa, error=error):
-                self.closed.put_nowait((sa, error))
-            case events.IkeEstablished(sa=sa):
-                self.established.put_nowait(sa)
 
     def _show(self, event: events.Event) -> None:
         if self._painter is None:
@@ -227,6 +230,12 @@ class Bench:
             case events.IkeClosed(error=error):
                 kind = "closed" if error is None or isinstance(error, Closed) else "error"
                 self._say(kind, str(error) if error else "by us")
+
+
+def _put(queue: asyncio.Queue[Told], told: Told) -> None:
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(told)
 
 
 def _methods(connection: Connection) -> frozenset[MethodType]:

@@ -29,6 +29,7 @@ from ikeway.workbench.explain import KNOWN_EAP, unknowns
 if TYPE_CHECKING:
     from ikeway.auth.identity import Identity
     from ikeway.ike.sa import IkeSa
+    from ikeway.wire.payloads import Payload
 
 Note = Callable[[str, str], None]
 Command = Callable[[Callable[[float], Any]], Any]
@@ -71,6 +72,7 @@ class Desk:
         # Responses to requests of the engineer's: message id -> the response that the engine still waits for.
         self._beside: WeakKeyDictionary[IkeSa, dict[int, Message]] = WeakKeyDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False  # nobody is asked any more, so nothing is held
 
     # --- the interception -------------------------------------------------------------------------------------------
 
@@ -93,9 +95,9 @@ class Desk:
         beside = message.is_response and message.message_id in self._beside.get(sa, {})
         unknown = tuple(unknowns(changed, lambda method: self._knows(sa, changed, method)))
         wanted = passing.held or beside or self._hold is HoldWhat.ALL
-        wanted = wanted or bool(unknown and self._hold is HoldWhat.UNKNOWN)
+        wanted = (wanted or bool(unknown and self._hold is HoldWhat.UNKNOWN)) and not self._stopped
         if passing.answered is not None:
-            self._begin(self._carry_out(sa, message, Answer(passing.answered)))
+            self._begin(self._answer(sa, message, changed, passing.answered, unknown))
         elif wanted:
             self._begin(self._ask(sa, message, changed, unknown))
         else:
@@ -151,6 +153,13 @@ class Desk:
                     self._tell("gone", f"message {held.number} is held no more, its IKE SA has ended: nothing was done")
                 elif await self._carry_out(sa, message, decision, changed):
                     return
+
+    async def _answer(
+        self, sa: IkeSa, message: Message, changed: Message, payloads: tuple[Payload, ...], unknown: tuple[str, ...]
+    ) -> None:
+        """The answer of a script; when it cannot be sent, the message waits for another one."""
+        if not await self._carry_out(sa, message, Answer(payloads), changed):
+            await self._ask(sa, message, changed, unknown)
 
     async def _carry_out(self, sa: IkeSa, message: Message, decision: Decision, changed: Message | None = None) -> bool:
         """False when it cannot be done."""
@@ -231,6 +240,7 @@ class Desk:
 
     async def stop(self) -> None:
         """Ask nobody any more. Idempotent."""
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -122,7 +122,8 @@ def _terminal(painter: Painter) -> Terminal:
         def line() -> str | None:
             sys.stderr.write(prompt)
             sys.stderr.flush()
-            return sys.stdin.readline() or None
+            # In octets: what is pasted need not be text, and a message must not be left because of that.
+            return sys.stdin.buffer.readline().decode(sys.stdin.encoding or "utf-8", "replace") or None
 
         return await in_thread(line)
 

@@ -127,8 +127,10 @@ class Relay:
 
     async def __aenter__(self) -> Relay:
         """Listen. Raises `HostError`."""
-        await self._stack.enter_async_context(self.upstream)
-        await self._stack.enter_async_context(self.downstream)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.upstream)
+            await stack.enter_async_context(self.downstream)
+            self._stack = stack.pop_all()
         self.downstream.driver.listen(self._on_event)
         self.upstream.driver.listen(self._on_event)
         return self
@@ -239,13 +241,21 @@ class Relay:
     def _on_event(self, event: events.Event) -> None:
         match event:
             case events.IkeEstablished(sa=sa):
-                link = self._links.get(sa)
-                if link is not None and sa is link.server and not link.up.done():
-                    link.up.set_result(sa)
+                self._stands(sa)
             case events.IkeRekeyed(sa=sa, old=old):
                 self._follow(sa, old)
             case events.IkeClosed(sa=sa, error=error):
                 self._close_other(sa, error)
+
+    def _stands(self, sa: IkeSa) -> None:
+        link = self._links.get(sa)
+        if link is None:
+            return
+        if sa is link.server and not link.up.done():
+            link.up.set_result(sa)
+        elif sa is link.client and link.server not in self._links:
+            # The gateway's side has ended while the client was still logging in to us.
+            asyncio.get_running_loop().call_soon(lambda: self.downstream.leave(sa))
 
     def _follow(self, sa: IkeSa, old: IkeSa) -> None:
         link = self._links.get(old)
