@@ -313,9 +313,9 @@ def test_hundreds_of_selectors_are_answered_in_bounded_time_and_size():
     )
     peer = logged_in(Pair(b=connection_b(children=(settings,))))
     pieces = tuple(parse_selector(f"10.1.0.0/16[tcp/{number}]") for number in range(1, 256))
-    started = time.monotonic()
+    started = time.process_time()
     answer = peer.ask(CREATE_CHILD_SA, *offer(peer, tsi=pieces), message_id=2)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
     assert 1 <= len(answer.find(TrafficSelectorsInitiator).selectors) <= 255
 
 

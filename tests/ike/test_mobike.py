@@ -141,7 +141,8 @@ def test_without_mobike_a_move_is_refused():
         pair.a.sa.move(Address(ELSEWHERE, 4500), None, pair.now)
 
 
-def test_another_address_of_the_gateway_is_tried():
+@pytest.mark.parametrize("rekeyed", [False, True])
+def test_another_address_of_the_gateway_is_tried(rekeyed):
     pair = up(b=connection_b(additional_addresses=("198.51.100.2",)))
     assert pair.a.sa.peer_addresses == ("198.51.100.2",)
     deliver = pair.deliver
@@ -154,6 +155,9 @@ def test_another_address_of_the_gateway_is_tried():
             deliver(datagram)
 
     pair.deliver = moved
+    if rekeyed:
+        pair.a.sa.rekey(pair.now)
+        pair.run(1)
     pair.dead.add(B.host)
     pair.a.sa.check_liveness(pair.now)
     pair.run(400)
@@ -212,3 +216,48 @@ def test_a_new_nat_mapping_is_noticed_with_mobike_too():
     assert [
         event.message.notify(NotifyType.UPDATE_SA_ADDRESSES) for event in pair.a.happened(events.MessageSent)[-5:]
     ] == [None] * 5
+
+
+def test_a_move_whose_answer_is_lost_when_the_gateway_rekeys():
+    pair = up()
+    hears = pair.now + 1
+
+    def network(datagram):
+        answer = datagram.local.host == B.host and datagram.octets[19] & 0x20
+        return [] if answer and pair.now < hears else [pair.latency]
+
+    pair.network = network
+    pair.a.sa.move(Address(ELSEWHERE, 4500), None, pair.now)
+    pair.run(0.3)
+    assert not pair.a.happened(events.PathChanged) and pair.b.sa.remote.host == ELSEWHERE
+    pair.b.sa.rekey(pair.now)
+    pair.run(30)
+    assert pair.a.happened(events.IkeRekeyed)
+    assert [event.local.host for event in pair.a.happened(events.PathChanged)] == [ELSEWHERE]
+    pair.agree()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_move_while_both_rekey_the_ike_sa(seed):
+    pair = Roaming(seed=seed)
+    pair.connect()
+    old, hears, heard = pair.a.sa, pair.now + 1, []
+
+    def network(datagram):
+        if datagram.local.host == B.host:
+            heard.append(datagram)
+            if len(heard) > 1 and pair.now < hears:
+                return []  # all but the rekeying
+        return [pair.latency]
+
+    pair.network = network
+    pair.a.sa.rekey(pair.now)
+    pair.b.sa.rekey(pair.now)
+    pair.run(0.3)
+    assert old.rekeyed_by_peer is not None
+    pair.dead.add(A.host)
+    old.move(Address(ELSEWHERE, 4500), None, pair.now)
+    pair.run(300)  # until what lost the collision is gone: nobody says where it is now
+    assert pair.a.happened(events.IkeRekeyed) and pair.a.sa.local.host == pair.b.sa.remote.host == ELSEWHERE
+    assert pair.a.happened(events.PathChanged)[-1].local.host == ELSEWHERE
+    pair.agree()

@@ -1,7 +1,7 @@
 """Child SAs: what one is, and how it comes and goes in the data plane (RFC 7296 sections 2.8, 2.17).
 
 A child SA that replaces another is installed in steps, so that no packet is lost: the responder of the rekeying accepts
-on the new one at once but sends on the old one until the peer deletes it or is seen to have moved; a replaced SA accepts for
+on the new one at once but sends on the old one until the peer deletes it, or it expires; a replaced SA accepts for
 `linger_seconds` what is still on its way.
 """
 

@@ -34,6 +34,7 @@ class Task:
     body: TaskBody
     arguments: tuple[Any, ...] = ()
     exclusive: bool = False  # nothing else of ours runs beside it
+    again: bool = False  # begun anew when its IKE SA is replaced before the response is here
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +102,14 @@ class Driver:
             return False
         return len(self._running) < self._sa.channel.peer_window
 
-    def take_queue(self) -> list[Task]:
-        """Hand the waiting tasks over (to the SA that replaces this one)."""
+    def forget_queue(self) -> None:
+        """What waits is not wanted any more."""
+        self._queue.clear()
+
+    def unfinished(self) -> list[Task]:
+        """What the SA that replaces this one has to do: tasks that wait here, and those that its end interrupts."""
         queue, self._queue = list(self._queue), deque()
-        return queue
+        return [task for task in self._running.values() if task.again] + queue
 
     @property
     def idle(self) -> bool:

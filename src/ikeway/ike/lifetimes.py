@@ -24,7 +24,8 @@ LOGIN_SHARE, LOGIN_SECONDS = (
     60.0,
 )  # of the time to the next log-in: what is left for it, at the most so many seconds
 RETRY_SECONDS = 5.0  # after TEMPORARY_FAILURE; up to twice that
-AWAIT_DELETE_SECONDS = 30.0  # how long a replaced SA waits for the peer's delete
+RETRY_LOG_IN_SECONDS = 60.0  # after a log-in anew that found nobody; up to twice that
+AWAIT_DELETE_SECONDS = 30.0  # how long a replaced SA waits for the peer's delete, at the least
 
 
 def start(sa: IkeSa) -> None:
@@ -34,13 +35,32 @@ def start(sa: IkeSa) -> None:
     assert sa.state is IkeState.ESTABLISHED
     connection = sa.connection
     _start_rekeying(sa, "rekey", "life", connection.rekey_seconds, connection.life_seconds, connection.jitter)
-    if connection.reauthenticate_seconds and connection.children and sa.is_initiator:
-        early = 1 - connection.jitter * sa.shared.uniform()
-        sa.timers.set("reauthenticate", sa.now + connection.reauthenticate_seconds * early)
     if connection.dpd_seconds:
         sa.timers.set("dpd", sa.now + connection.dpd_seconds)
-    if sa.nat.self_behind_nat and connection.nat_keepalive_seconds:
-        sa.timers.set("keepalive", sa.now + connection.nat_keepalive_seconds)
+    keep_mapping(sa)
+
+
+def keep_mapping(sa: IkeSa) -> None:
+    """Behind a NAT its mapping is kept alive (RFC 3948 section 4), in front of none there is nothing to keep."""
+    seconds = sa.connection.nat_keepalive_seconds
+    if not (sa.nat.self_behind_nat and seconds):
+        sa.timers.cancel("keepalive")
+    elif "keepalive" not in sa.timers:
+        sa.timers.set("keepalive", sa.now + seconds)
+
+
+def log_in_again(sa: IkeSa) -> None:
+    """Whoever has logged in does it anew after a time of its own choice. No rekeying puts it off."""
+    connection = sa.connection
+    if connection.reauthenticate_seconds and connection.children:
+        early = 1 - connection.jitter * sa.shared.uniform()
+        sa.timers.set("reauthenticate", sa.now + connection.reauthenticate_seconds * early)
+
+
+def retry_log_in(sa: IkeSa, now: float) -> None:
+    """The log-in that was to replace this SA found nobody: try again later."""
+    if sa.is_alive and "reauthenticate" not in sa.timers:
+        sa.timers.set("reauthenticate", now + RETRY_LOG_IN_SECONDS * (1 + sa.shared.uniform()))
 
 
 def log_in_within(sa: IkeSa, seconds: float) -> None:
@@ -58,13 +78,14 @@ def start_child(sa: IkeSa, child: ChildSa) -> None:
     _start_rekeying(sa, *names, settings.rekey_seconds, settings.life_seconds, settings.jitter)
 
 
-def adopt_child(sa: IkeSa, child: ChildSa, old: IkeSa) -> None:
-    """Move a child SA's clocks to the IKE SA that took over."""
-    for name in CHILD_TIMERS:
-        at = old.timers.get((name, child))
-        if at is not None:
-            old.timers.cancel((name, child))
-            sa.timers.set((name, child), at)
+def adopt(sa: IkeSa, old: IkeSa) -> None:
+    """Move the clocks that go on when an IKE SA takes over: of child SAs, those still to be made too, and of the next
+    log-in."""
+    for name in old.timers:
+        at = old.timers.get(name)
+        if at is not None and (name == "reauthenticate" or (isinstance(name, tuple) and name[0] != "retransmit")):
+            old.timers.cancel(name)
+            sa.timers.set(name, at)
 
 
 def _start_rekeying(
@@ -98,9 +119,10 @@ def linger(sa: IkeSa, child: ChildSa) -> None:
 
 
 def await_delete(sa: IkeSa) -> None:
-    """The SA was replaced; the peer has to delete it, but not for ever."""
+    """The SA was replaced; the peer has to delete it, but not for ever. While it may still ask for our response again,
+    because it has not got it, there is someone to give it."""
     sa.timers.clear()
-    sa.timers.set("await-delete", sa.now + AWAIT_DELETE_SECONDS)
+    sa.timers.set("await-delete", sa.now + max(AWAIT_DELETE_SECONDS, sa.connection.retransmission.total))
 
 
 def due(sa: IkeSa, name: Hashable) -> None:

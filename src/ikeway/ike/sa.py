@@ -19,7 +19,7 @@ from ikeway.address import Address
 from ikeway.auth.identity import Identity
 from ikeway.crypto import IkeKeys, Prf, new_prf
 from ikeway.eap.questions import IkeBindingQuestion
-from ikeway.errors import IkewayError, NegotiationFailed, ProtocolViolation
+from ikeway.errors import IkewayError, NegotiationFailed, PeerUnreachable, ProtocolViolation
 from ikeway.ike import events, interception, lifetimes, succession
 from ikeway.ike.abilities import Abilities
 from ikeway.ike.binding import binding_of
@@ -60,22 +60,6 @@ class IkeState(enum.Enum):
     CLOSED = "closed"
 
 
-_INHERITED = (
-    "local_identity",
-    "remote_identity",
-    "eap_identity",
-    "proofs",
-    "peer_certificate",
-    "peer",
-    "mobike",
-    "is_mobike_initiator",
-    "peer_addresses",
-    "nat",
-    "pretends_nat",
-    "udp_encapsulation",
-    "configuration",
-    "preferred_method",
-)
 ALIVE = frozenset({IkeState.ESTABLISHED, IkeState.REKEYING})
 
 
@@ -149,6 +133,7 @@ class IkeSa:
         self.latest_update = -1  # message id of the peer's last UPDATE_SA_ADDRESSES
         self.replaces: IkeSa | None = None  # the SA that this one reauthenticates
         self.successor: IkeSa | None = None
+        self.predecessor: IkeSa | None = None  # what it has replaced, until that one is closed
         self.rekeyed_by_peer: tuple[IkeSa, bytes] | None = None  # a colliding rekeying: its SA and lowest nonce
         self.half_open_key: HalfOpenKey | None = None  # the engine's, while it is half open
         self.next_wake: float | None = None  # the engine's: what it has noted as our deadline
@@ -206,6 +191,14 @@ class IkeSa:
     def live_children(self) -> list[ChildSa]:
         """Child SAs but those that only linger."""
         return [child for child in self.children if child.state is not ChildState.DELETED]
+
+    @property
+    def latest(self) -> IkeSa:
+        """What rekeying has made of this SA: itself, or the one that has replaced it in the end."""
+        sa = self
+        while sa.successor is not None:
+            sa = sa.successor
+        return sa
 
     def find_child(self, *, spi_in: int | None = None, spi_out: int | None = None) -> ChildSa | None:
         """The child SA with this SPI."""
@@ -266,16 +259,7 @@ class IkeSa:
             return True
         return task.name == "delete-ike"
 
-    def inherit(self, old: IkeSa) -> None:
-        """Know what the IKE SA knew that this one replaces (RFC 7296 section 2.18)."""
-        for name in _INHERITED:
-            setattr(self, name, getattr(old, name))
-        self.channel.accept_fragments = old.channel.accept_fragments
-        self.channel.fragment_octets = old.channel.fragment_octets
-        self.channel.own_fragmentation = old.channel.own_fragmentation
-        self.channel.window, self.channel.peer_window = old.channel.window, old.channel.peer_window
-
-    # --- commands ---------------------------------------------------------------------------------------------------
+    # --- commands: of an SA that was replaced, to the latest one, as who gives them may not have heard of it yet --------
 
     def rekey(self, now: float) -> None:
         """Rekey the IKE SA."""
@@ -295,8 +279,7 @@ class IkeSa:
 
     def expire_child(self, child: ChildSa, now: float) -> None:
         """The data plane says that a child SA reached a hard limit."""
-        self.now = now
-        self._exchanges.delete.expire_child(self, child)
+        self._exchanges.delete.expire_child(self._latest_at(now), child)
 
     def check_liveness(self, now: float) -> None:
         """See whether the peer answers; when it does not, the SA ends."""
@@ -304,36 +287,40 @@ class IkeSa:
 
     def move(self, local: Address, remote: Address | None, now: float) -> None:
         """Use another local (and remote) address from now on. Raises `NegotiationFailed` without MOBIKE."""
-        self.now = now
-        if not (self.mobike and self.is_mobike_initiator):
+        sa = self._latest_at(now)
+        if not (sa.mobike and sa.is_mobike_initiator):
             raise NegotiationFailed(
                 "the peer does not do MOBIKE: connect anew", remedy="switch MOBIKE on at both sides"
             )
-        self._exchanges.mobike.move(self, local, remote or self.remote)
+        self._exchanges.mobike.move(sa, local, remote or sa.remote)
 
     def peer_moved(self, remote: Address, now: float) -> None:
         """The data plane saw authentic traffic from another address of a peer behind a NAT (RFC 7296, 2.23)."""
-        self.now = now
-        if self.is_alive and self.nat.peer_behind_nat and not self.mobike and remote != self.remote:
-            self.set_path(self.local, remote)
+        sa = self._latest_at(now)
+        if sa.is_alive and sa.nat.peer_behind_nat and not sa.mobike and remote != sa.remote:
+            sa.set_path(sa.local, remote)
 
     def traffic_seen(self, now: float) -> None:
         """Authentic ESP came in: the peer lives, no need to ask (RFC 7296 section 2.4)."""
-        self.last_received = max(self.last_received, now)
+        sa = self.latest
+        sa.last_received = max(sa.last_received, now)
 
     def reauthenticate(self, now: float) -> IkeSa:
         """Log in anew beside this SA; the new one closes this one when it is up (make before break)."""
-        self.now = now
-        return self.shared.connect(self.connection, self.local, self.remote, now, self)
+        sa = self._latest_at(now)
+        return self.shared.connect(sa.connection, sa.local, sa.remote, now, sa)
 
     def close(self, now: float) -> None:
         """Delete the IKE SA and with it its child SAs."""
-        self.now = now
-        self._exchanges.delete.close(self)
+        self._exchanges.delete.close(self._latest_at(now))
 
     def _command(self, now: float, task: Task) -> None:
-        self.now = now
-        self.driver.enqueue(task)
+        self._latest_at(now).driver.enqueue(task)
+
+    def _latest_at(self, now: float) -> IkeSa:
+        sa = self.latest
+        sa.now = now
+        return sa
 
     @property
     def _exchanges(self) -> ModuleType:
@@ -397,6 +384,10 @@ class IkeSa:
         if self.state is IkeState.CLOSED:
             return
         self.state = IkeState.CLOSED
+        if self.successor is not None:
+            replaced = True
+            if self.successor.predecessor is self:
+                self.successor.predecessor = None
         if self.established:
             succession.make_way(self)
         self.shared.ended(self)
@@ -412,6 +403,8 @@ class IkeSa:
         self.timers.set("forget", self.now + FORGET_SECONDS)
         if not replaced:
             self.report(events.IkeClosed(self, error, self.established))
+        if self.replaces is not None and isinstance(error, PeerUnreachable):
+            lifetimes.retry_log_in(self.replaces.latest, self.now)
 
     def forget(self) -> None:
         """Leave the table: nothing of this SA is answered any more."""
@@ -498,7 +491,7 @@ class IkeSa:
         if self.channel.retransmit(message_id, self.now) or try_another_path(self):
             return
         if self.state is IkeState.DELETING or self.state is IkeState.REKEYED:
-            self.terminate(None, replaced=self.successor is not None)
+            self.terminate(None)
             return
         self.terminate(unanswered(self))
 

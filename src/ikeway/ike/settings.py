@@ -106,6 +106,11 @@ class Retransmission:
         """Seconds to wait after sending for the `sent`-th time (1-based); None when the last wait is over."""
         return min(self.first * self.factor ** (sent - 1), self.limit) if sent <= self.tries + 1 else None
 
+    @property
+    def total(self) -> float:
+        """Seconds from the first time it is sent to giving up."""
+        return sum(self.timeout(sent) or 0.0 for sent in range(1, self.tries + 2))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSettings:

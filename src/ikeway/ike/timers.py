@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 
 
 class Timers:
@@ -57,6 +57,9 @@ class Timers:
 
     def __contains__(self, name: Hashable) -> bool:
         return name in self._at
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(list(self._at))
 
     def _compact(self) -> None:
         self._heap = [(at, serial, name) for at, serial, name in self._heap if self._at.get(name) == at]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ikeway.auth.identity import Identity
 from ikeway.errors import IkewayError, NegotiationFailed, PeerError, ProtocolViolation, Side
-from ikeway.ike import events, lifetimes, negotiation, succession
+from ikeway.ike import events, lifetimes, negotiation, succession, window
 from ikeway.ike.driver import Answer, Task, notify_for
 from ikeway.ike.exchanges import create_child, delete, informational, mobike
 from ikeway.ike.negotiation import ChildOffer, Grant, Nonces
@@ -46,7 +46,7 @@ def wishes(sa: IkeSa, offer: ChildOffer | None) -> tuple[Payload, ...]:
         payloads.append(Notify(NotifyType.INITIAL_CONTACT))
     if connection.mobike:
         payloads.append(Notify(NotifyType.MOBIKE_SUPPORTED))
-    payloads += _window_notify(sa)
+    payloads += window.announce(sa)
     if isinstance(connection.remote_expectation, EapOnlyExpected):
         payloads.append(Notify(NotifyType.EAP_ONLY_AUTHENTICATION))
     return tuple(payloads)
@@ -63,8 +63,9 @@ def _wanted_attributes(sa: IkeSa) -> tuple[ConfigurationAttribute, ...]:
 def establish(sa: IkeSa, offer: ChildOffer | None, reply: Message) -> None:
     """Both are authenticated, and `reply` is the responder's last one: take what it grants."""
     mobike.learn(sa, reply)
-    _learn_window(sa, reply)
+    window.learn(sa, reply)
     sa.establish()
+    lifetimes.log_in_again(sa)
     _learn_lifetime(sa, reply)
     sa.report(events.IkeEstablished(sa, sa.replaces))
     configuration = reply.find(Configuration)
@@ -121,8 +122,8 @@ async def grant(sa: IkeSa, request: Message, proof: tuple[Payload, ...]) -> Answ
         child = (notify_for(error),)
         sa.report(events.Refused(sa.local, sa.remote, error))
         sa.report(events.ChildFailed(sa, _first_child(sa), error))
-    extra = (*mobike.announce(sa, request), *_window_notify(sa), *_lifetime_notify(sa))
-    _learn_window(sa, request)
+    extra = (*mobike.announce(sa, request), *window.announce(sa), *_lifetime_notify(sa))
+    window.learn(sa, request)
     sa.channel.window = sa.connection.window  # not before: log-ins go one request at a time
     sa.establish()
     sa.report(events.IkeEstablished(sa))
@@ -168,20 +169,3 @@ def _lifetime_notify(sa: IkeSa) -> tuple[Payload, ...]:
     """AUTH_LIFETIME, when the initiator has to log in anew (RFC 4478)."""
     seconds = min(int(sa.login_lifetime), 0xFFFFFFFF)
     return (Notify(NotifyType.AUTH_LIFETIME, seconds.to_bytes(4, "big")),) if seconds else ()
-
-
-# --- both -------------------------------------------------------------------------------------------------------------
-
-
-def _window_notify(sa: IkeSa) -> tuple[Payload, ...]:
-    """SET_WINDOW_SIZE, when we take more than one request at a time (RFC 7296 section 2.3)."""
-    window = sa.connection.window
-    return (Notify(NotifyType.SET_WINDOW_SIZE, window.to_bytes(4, "big")),) if window > 1 else ()
-
-
-def _learn_window(sa: IkeSa, message: Message) -> None:
-    """How many requests the peer takes at a time; we use no more than we grant ourselves."""
-    notify = message.notify(NotifyType.SET_WINDOW_SIZE)
-    if notify is not None and len(notify.value) == 4:
-        announced = int.from_bytes(notify.value, "big")
-        sa.channel.peer_window = max(sa.channel.peer_window, min(announced, sa.connection.window))

@@ -9,7 +9,7 @@ A child SA's delete is answered with the delete of the other direction, an IKE S
 from __future__ import annotations
 
 from ikeway.errors import Closed, IkewayError, PeerError
-from ikeway.ike import lifetimes
+from ikeway.ike import inheritance, lifetimes
 from ikeway.ike.child import ChildSa, ChildState
 from ikeway.ike.driver import Answer, Task
 from ikeway.ike.sa import IkeSa, IkeState
@@ -30,7 +30,7 @@ def close(sa: IkeSa, error: IkewayError | None = None) -> None:
     if sa.state is IkeState.CONNECTING:
         sa.terminate(error)
         return
-    sa.driver.take_queue()
+    sa.driver.forget_queue()
     sa.driver.enqueue(Task("delete-ike", _delete_ike, (error,), exclusive=False), first=True)
 
 
@@ -51,17 +51,18 @@ def close_redundant(sa: IkeSa) -> None:
 
 
 async def _delete_redundant(sa: IkeSa) -> None:
+    for child in sa.children:
+        child.announced = False  # its successor has been told of
     sa.state = IkeState.DELETING
     await exchange(sa)
     sa.terminate(None, replaced=True)
 
 
 def close_replaced(sa: IkeSa, now: float) -> None:
-    """Delete an IKE SA that was reauthenticated."""
+    """Delete an IKE SA that was reauthenticated, or what rekeying has made of it meanwhile."""
+    sa = sa.latest
     sa.now = max(sa.now, now)
-    if sa.state is IkeState.ESTABLISHED:
-        for child in sa.children:
-            child.announced = False  # its successor has been told of
+    if sa.is_alive:
         close_redundant(sa)
 
 
@@ -102,7 +103,7 @@ async def delete_spi_task(sa: IkeSa, spi_in: int) -> None:
 
 def delete_spi(sa: IkeSa, spi_in: int) -> None:
     """Queue the above."""
-    sa.driver.enqueue(Task("delete-spi", delete_spi_task, (spi_in,)))
+    sa.driver.enqueue(Task("delete-spi", delete_spi_task, (spi_in,), again=True))
 
 
 def expire_child(sa: IkeSa, child: ChildSa) -> None:
@@ -150,15 +151,14 @@ def on_delete(sa: IkeSa, payloads: list[Delete]) -> Answer:
 
 
 def _on_delete_ike(sa: IkeSa) -> Answer:
-    from ikeway.ike.exchanges import rekey_ike
-
     ours = sa.state is IkeState.DELETING
     replaced = sa.successor is not None or sa.state is IkeState.REKEYED
     if sa.rekeyed_by_peer is not None:
         # The peer's rekeying was final before it heard of ours.
         new, _ = sa.rekeyed_by_peer
         sa.rekeyed_by_peer = None
-        rekey_ike.take_over(sa, new)
+        inheritance.take_over(sa, new)
+        inheritance.hand_over(sa, new)
         replaced = True
     error = None if ours else Closed("the peer closed the connection")
     return Answer((), lambda: sa.terminate(error, replaced=replaced))

@@ -71,7 +71,7 @@ def move(sa: IkeSa, local: Address, remote: Address) -> None:
     """Go over to another path: what is outstanding goes there too, then the peer is told."""
     sa.channel.local, sa.channel.remote = local, remote
     sa.channel.resend_all(sa.now)
-    sa.driver.enqueue(Task("update-addresses", update_addresses), first=True)
+    sa.driver.enqueue(Task("update-addresses", update_addresses, again=True), first=True)
 
 
 async def update_addresses(sa: IkeSa) -> None:
@@ -101,7 +101,7 @@ async def update_addresses(sa: IkeSa) -> None:
         )
         return
     if (sa.local, sa.remote) != path:
-        sa.driver.enqueue(Task("update-addresses", update_addresses_again), first=True)
+        sa.driver.enqueue(Task("update-addresses", update_addresses_again, again=True), first=True)
         return
     adopt_findings(sa, nat.find_nat(reply, sa.local, sa.remote))
     sa.set_path(sa.local, sa.remote)
@@ -132,7 +132,7 @@ def judge_probe(sa: IkeSa, reply: Message) -> None:
     """The peer sees us elsewhere than before: a NAT has changed its mapping, and ESP to us goes to the old one."""
     findings = nat.find_nat(reply, sa.local, sa.remote)
     if probe(sa) and findings.supported and findings.destination != sa.nat.destination:
-        sa.driver.enqueue(Task("update-addresses", update_addresses), first=True)
+        sa.driver.enqueue(Task("update-addresses", update_addresses, again=True), first=True)
 
 
 def adopt_findings(sa: IkeSa, findings: nat.NatFindings) -> None:
@@ -170,7 +170,7 @@ def _follow(sa: IkeSa, message: Message) -> tuple[Payload, ...]:
         local, remote = sa.last_path
         adopt_findings(sa, findings)
         sa.set_path(local, remote)
-        sa.driver.enqueue(Task("return-routability", check_return))
+        sa.driver.enqueue(Task("return-routability", check_return, again=True))
     return _detection(sa, *sa.last_path) if findings.supported else ()
 
 

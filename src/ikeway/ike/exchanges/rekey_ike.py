@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from ikeway.crypto import PrivateKeyExchange, initiate_key_exchange, respond_key_exchange
 from ikeway.errors import InvalidPublicValue, NegotiationFailed, PeerError, ProtocolViolation
-from ikeway.ike import events, lifetimes
+from ikeway.ike import events, lifetimes, window
 from ikeway.ike.child import ChildState
 from ikeway.ike.driver import Answer
 from ikeway.ike.exchanges import delete
 from ikeway.ike.exchanges.create_child import refuse_when_busy, required_nonce
 from ikeway.ike.exchanges.init import NONCE_OCTETS, demanded_method
+from ikeway.ike.inheritance import hand_over, inherit, register, take_over
 from ikeway.ike.keying import protect_rekeyed
 from ikeway.ike.negotiation import Nonces
 from ikeway.ike.notifies import error_from, failure_of
@@ -51,14 +52,13 @@ async def rekey(sa: IkeSa) -> None:
     sa.rekeyed_by_peer = None
     if theirs is not None and nonces.lowest < theirs[1]:
         # Ours is redundant. The peer deletes the old one.
-        take_over(sa, theirs[0])
-        sa.state = IkeState.REKEYED
-        lifetimes.await_delete(sa)
+        _give_way(sa, theirs[0])
         register(new)
-        new.state = IkeState.ESTABLISHED
+        new.state, new.successor = IkeState.ESTABLISHED, theirs[0]
         delete.close_redundant(new)
         return
     take_over(sa, new)
+    hand_over(sa, new)
     if theirs is not None:
         register(theirs[0])
         theirs[0].state = IkeState.REKEYED
@@ -68,6 +68,14 @@ async def rekey(sa: IkeSa) -> None:
     sa.timers.clear()
     await delete.exchange(sa)
     sa.terminate(None, replaced=True)
+
+
+def _give_way(sa: IkeSa, theirs: IkeSa) -> None:
+    """The peer's new SA stays, and the peer deletes this one."""
+    take_over(sa, theirs)
+    sa.state = IkeState.REKEYED
+    lifetimes.await_delete(sa)
+    hand_over(sa, theirs)
 
 
 def _peer_is_rekeying_a_child(sa: IkeSa) -> bool:
@@ -94,7 +102,7 @@ async def _exchange(sa: IkeSa) -> tuple[IkeSa, Nonces]:
         nonce = sa.shared.random(NONCE_OCTETS)
         proposals = with_numbers(sa.connection.ike_proposals, spi)
         payloads = (SecurityAssociation(proposals), Nonce(nonce), KeyExchange(method, exchange.public_value))
-        reply = await sa.request(ExchangeType.CREATE_CHILD_SA, payloads)
+        reply = await sa.request(ExchangeType.CREATE_CHILD_SA, (*payloads, *window.announce(sa)))
         demanded = reply.notify(NotifyType.INVALID_KE_PAYLOAD)
         if demanded is None:
             return _conclude(sa, reply, spi, exchange, nonce)
@@ -121,6 +129,7 @@ def _conclude(
     nonces = Nonces(nonce, required_nonce(reply))
     new = _successor(sa, spi, chosen.spi, nonces, is_initiator=True)
     protect_rekeyed(new, sa, suite, secret)
+    window.learn(new, reply)
     return new, nonces
 
 
@@ -129,9 +138,7 @@ def _refused(sa: IkeSa, error: PeerError) -> None:
     if theirs is not None:
         # The peer's rekeying stands, and it will delete this SA.
         sa.rekeyed_by_peer = None
-        take_over(sa, theirs[0])
-        sa.state = IkeState.REKEYED
-        lifetimes.await_delete(sa)
+        _give_way(sa, theirs[0])
         return
     sa.state = IkeState.ESTABLISHED
     if error.notify != NotifyType.TEMPORARY_FAILURE:
@@ -159,10 +166,12 @@ async def respond(sa: IkeSa, message: Message) -> Answer:
     spi = sa.shared.new_ike_spi()
     new = _successor(sa, spi, selection.spi, nonces, is_initiator=False)
     protect_rekeyed(new, sa, selection.suite, secret)
+    window.learn(new, message)
     payloads = (
         SecurityAssociation((selection.to_proposal(spi),)),
         Nonce(nonces.responder),
         KeyExchange(key.method, public_value),
+        *window.announce(sa),
     )
     if sa.state is IkeState.REKEYING:
         # A collision: which of the two new SAs stays is known when our own exchange is over.
@@ -170,7 +179,12 @@ async def respond(sa: IkeSa, message: Message) -> Answer:
         return Answer(payloads)
     take_over(sa, new)
     sa.state = IkeState.REKEYED
-    return Answer(payloads, lambda: lifetimes.await_delete(sa))
+    return Answer(payloads, lambda: _go_on(sa, new))
+
+
+def _go_on(sa: IkeSa, new: IkeSa) -> None:
+    lifetimes.await_delete(sa)
+    hand_over(sa, new)
 
 
 def _children_in_motion(sa: IkeSa) -> bool:
@@ -212,28 +226,9 @@ def _successor(sa: IkeSa, spi: bytes, peer_spi: bytes, nonces: Nonces, *, is_ini
         connection_id=sa.connection_id,
     )
     new.nonce_initiator, new.nonce_responder = nonces.initiator, nonces.responder
-    new.inherit(sa)
+    inherit(new, sa)
     return new
 
 
 def _is_spi(octets: bytes) -> bool:
     return len(octets) == 8 and any(octets)
-
-
-def register(sa: IkeSa) -> None:
-    """From now on messages reach it."""
-    sa.shared.table[sa.spi] = sa
-
-
-def take_over(old: IkeSa, new: IkeSa) -> None:
-    """Child SAs, their clocks and waiting tasks go from the old IKE SA to the new one."""
-    register(new)
-    old.successor = new
-    new.establish()
-    for child in old.children:
-        child.sa = new
-        lifetimes.adopt_child(new, child, old)
-    new.children, old.children = old.children, []
-    new.report(events.IkeRekeyed(new, old))
-    for task in old.driver.take_queue():
-        new.driver.enqueue(task)
