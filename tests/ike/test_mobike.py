@@ -218,6 +218,23 @@ def test_a_new_nat_mapping_is_noticed_with_mobike_too():
     ] == [None] * 5
 
 
+def test_the_mapping_of_a_nat_that_comes_later_is_kept_alive():
+    pair = up(connection(nat_keepalive_seconds=20.0))
+    pair.run(60)
+    assert not pair.a.happened(events.KeepaliveDue)
+    pair.nat = {Address(ELSEWHERE, 4500): Address("192.0.2.200", 61000)}
+    pair.a.sa.move(Address(ELSEWHERE, 4500), None, pair.now)
+    pair.run(100)
+    sent = pair.a.happened(events.KeepaliveDue)
+    assert 3 <= len(sent) <= 6 and sent[0].local == Address(ELSEWHERE, 4500)
+    pair.nat = {}
+    pair.a.sa.move(Address(A.host, 4500), None, pair.now)
+    pair.run(1)
+    sent = pair.a.happened(events.KeepaliveDue)
+    pair.run(100)
+    assert pair.a.happened(events.KeepaliveDue) == sent
+
+
 def test_a_move_whose_answer_is_lost_when_the_gateway_rekeys():
     pair = up()
     hears = pair.now + 1

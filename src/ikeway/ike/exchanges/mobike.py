@@ -14,7 +14,7 @@ import ipaddress
 
 from ikeway.address import Address
 from ikeway.errors import NegotiationFailed, PeerError
-from ikeway.ike import events, nat
+from ikeway.ike import events, lifetimes, nat
 from ikeway.ike.driver import Task
 from ikeway.ike.sa import IkeSa, IkeState
 from ikeway.wire.message import Message
@@ -140,6 +140,8 @@ def adopt_findings(sa: IkeSa, findings: nat.NatFindings) -> None:
     if findings.supported:
         sa.nat = findings
         sa.udp_encapsulation = findings.any or sa.pretends_nat
+        if sa.is_alive:
+            lifetimes.keep_mapping(sa)
 
 
 # --- responder --------------------------------------------------------------------------------------------------------
