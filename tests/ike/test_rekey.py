@@ -242,6 +242,10 @@ def test_a_hard_limit_of_a_child_sa_deletes_it():
     pair.run(1)
     assert not pair.a.inbound and not pair.b.inbound and not pair.b.outbound
     assert victim.state is ChildState.DELETED
+    # Nobody wished it: whoever needs the child SA has to see that.
+    for host in (pair.a, pair.b):
+        (down,) = host.happened(events.ChildDown)
+        assert isinstance(down.error, Closed)
 
 
 def test_a_child_sa_that_the_peer_lost_is_made_anew():

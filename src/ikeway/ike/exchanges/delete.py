@@ -69,8 +69,8 @@ def close_replaced(sa: IkeSa, now: float) -> None:
 # --- initiator: child SA ----------------------------------------------------------------------------------------------
 
 
-async def delete_child(sa: IkeSa, child: ChildSa) -> None:
-    """Delete a child SA; a replaced one lingers for packets on their way."""
+async def delete_child(sa: IkeSa, child: ChildSa, error: IkewayError | None = None) -> None:
+    """Delete a child SA; a replaced one lingers for packets on their way. `error` is why, where nobody wished it."""
     if _is_replaced_by_peer(child):
         assert child.rekeyed_by_peer is not None
         child = child.rekeyed_by_peer.successor  # the peer deletes the old one itself; unwanted is what it became
@@ -81,12 +81,12 @@ async def delete_child(sa: IkeSa, child: ChildSa) -> None:
     try:
         await sa.request(INFORMATIONAL, (Delete(ProtocolId.ESP, (child.spi_in_octets,)),))
     except PeerError:
-        sa.remove_child(child)
+        sa.remove_child(child, error)
         return
     if child.successor is not None:
         lifetimes.linger(sa, child)
     else:
-        sa.remove_child(child)
+        sa.remove_child(child, error)
 
 
 def _let_go_of_predecessor(sa: IkeSa, child: ChildSa) -> None:
@@ -122,7 +122,7 @@ async def _delete_expired(sa: IkeSa, child: ChildSa) -> None:
     if _is_replaced_by_peer(child):
         _let_expire(sa, child)
     else:
-        await delete_child(sa, child)
+        await delete_child(sa, child, Closed("the child SA reached its hard limit before it was rekeyed"))
 
 
 def _is_replaced_by_peer(child: ChildSa) -> bool:
