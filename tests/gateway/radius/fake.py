@@ -138,6 +138,19 @@ class FakeServer(asyncio.DatagramProtocol):
         self.transport.close()
 
 
+async def start_both(server: FakeServer, accounts: FakeServer) -> int:
+    """Authentication and, on the port after it, accounting: where both are free."""
+    for _ in range(20):
+        port = await server.start()
+        try:
+            await accounts.start(port + 1)
+        except OSError:
+            server.close()
+        else:
+            return port
+    raise AssertionError("no two ports in a row are free")
+
+
 def settings(*ports: int, **changes: Any) -> RadiusSettings:
     values: dict[str, Any] = {
         "name": "corp",

@@ -73,7 +73,7 @@ async def test_a_dead_server_costs_one_login_and_is_asked_last_then(closing):
     reply, _ = await made.authenticate([])
     assert reply.code is Code.ACCESS_ACCEPT and len(dead.requests) == 3
     await made.authenticate([])
-    assert (len(dead.requests), len(alive.requests)) == (3, 2)
+    assert (len(dead.requests), len({got.octets for got in alive.requests})) == (3, 2)
     assert [each.state for each in made.status()] == ["dead", "answers"]
     assert "not answered 3 times" in made.status()[0].trouble
 

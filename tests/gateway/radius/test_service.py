@@ -33,6 +33,7 @@ from tests.gateway.radius.fake import (
     encoded,
     sa,
     settings,
+    start_both,
     take_apart,
 )
 from tests.ports import unused_port
@@ -73,8 +74,7 @@ class Stage:
     async def start(self, *, replies=(), silent=False, **changes):
         self.replies, self.silent = list(replies), silent
         self.server, self.accounts = FakeServer(self.login), FakeServer(self.account)
-        port = await self.server.start()
-        await self.accounts.start(port + 1)
+        port = await start_both(self.server, self.accounts)
         self.host, self.book = Host(), UsageBook()
         self.settings = settings(port, **({"accounting": True} | changes))
         self.service = RadiusService({"corp": self.settings}, self.host, self.book)
@@ -104,6 +104,12 @@ class Stage:
             while len(self.accounts.requests) < count:
                 await asyncio.sleep(0.01)
         return self.accounts.requests
+
+    async def given_up(self):
+        """Until the server of accounts was asked in vain."""
+        async with asyncio.timeout(5):
+            while self.service.status()[1].unanswered < 1:
+                await asyncio.sleep(0.01)
 
     async def close(self):
         await self.service.close()
@@ -183,7 +189,7 @@ async def test_records_are_sent_again_with_their_delay(stage, monkeypatch):
     monkeypatch.setattr("ikeway.gateway.radius.accounting._PAUSES", (1.0, 0.1))
     await stage.start(silent=True)
     await stage.log_in()
-    await asyncio.sleep(0.5)
+    await stage.given_up()
     stage.silent = False
     tried = len(stage.accounts.requests)
     records = await stage.records(tried + 1)
@@ -225,11 +231,17 @@ async def test_idle_timeout_looks_at_what_passes(stage):
     await stage.start(replies=[(28, b"\0\0\0\1")])
     made = await stage.log_in()
     made.children.append(type("Child", (), {"spi_in": 1, "spi_out": 2}))
-    for _ in range(6):
-        stage.host.carried = {(1, True): Counters(1, 1, last_used=time.clock_gettime(time.CLOCK_BOOTTIME))}
-        await asyncio.sleep(0.25)
-        assert not stage.host.ended
-    await asyncio.sleep(1.6)
+
+    async def just_used():
+        return {(1, True): Counters(1, 1, last_used=time.clock_gettime(time.CLOCK_BOOTTIME))}
+
+    stage.host.counters = just_used
+    await asyncio.sleep(1.5)
+    assert not stage.host.ended
+    del stage.host.counters
+    async with asyncio.timeout(10):
+        while not stage.host.ended:
+            await asyncio.sleep(0.01)
     assert stage.host.ended[:1] == [7]
 
 
@@ -271,6 +283,95 @@ async def test_reload_listens_anew_with_another_secret_and_says_where_it_cannot(
     assert stage.service.grant_of(7) is not None  # the session goes on
 
 
+async def test_a_session_that_ends_while_other_servers_are_taken_over_has_its_end_accounted(stage, monkeypatch):
+    """Whatever the reload waits for on behalf of one group, the sessions of another go on."""
+    await stage.start()
+    first = dataclasses.replace(stage.settings, name="aaa")
+    await stage.service.reload({"aaa": first, "corp": stage.settings})
+    made = await stage.log_in()
+    await stage.records(1)
+    proceed = asyncio.Event()
+
+    async def listen(member):
+        await proceed.wait()
+
+    monkeypatch.setattr(stage.service, "_listen", listen)
+    reload = asyncio.create_task(
+        stage.service.reload({"aaa": dataclasses.replace(first, timeout=0.06), "corp": stage.settings})
+    )
+    await asyncio.sleep(0.01)
+    stage.end(made)
+    assert (await stage.records(2))[1].one(40) == STOP
+    await stage.log_in(8)
+    assert (await stage.records(3))[2].one(40) == START
+    proceed.set()
+    await reload
+
+
+async def test_accounts_are_closed_where_they_were_opened_when_there_are_to_be_none(stage):
+    await stage.start()
+    made = await stage.log_in()
+    await stage.records(1)
+    await stage.service.reload({"corp": dataclasses.replace(stage.settings, accounting=False)})
+    other = await stage.log_in(8)
+    stage.end(made)
+    stage.end(other)
+    start, stop = await stage.records(2)
+    assert stop.one(40) == STOP and stop.one(44) == start.one(44)
+    await stage.service.reload({"corp": dataclasses.replace(stage.settings, accounting=False, timeout=0.06)})
+    assert not stage.service._former  # nothing is left that is kept for them
+    await asyncio.sleep(0.1)
+    assert len(stage.accounts.requests) == 2
+
+
+async def test_log_ins_under_way_end_with_the_servers_that_they_began_with(stage):
+    """However short the new ones' patience is."""
+    await stage.start(timeout=0.3)
+    stage.server.script = lambda got: None  # it takes its time
+    made = sa(9)
+    login = asyncio.create_task(stage.service.check(PasswordCheck(b"alice", b"x", "EAP-GTC"), made, "corp"))
+    async with asyncio.timeout(5):
+        while not stage.server.requests:
+            await asyncio.sleep(0.01)
+    await stage.service.reload({"corp": dataclasses.replace(stage.settings, timeout=0.01, tries=1)})
+    await asyncio.sleep(0.1)
+    stage.server.script = stage.login
+    assert isinstance(await login, Granted)
+
+
+async def test_the_end_of_a_session_is_not_told_before_its_beginning(stage, monkeypatch):
+    monkeypatch.setattr("ikeway.gateway.radius.accounting._PAUSES", (0.4, 0.1))
+    await stage.start(silent=True)
+    made = await stage.log_in()
+    await stage.given_up()
+    tried = len(stage.accounts.requests)
+    stage.silent = False  # back again, while the beginning waits for its next time
+    stage.end(made)
+    records = (await stage.records(tried + 2))[tried:]
+    assert [got.one(40) for got in records] == [START, STOP]
+
+
+async def test_what_waits_to_be_sent_again_is_sent_at_the_end(stage, monkeypatch):
+    monkeypatch.setattr("ikeway.gateway.radius.accounting._PAUSES", (60.0,))
+    await stage.start(silent=True)
+    stage.end(await stage.log_in())
+    await stage.given_up()
+    tried = len(stage.accounts.requests)
+    stage.silent = False
+    await stage.service.close()
+    assert [got.one(40) for got in stage.accounts.requests[tried:]] == [START, STOP]
+
+
+async def test_an_interim_record_does_not_queue_behind_a_beginning_that_is_not_acknowledged(stage):
+    await stage.start(interim=0.05, silent=True, timeout=2.0)
+    made = await stage.log_in()
+    await asyncio.sleep(0.3)
+    (member,) = stage.service._members.values()
+    assert member.accounting.pending == 1
+    stage.silent = False
+    stage.end(made)
+
+
 # --- what servers tell us
 
 
@@ -288,11 +389,11 @@ def request(code, *pairs, stamped=True, secret=SECRET, identifier=1, signed=Fals
 class Client:
     """A server that asks."""
 
-    def __init__(self, stage) -> None:
+    def __init__(self, stage, address=None) -> None:
         (member,) = stage.service._members.values()
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.setblocking(False)
-        self.sock.connect(member.dynamic.address)
+        self.sock.connect(address or member.dynamic.address)
 
     async def ask(self, octets, seconds=2.0):
         self.sock.send(octets)
@@ -396,11 +497,36 @@ async def test_only_configured_clients_are_heard(stage):
     assert not stage.host.ended
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+async def test_a_client_over_ipv4_is_known_where_both_are_listened_on(stage):
+    await stage.start(dynamic=dynamic(listen=ipaddress.ip_address("::")))
+    await stage.log_in()
+    (member,) = stage.service._members.values()
+    client = Client(stage, ("127.0.0.1", member.dynamic.address[1]))
+    assert (await client.ask(request(DISCONNECT, (1, b"alice")))).code == DISCONNECT_ACK
+    client.sock.close()
+
+
 async def test_without_a_timestamp_by_wish_only(stage):
     await stage.start(dynamic=dynamic(require_timestamp=False))
     await stage.log_in()
     client = Client(stage)
     assert (await client.ask(request(DISCONNECT, (1, b"alice"), stamped=False))).code == DISCONNECT_ACK
+    client.sock.close()
+
+
+async def test_the_same_wish_is_a_new_one_after_a_while(stage, monkeypatch):
+    """Of servers that send no time and always begin with the same identifier."""
+    monkeypatch.setattr("ikeway.gateway.radius.dynamic._REMEMBERED_SECONDS", 0.3)
+    await stage.start(dynamic=dynamic(require_timestamp=False))
+    await stage.log_in()
+    client = Client(stage)
+    octets = request(DISCONNECT, (1, b"alice"), stamped=False)
+    assert (await client.ask(octets)).code == DISCONNECT_ACK and stage.host.ended == [7]
+    async with asyncio.timeout(5):
+        while stage.host.ended == [7]:
+            assert (await client.ask(octets)).code == DISCONNECT_ACK
+    assert stage.host.ended == [7, 7]
     client.sock.close()
 
 

@@ -1,17 +1,19 @@
 """Accounts of sessions for the servers: start, interim and stop (RFC 2866, RFC 2869 section 2.1).
 
 A record is never in anybody's way: it waits for its answer in a task of its own. What begins and ends an account is sent
-again for minutes, an interim record once: the next one says it all again.
+again for minutes, an interim record once: the next one says it all again. Records of one account do not overtake each other,
+or a server that was away would hear of the beginning of a session last, and show it for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -67,6 +69,7 @@ class Account:
     addresses: tuple[Pair, ...]
     began: float  # on the event loop's clock
     interim: asyncio.TimerHandle | None = field(default=None, repr=False)
+    last: asyncio.Task[None] | None = field(default=None, repr=False)  # that delivers the record before the next one
 
     @property
     def connection_id(self) -> int:
@@ -83,12 +86,17 @@ class Accounting:
         self._prefix = secrets.token_hex(4)  # so that no session of another run has the same name
         self._accounts: dict[int, Account] = {}
         self._sending: set[asyncio.Task[None]] = set()
-        self._leaving = False
+        self._leaving = asyncio.Event()
 
     @property
     def pending(self) -> int:
         """Records that are not acknowledged yet."""
         return len(self._sending)
+
+    @property
+    def is_idle(self) -> bool:
+        """True when there is no account, and no record that is to be delivered still."""
+        return not (self._accounts or self._sending)
 
     def send_to(self, group: Group) -> None:
         """Go on with these servers."""
@@ -130,8 +138,8 @@ class Accounting:
         self._send(account, StatusType.STOP, usage, [(Attr.ACCT_TERMINATE_CAUSE, integer(cause))])
 
     async def flush(self, seconds: float) -> None:
-        """Wait for what is not acknowledged, but no longer than that."""
-        self._leaving = True
+        """Wait for what is not acknowledged, but no longer than that. What waited to be sent again is sent now."""
+        self._leaving.set()
         if self._sending:
             _, lost = await asyncio.wait(self._sending, timeout=seconds)
             for task in lost:
@@ -157,7 +165,8 @@ class Accounting:
 
     async def _report_usage(self, account: Account) -> None:
         usage = await self._usage(account.sa)
-        if account.connection_id in self._accounts:
+        waits = account.last is not None and not account.last.done()
+        if self._accounts.get(account.connection_id) is account and not waits:
             self._send(account, StatusType.INTERIM_UPDATE, usage)
 
     def _send(self, account: Account, kind: StatusType, usage: Usage | None, more: Sequence[Pair] = ()) -> None:
@@ -169,14 +178,24 @@ class Accounting:
         if len(self._sending) >= MAX_RECORDS:
             self._lost(account, kind, f"{MAX_RECORDS} records wait already")
             return
-        self._start(self._deliver(account, kind, pairs, now))
+        account.last = self._start(self._deliver(account, kind, pairs, now, account.last))
 
-    def _start(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
+        return task
 
-    async def _deliver(self, account: Account, kind: StatusType, pairs: Sequence[Pair], since: float) -> None:
+    async def _deliver(
+        self,
+        account: Account,
+        kind: StatusType,
+        pairs: Sequence[Pair],
+        since: float,
+        before: asyncio.Task[None] | None,
+    ) -> None:
+        if before is not None:
+            await asyncio.wait({before})
         loop = asyncio.get_running_loop()
         pauses = iter(() if kind is StatusType.INTERIM_UPDATE else _PAUSES)
         while True:
@@ -184,11 +203,13 @@ class Accounting:
             try:
                 await self._group.account([*pairs, (Attr.ACCT_DELAY_TIME, integer(int(delay)))])
             except RadiusUnavailable as error:
-                pause = None if self._leaving else next(pauses, None)
+                pause = None if self._leaving.is_set() else next(pauses, None)
                 if pause is None:
                     self._lost(account, kind, error.reason)
                     return
-                await asyncio.sleep(pause)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._leaving.wait()
             else:
                 return
 

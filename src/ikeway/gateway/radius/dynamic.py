@@ -29,6 +29,9 @@ log = logging.getLogger("ikeway.radius")
 
 TIMESTAMP_WINDOW = 300.0  # seconds (RFC 5176 section 6.3)
 _REMEMBERED = 1024  # answers, for requests that come again
+# For how long. A request that is this old is not fresh any more; where requests have no time, the same octets may by then be
+# a new wish (of servers that always begin with the same identifier).
+_REMEMBERED_SECONDS = 2 * TIMESTAMP_WINDOW
 
 
 class ErrorCause(enum.IntEnum):
@@ -98,7 +101,7 @@ class DynamicServer(asyncio.DatagramProtocol):
     def __init__(self, settings: RadiusSettings, dynamic: DynamicSettings, sessions: Sessions) -> None:
         self._settings, self._dynamic, self._sessions = settings, dynamic, sessions
         self._transport: asyncio.DatagramTransport | None = None
-        self._answered: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
+        self._answered: OrderedDict[tuple[str, bytes], tuple[float, bytes]] = OrderedDict()  # until when, what
 
     async def start(self) -> None:
         """Listen. Raises HostError."""
@@ -129,19 +132,20 @@ class DynamicServer(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """One request."""
-        client = ipaddress.ip_address(addr[0].partition("%")[0])
+        client = _plain(addr[0])
         if client not in self._dynamic.clients:
             self._drop(addr, "from an address that is none of `clients`", "add the RADIUS server to `clients` of `coa`")
             return
         # A request is known again by identifier and authenticator: the same octets (RFC 5176 section 2.3).
         # The port does not count: whoever has recorded a request may send it from any.
-        known = (addr[0], data[:20])
-        answer = self._answered.get(known)
-        if answer is None:
+        known, now = (addr[0], data[:20]), asyncio.get_running_loop().time()
+        until, answer = self._answered.get(known, (now, None))
+        if answer is None or until <= now:
             answer = self._answer(data, addr)
             if answer is None:
                 return
-            self._answered[known] = answer
+            self._answered.pop(known, None)
+            self._answered[known] = (now + _REMEMBERED_SECONDS, answer)
             while len(self._answered) > _REMEMBERED:
                 self._answered.popitem(last=False)
         assert self._transport is not None
@@ -225,6 +229,12 @@ class DynamicServer(asyncio.DatagramProtocol):
         text = f"a request of {addr[0]} to change sessions was dropped: it came {what}; {remedy}"
         about = {"server": addr[0], "radius": self._settings.name, "reason": what, "remedy": remedy}
         event(log, logging.WARNING, "radius-dynamic-dropped", text, about, limited=addr[0])
+
+
+def _plain(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Where a request came from. One over IPv4 has an IPv6 address around it when `::` is listened on."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
 
 
 def _wanted(attributes: Attributes) -> Wanted:

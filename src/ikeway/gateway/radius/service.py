@@ -115,28 +115,46 @@ class RadiusService:
     async def reload(self, settings: Mapping[str, RadiusSettings]) -> None:
         """Go on with other servers. Log-ins under way end with those that they began with. Raises HostError where servers
         cannot be listened to; everything else is done all the same."""
-        refused: list[HostError] = []
+        self._let_go_of_former()
         before, self._members = self._members, {}
+        fresh: list[_Member] = []
         for name, wanted in settings.items():
             old = before.pop(name, None)
             if old is not None and old.group.settings == wanted:
                 self._members[name] = old
                 continue
-            member = self._members[name] = self._member(wanted, old.accounting if old is not None else None)
-            if old is not None:
-                self._silence(old)
-                self._replaced.append(old.group)
-                asyncio.get_running_loop().call_later(wanted.longest, old.group.close)
-                await asyncio.sleep(0)  # until its socket is closed: the next one may have the same address
+            self._members[name] = self._member(wanted, self._kept(old, wanted) if old is not None else None)
+            fresh.append(self._members[name])
+        self._former += before.values()
+        # Only now is anything waited for: whoever logs in or out meanwhile finds all of the new ones, and no account lost.
+        for old in before.values():
+            self._silence(old)
+        await asyncio.sleep(0)  # until sockets are closed: the next ones may have the same addresses
+        refused: list[HostError] = []
+        for member in fresh:
             try:
                 await self._listen(member)
             except HostError as error:
                 refused.append(error)
-        for old in before.values():
-            self._silence(old)
-            self._former.append(old)
         if refused:
             raise refused[0]
+
+    def _let_go_of_former(self) -> None:
+        done = [member for member in self._former if member.accounting.is_idle]
+        for member in done:
+            self._former.remove(member)
+            member.group.close()
+
+    def _kept(self, old: _Member, wanted: RadiusSettings) -> Accounting | None:
+        """What goes on of a member that has other settings now: its accounts, unless there are to be none. Those that were
+        begun are then closed where they were."""
+        self._silence(old)
+        if old.group.settings.accounting and not wanted.accounting:
+            self._former.append(old)
+            return None
+        self._replaced.append(old.group)
+        asyncio.get_running_loop().call_later(old.group.settings.longest, old.group.close)
+        return old.accounting
 
     def status(self) -> tuple[RadiusServerStatus, ...]:
         """How all servers are."""
