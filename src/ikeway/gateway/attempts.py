@@ -56,11 +56,13 @@ class _Failures:
 
 @dataclass(slots=True)
 class _Login:
-    """One that has begun. `guesses` by user: secrets that were looked up for it."""
+    """One that has begun. `guesses` by user: secrets that were looked up for it. `right`: those users of whom they were the
+    right ones, under whatever name the log-in then goes on."""
 
     address: str
     claimed: str
     guesses: Counter[str] = field(default_factory=Counter)
+    right: set[str] = field(default_factory=set)
     refused: bool = False
 
 
@@ -96,6 +98,19 @@ class LoginAttempts:
             entry.guesses[user] += 1
             self._under_way[address, user] += 1
 
+    def was_right(self, login: int, name: str) -> None:
+        """Whoever judges has let `login` in as `name`; it may say that this is somebody of another name (RADIUS does)."""
+        entry = self._open.get(login)
+        if entry is not None:
+            entry.right.add(_key_of(name))
+
+    def withdraw(self, login: int, name: str) -> None:
+        """The last guess of `login` as `name` has met nobody who could say whether it is right."""
+        entry, user = self._open.get(login), _key_of(name)
+        if entry is not None and entry.guesses[user]:
+            self._take_back(entry, user, 1)
+            entry.guesses -= Counter({user: 1})
+
     def ended(self, login: int, *, proven: str | None, refused: bool, also: Iterable[str] = ()) -> None:
         """It came to its end: `proven` is who has logged in, None when nobody has, and `also` who else was proven with
         several log-ins in one (RFC 4739). `refused`: by us, as the client had not proven who it is."""
@@ -103,10 +118,8 @@ class LoginAttempts:
         if entry is None:
             return
         for user, count in entry.guesses.items():
-            self._under_way[entry.address, user] -= count
-            if self._under_way[entry.address, user] <= 0:
-                del self._under_way[entry.address, user]
-        right = {_key_of(name) for name in (proven, *also)} if proven is not None else frozenset[str]()
+            self._take_back(entry, user, count)
+        right = {_key_of(name) for name in (proven, *also)} | entry.right if proven is not None else frozenset[str]()
         for user in right:
             self._forgive(entry.address, user)
         for user, count in entry.guesses.items():  # of others than the one who has logged in they were wrong
@@ -118,6 +131,11 @@ class LoginAttempts:
     def __len__(self) -> int:
         """Records that are kept."""
         return len(self._records)
+
+    def _take_back(self, entry: _Login, user: str, count: int) -> None:
+        self._under_way[entry.address, user] -= count
+        if self._under_way[entry.address, user] <= 0:
+            del self._under_way[entry.address, user]
 
     def _limit_of(self, user: str) -> int:
         """Failures that one address may have with this user."""

@@ -14,13 +14,14 @@ from ikeway.address import Address
 from ikeway.cli.show_status import render
 from ikeway.daemon.status import Status
 from ikeway.dataplane.interface import SaEnded
-from ikeway.eap.questions import Granted, PasswordCheck
+from ikeway.eap.questions import Granted, PasswordCheck, Refused
 from ikeway.eap.relay import PasswordRelay, RelayQuestion
 from ikeway.errors import HostError
 from ikeway.gateway.attempts import AttemptLimits, LoginAttempts, TooManyFailures
 from ikeway.gateway.radius.desk import RadiusDesk
+from ikeway.gateway.radius.errors import RadiusUnavailable
 from ikeway.ike import events as ike
-from tests.gateway.radius.fake import ACCEPT, ACCOUNTING_RESPONSE, FakeServer, answer, dynamic, sa, settings
+from tests.gateway.radius.fake import ACCEPT, ACCOUNTING_RESPONSE, REJECT, FakeServer, answer, dynamic, sa, settings
 
 
 class Stage:
@@ -108,4 +109,44 @@ async def test_the_status_shows_how_the_servers_are(server):
     text = console.export_text()
     assert f"{corp.servers[0]} authentication: answers, 1 of 1 requests answered" in text
     assert "127.0.0.1:10 accounting: not asked yet" in text and str(Address("127.0.0.1", 9)) in text
+    await stage.desk.close()
+
+
+async def test_servers_that_are_away_lock_nobody_out(server):
+    """What nobody has looked at was no failure; a password that was refused is one."""
+    stage = Stage()
+    server.script = lambda got: None
+    await stage.desk.start({"corp": settings(await server.start(), timeout=0.02, tries=1)})
+    for number in range(1, 6):
+        with pytest.raises(RadiusUnavailable):
+            await stage.check(number)
+        stage.attempts.ended(number, proven=None, refused=False)
+    for number in range(6, 11):
+        with pytest.raises(RadiusUnavailable):
+            await stage.handlers[RelayQuestion](RelayQuestion("corp", b"alice", b"\2\0\0\5\1"), sa(number))
+        stage.attempts.ended(number, proven=None, refused=False)
+    assert len(stage.attempts) == 0 and not stage.attempts._under_way
+    server.script = lambda got: answer(got, REJECT)
+    for number in (11, 12):
+        assert isinstance(await stage.check(number), Refused)
+        stage.attempts.ended(number, proven=None, refused=True)
+    with pytest.raises(TooManyFailures):
+        await stage.check(13)
+    await stage.desk.close()
+
+
+async def test_who_gets_in_under_another_name_has_not_failed(server):
+    """As with PEAP, whose outer name is anybody's: the server says who it is."""
+    stage = Stage()
+    server.script = lambda got: answer(got, ACCEPT, [(1, b"CORP\\alice")])
+    await stage.desk.start({"corp": settings(await server.start())})
+    for number in range(1, 6):
+        question = RelayQuestion("corp", b"anonymous", b"\2\0\0\5\1")
+        accepted = await stage.handlers[RelayQuestion](question, sa(number))
+        assert accepted.identity == b"CORP\\alice"
+        stage.attempts.ended(number, proven="CORP\\alice", refused=False)
+    assert len(stage.attempts) == 0
+    await stage.handlers[RelayQuestion](RelayQuestion("corp", b"anonymous", b"\2\0\0\5\1"), sa(6))
+    stage.attempts.ended(6, proven=None, refused=True)  # let in, and then failed all the same
+    assert len(stage.attempts) > 0
     await stage.desk.close()

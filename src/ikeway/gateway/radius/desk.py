@@ -5,18 +5,20 @@ What needs pyrad (`service`) is imported when the first `[radius.NAME]` is confi
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ikeway.config.fields import IpAddress
 from ikeway.daemon.runner import Runner
 from ikeway.daemon.status import CountersBySa, RadiusServerStatus
-from ikeway.eap.questions import Verdict
-from ikeway.eap.relay import PasswordRelay, RelayAnswer, RelayQuestion
+from ikeway.eap.questions import Granted, Verdict
+from ikeway.eap.relay import Accepted, PasswordRelay, RelayAnswer, RelayQuestion
 from ikeway.errors import HostError
 from ikeway.gateway.answers import GatewayAnswers
 from ikeway.gateway.attempts import LoginAttempts
+from ikeway.gateway.radius.errors import RadiusUnavailable
 from ikeway.gateway.radius.grant import Grant
 from ikeway.gateway.radius.settings import RadiusSettings
 from ikeway.gateway.usage import UsageBook
@@ -130,11 +132,31 @@ class RadiusDesk:
 
     async def _relay(self, question: RelayQuestion, sa: IkeSa) -> RelayAnswer:
         # The secret is the server's: a guess is one log-in, with however many packets.
-        name = question.identity.decode(errors="replace")
-        self._attempts.admit(sa.connection_id, sa.remote, name, guess=question.state is None)
-        return await self._asked.relay(question, sa)
+        begins = question.state is None
+        with self._guess(question.identity, sa, counts=begins) as name:
+            answer = await self._asked.relay(question, sa)
+        if isinstance(answer, Accepted):
+            self._attempts.was_right(sa.connection_id, name)
+        return answer
 
     async def _relay_password(self, question: PasswordRelay, sa: IkeSa) -> Verdict:
-        name = question.check.identity.decode(errors="replace")
-        self._attempts.admit(sa.connection_id, sa.remote, name, guess=True)
-        return await self._asked.check(question.check, sa, question.server)
+        with self._guess(question.check.identity, sa) as name:
+            verdict = await self._asked.check(question.check, sa, question.server)
+        if isinstance(verdict, Granted):
+            self._attempts.was_right(sa.connection_id, name)
+        return verdict
+
+    @contextlib.contextmanager
+    def _guess(self, identity: bytes, sa: IkeSa, *, counts: bool = True) -> Iterator[str]:
+        """Ask for those only who have not failed too often; gives the name that is counted.
+
+        What no server has looked at was no failure: an outage must not lock users out for longer than it lasts.
+        """
+        name = identity.decode(errors="replace")
+        self._attempts.admit(sa.connection_id, sa.remote, name, guess=counts)
+        try:
+            yield name
+        except RadiusUnavailable:
+            if counts:
+                self._attempts.withdraw(sa.connection_id, name)
+            raise
