@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -237,7 +238,7 @@ async def test_an_eap_login_asks_only_for_users_of_its_connection(answers: Gatew
     assert await scoped(SecretQuestion(b"\xff", "m")) is None
     assert isinstance(await scoped(PasswordCheck(b"x@sales.example.com", b"secret", "m")), Granted)
     assert isinstance(await scoped(PasswordCheck(b"alice", b"secret", "m")), Refused)
-    assert isinstance(await scoped(NewPassword(b"alice", "secret", "m")), Refused)
+    assert isinstance(await scoped(NewPassword(b"alice", "secret", "m", NtHash(bytes(16)))), Refused)
     assert asked == [b"x@sales.example.com"] * 2
     assert user_matches(patterns, b"y@sales.example.com")
 
@@ -342,3 +343,20 @@ async def test_a_reload_changes_users_and_keeps_leases(folder: Path, tmp_path: P
     assert await answers.passwords.secret(SecretQuestion(b"bob", "m")) == "new"
     reply = await answers.assign(request(people, "bob", Attribute.INTERNAL_IP4_ADDRESS, number=2))
     assert reply[0].value == ip_address("10.99.0.2").packed
+
+
+async def test_a_connection_that_a_reload_takes_away_ends_the_log_ins_under_way(folder: Path) -> None:
+    """With a reason for the log, whatever they ask next."""
+    answers = GatewayAnswers(load_gateway_config(folder / "gateway.toml"))
+    connection = await answers.select(question("alice", None))
+    assert connection.name == "people"
+
+    def without(content: dict[str, Any]) -> None:
+        del content["connections"]["people"]
+
+    answers.reload(load_gateway_config(folder / "gateway.toml", change=without))
+    with pytest.raises(AuthenticationFailed, match="no connection people any more"):
+        await answers.settled(SettleConnection(connection, 1, b"alice"))
+    with pytest.raises(AuthenticationFailed, match="no connection people any more"):
+        await answers.assign(request(connection, "alice", Attribute.INTERNAL_IP4_ADDRESS))
+    assert not answers.pools.held()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +35,7 @@ from ikeway.eap.questions import (
 )
 from ikeway.eap.session import EapAuthenticator, EapPeer
 from ikeway.errors import ConfigError, ConfigErrors, HostError
+from ikeway.gateway import users
 from ikeway.gateway.edit_users import edit_user
 from ikeway.gateway.passwords import PasswordDesk
 from ikeway.gateway.users import FileUserStore, User, load_users
@@ -64,6 +68,8 @@ ipv4 = "10.0.0.7"  # printer
 [users.pat]
 psk = "a pre-shared key"
 """
+
+OLD = NtHash(nt_password_hash("old password"))
 
 
 class Clock:
@@ -177,7 +183,7 @@ async def test_a_password_that_must_be_changed(desk: PasswordDesk, file: Path) -
     assert await desk.secret(SecretQuestion(erin, "m")) == MustChange("old password")
     assert isinstance(await desk.check(ask("erin@example.com", "old password")), Refused)
     mode = file.stat().st_mode
-    assert await desk.change(NewPassword(erin, 'new "pass\\word" ✓\x7f', "m")) == Granted()
+    assert await desk.change(NewPassword(erin, 'new "pass\\word" ✓\x7f', "m", OLD)) == Granted()
     assert await desk.secret(SecretQuestion(erin, "m")) == 'new "pass\\word" ✓\x7f'
     assert file.stat().st_mode == mode
     text = file.read_text()
@@ -199,7 +205,7 @@ async def test_whose_session_may_stand_for_the_log_in(desk: PasswordDesk, file: 
     assert before is not None and await mark(desk, "ALICE") == before
     desk.reload(load_users(file))
     assert await mark(desk) == before
-    await desk.change(NewPassword(b"alice", "another password", "m"))
+    await desk.change(NewPassword(b"alice", "another password", "m", NtHash(nt_password_hash("hunter2"))))
     assert await mark(desk) not in (None, before)
     assert await mark(PasswordDesk(load_users(file))) not in (None, await mark(desk))
     hashed = {"nt_hash": nt_password_hash("one")}, {"nt_hash": nt_password_hash("other")}
@@ -212,21 +218,73 @@ async def test_whose_session_may_stand_for_the_log_in(desk: PasswordDesk, file: 
 
 @pytest.mark.parametrize("password", ["short", "old password", ""])
 async def test_new_passwords_that_are_not_good_enough(desk: PasswordDesk, file: Path, password: str) -> None:
-    assert isinstance(await desk.change(NewPassword(b"erin@example.com", password, "m")), Refused)
+    assert isinstance(await desk.change(NewPassword(b"erin@example.com", password, "m", OLD)), Refused)
     assert file.read_text() == USERS
 
 
 async def test_a_new_password_of_nobody(desk: PasswordDesk) -> None:
-    assert isinstance(await desk.change(NewPassword(b"nobody", "long enough", "m")), Refused)
+    assert isinstance(await desk.change(NewPassword(b"nobody", "long enough", "m", OLD)), Refused)
 
 
 async def test_a_password_that_cannot_be_kept_stays_the_old_one(
     desk: PasswordDesk, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file.unlink()
-    assert await desk.change(NewPassword(b"erin@example.com", "long enough", "m")) == Refused("it could not be kept")
+    assert await desk.change(NewPassword(b"erin@example.com", "long enough", "m", OLD)) == Refused(
+        "it could not be kept"
+    )
     assert "erin@example.com could not be kept" in caplog.text and "long enough" not in caplog.text
     assert await desk.secret(SecretQuestion(b"erin@example.com", "m")) == MustChange("old password")
+
+
+async def test_a_password_that_is_not_the_stored_one_any_more_changes_nothing(desk: PasswordDesk, file: Path) -> None:
+    """Two log-ins with the old one, or an operator who has set another one meanwhile: the first wins."""
+    erin = b"erin@example.com"
+    both = await asyncio.gather(*(desk.change(NewPassword(erin, f"brand new {n}", "m", OLD)) for n in range(2)))
+    assert both == [Granted(), Refused("the password was changed meanwhile")]
+    assert await desk.secret(SecretQuestion(erin, "m")) == "brand new 0"
+    assert 'password = "brand new 0"' in file.read_text()
+
+
+async def test_a_change_is_done_to_its_end_also_when_the_client_hangs_up(
+    desk: PasswordDesk, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the file has the new password and the gateway the old one, until it is read again."""
+    begun, proceed = threading.Event(), threading.Event()
+
+    def slowly(*arguments: Any) -> None:
+        begun.set()
+        proceed.wait(5)
+        edit_user(*arguments)
+
+    monkeypatch.setattr(users, "edit_user", slowly)
+    changing = asyncio.create_task(desk.change(NewPassword(b"erin@example.com", "brand new", "m", OLD)))
+    async with asyncio.timeout(5):
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        changing.cancel()
+        await asyncio.gather(changing, return_exceptions=True)
+        proceed.set()
+        while 'password = "brand new"' not in file.read_text() or desk._changing:
+            await asyncio.sleep(0.001)
+    assert await desk.secret(SecretQuestion(b"erin@example.com", "m")) == "brand new"
+
+
+async def test_a_change_waits_until_the_users_were_read_anew(desk: PasswordDesk, file: Path) -> None:
+    async with desk.standing_still:
+        changing = asyncio.create_task(desk.change(NewPassword(b"erin@example.com", "brand new", "m", OLD)))
+        fresh = load_users(file)
+        await asyncio.sleep(0.01)
+        desk.reload(fresh)
+    assert await changing == Granted()
+    assert await desk.secret(SecretQuestion(b"erin@example.com", "m")) == "brand new"
+
+
+async def test_who_was_taken_out_of_the_file_does_not_come_back_by_a_change(desk: PasswordDesk, file: Path) -> None:
+    left = file.read_text().partition('[users."erin@example.com"]')[0]
+    file.write_text(left)
+    refused = await desk.change(NewPassword(b"erin@example.com", "long enough", "m", OLD))
+    assert refused == Refused("it could not be kept") and file.read_text() == left
 
 
 METHODS: dict[str, tuple[Callable[[bytes], EapPeerMethod], Callable[[], EapAuthenticatorMethod]]] = {
@@ -277,12 +335,13 @@ def test_whoever_it_is_a_wrong_password_looks_the_same(desk: PasswordDesk, metho
     assert all(shape == seen[0] for shape in seen), seen
 
 
-def test_a_hash_gives_way_to_a_password_and_a_new_user_is_added(file: Path) -> None:
+def test_a_hash_gives_way_to_a_password_and_nobody_is_added(file: Path) -> None:
     edit_user(file, "carol", {"password": "long enough", "nt_hash": None})
-    edit_user(file, "frank", {"password": "also long"})
     text = file.read_text()
     assert '[users.carol]\npassword = "long enough"\ntotp' in text
-    assert text.endswith('\n[users."frank"]\npassword = "also long"\n')
+    with pytest.raises(ConfigError, match="no user frank"):
+        edit_user(file, "frank", {"password": "also long"})
+    assert file.read_text() == text
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,32 @@ def test_an_identity_keeps_its_address() -> None:
     assert lease(found, "alice", 4) == "10.0.0.1"
 
 
+def test_an_identity_keeps_its_address_over_a_reload() -> None:
+    """Who was away when the configuration was read anew comes back to the same one; those who were away longest are the
+    first whose address goes to somebody else."""
+    found = office("10.0.0.0/29")
+    assert [lease(found, name, n) for n, name in enumerate(("alice", "bob", "carol"))] == [
+        "10.0.0.1",
+        "10.0.0.2",
+        "10.0.0.3",
+    ]
+    found.release(1)
+    found.release(0)
+    found.reconfigure({"office": ranges("10.0.0.0/29"), "more": ranges("10.1.0.0/29")})
+    assert lease(found, "dora", 3) not in {"10.0.0.1", "10.0.0.2", "10.0.0.3"}
+    assert lease(found, "bob", 4) == "10.0.0.2"
+    assert lease(found, "mallory", 5, wanted="10.0.0.1") != "10.0.0.1"
+    assert lease(found, "alice", 6) == "10.0.0.1"
+
+
+def test_an_address_that_is_reserved_by_now_is_nobodys_former_one() -> None:
+    found = office("10.0.0.0/29")
+    assert lease(found, "alice", 1) == "10.0.0.1"
+    found.release(1)
+    found.reconfigure({"office": ranges("10.0.0.0/29")}, reserved=[ip_address("10.0.0.1")])
+    assert lease(found, "alice", 2) == "10.0.0.2"
+
+
 def test_two_devices_of_one_user_get_two_addresses() -> None:
     found = office("10.0.0.0/29")
     assert lease(found, "alice", 1) == "10.0.0.1"

@@ -339,7 +339,7 @@ class MsChapV2Authenticator(EapAuthenticatorMethod):
             return None, "it is not the one that the old one was encrypted with"
         if not hmac.compare_digest(proof, change.proof):
             return None, "it is not the one that the proof was made with"
-        verdict = await ask(NewPassword(name, password, self.name))
+        verdict = await ask(NewPassword(name, password, self.name, NtHash(old)))
         if not isinstance(verdict, Granted):
             return None, verdict.reason
         return _Proof(new, change.peer_challenge, challenge, proof), ""

@@ -140,12 +140,14 @@ class PasswordCheck(AboutUser[Verdict]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewPassword(AboutUser["Granted | Refused"]):
-    """Keep this password for the user in place of the old one, which was proven. Refused: not good enough, or there is
+    """Keep this password for the user in place of the old one, of which `proven` is the hash: by now another one may be
+    stored, and who knows the old one has no say in that. Refused: so it is, or the new one is not good enough, or there is
     no place to keep it; the user may try another one."""
 
     identity: bytes
     password: str = field(repr=False)
     method: str
+    proven: NtHash
 
     def for_nobody(self) -> Granted | Refused:
         """The answer for a user who is not known here."""

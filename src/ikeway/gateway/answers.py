@@ -99,7 +99,9 @@ class GatewayAnswers:
         certificates prove who it is first. Raises `AuthenticationFailed`."""
         name = question.identity.decode("utf-8", "backslashreplace")
         candidate = next((each for each in self._config.candidates if each.name == question.connection.name), None)
-        if candidate is None or candidate.login != "eap" or candidate.patterns == (IdentityPattern.ANY,):
+        if candidate is None:
+            raise _gone(question.connection)
+        if candidate.login != "eap" or candidate.patterns == (IdentityPattern.ANY,):
             return
         if not user_matches(candidate.patterns, question.identity):
             raise AuthenticationFailed(
@@ -133,7 +135,9 @@ class GatewayAnswers:
 
     async def assign(self, question: AssignAddresses) -> tuple[ConfigurationAttribute, ...]:
         """The CFG_REPLY: addresses, name servers, what may be reached. Raises `NegotiationFailed`."""
-        client = self._config.clients[question.connection.name]
+        client = self._config.clients.get(question.connection.name)
+        if client is None:
+            raise _gone(question.connection)
         user = await self._config.users.find(str(question.identity))
         grant = self.granted(question.connection_id)
         own = (grant.addresses if grant is not None else ()) or _own_addresses(user)
@@ -159,12 +163,7 @@ class GatewayAnswers:
         groups = {name.casefold() for name in grant.groups}
         before = self._config.clients.get(selected.name)
         if before is None:
-            raise AuthenticationFailed(
-                f"there is no connection {selected.name} any more",
-                notify=NotifyType.AUTHENTICATION_FAILED,
-                side=Side.LOCAL,
-                remedy="log in again",
-            )
+            raise _gone(selected)
         # Behind the first log-in, whatever another connection demands further is demanded then; behind a later one, that
         # has to be what was demanded already.
         proven = slice(1) if before.radius in before.logins[0] else slice(None)
@@ -218,6 +217,16 @@ class GatewayAnswers:
         if not reply and refusal is not None:
             raise refusal
         return reply
+
+
+def _gone(connection: Connection) -> AuthenticationFailed:
+    """A log-in that began under a configuration which had this connection."""
+    return AuthenticationFailed(
+        f"there is no connection {connection.name} any more",
+        notify=NotifyType.AUTHENTICATION_FAILED,
+        side=Side.LOCAL,
+        remedy="log in again",
+    )
 
 
 _DNS = {4: Attribute.INTERNAL_IP4_DNS, 6: Attribute.INTERNAL_IP6_DNS}

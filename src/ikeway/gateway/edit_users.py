@@ -17,10 +17,11 @@ from ikeway.errors import ConfigError, HostError
 
 
 def edit_user(path: Path, name: str, changes: Mapping[str, str | None]) -> None:
-    """Set keys of a user to a text, or take them out (None); a user that is not there is added.
+    """Set keys of a user to a text, or take them out (None).
 
     What is written is read again before it takes the old file's place, at once and with its mode and owner. Raises
-    `ConfigError` where the file is written in a way that this cannot change, `HostError` where it may not.
+    `ConfigError` where the user is not there, as somebody has taken it out, and where the file is written in a way that
+    this cannot change; `HostError` where it may not.
     """
     path = path.resolve()
     try:
@@ -52,9 +53,9 @@ def _changed(text: str, name: str, changes: Mapping[str, str | None]) -> str:
     index = LineIndex(text)
     known = _users_of(text).get(name)
     if known is None:
-        ending = "" if not lines or lines[-1].endswith("\n") else "\n"
-        header = f"{ending}\n[users.{json.dumps(name, ensure_ascii=False)}]\n"
-        return text + header + "".join(_line(key, value) for key, value in changes.items() if value is not None)
+        raise ConfigError(
+            f"there is no user {name} in the file", remedy="look into the file, then `ikeway gateway reload`"
+        )
     new = []
     for key, value in changes.items():
         if key in known:

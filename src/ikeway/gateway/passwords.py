@@ -7,6 +7,7 @@ in nowhere: the code would be left out.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -59,6 +60,9 @@ class PasswordDesk:
         self._used: dict[str, int] = {}  # user: the last period of which a code was taken
         self._said: set[tuple[str, str]] = set()
         self._mark_key = os.urandom(32)
+        # Held while the users are read anew: a password that changed in between would be the old one again.
+        self.standing_still = asyncio.Lock()
+        self._changing: set[asyncio.Task[Granted | Refused]] = set()
 
     def reload(self, users: UserStore) -> None:
         """Go on with other users."""
@@ -108,21 +112,31 @@ class PasswordDesk:
         return hmac.digest(self._mark_key, user.name.encode() + b"\0" + secret, "sha256")
 
     async def change(self, question: NewPassword) -> Granted | Refused:
-        """Keep a new password, when it is good enough and there is a place for it."""
-        user = await self._find(question.identity)
-        if user is None:
-            return Refused("no such user")
-        if len(question.password) < MIN_NEW_PASSWORD:
-            return Refused(f"the new password is shorter than {MIN_NEW_PASSWORD} characters")
-        if _is_password(user, question.password):
-            return Refused("the new password is the old one")
-        try:
-            await self._users.set_password(user.name, question.password)
-        except IkewayError as error:
-            log.error("The new password of %s could not be kept: %s", user.name, error)
-            return Refused("it could not be kept")
-        log.info("%s has changed the password", user.name)
-        return Granted()
+        """Keep a new password, when it is good enough and there is a place for it. What was begun is done, also when the
+        client hangs up: the file and what is known here must not differ."""
+        task = asyncio.get_running_loop().create_task(self._change(question))
+        self._changing.add(task)
+        task.add_done_callback(self._changing.discard)
+        return await asyncio.shield(task)
+
+    async def _change(self, question: NewPassword) -> Granted | Refused:
+        async with self.standing_still:
+            user = await self._find(question.identity)
+            if user is None:
+                return Refused("no such user")
+            if not _is_secret(user, question.proven):
+                return Refused("the password was changed meanwhile")
+            if len(question.password) < MIN_NEW_PASSWORD:
+                return Refused(f"the new password is shorter than {MIN_NEW_PASSWORD} characters")
+            if _is_password(user, question.password):
+                return Refused("the new password is the old one")
+            try:
+                await self._users.set_password(user.name, question.password)
+            except IkewayError as error:
+                log.error("The new password of %s could not be kept: %s", user.name, error)
+                return Refused("it could not be kept")
+            log.info("%s has changed the password", user.name)
+            return Granted()
 
     def _check_code(self, user: User | None, text: str, question: PasswordCheck) -> Verdict:
         if user is None or user.totp is None:
@@ -164,6 +178,12 @@ def _is_password(user: User | None, text: str) -> bool:
         return hmac.compare_digest(given_hash, user.nt_hash)
     stored = user.password if user is not None else None
     return hmac.compare_digest(given, _digest(stored or "")) and bool(stored)
+
+
+def _is_secret(user: User, proven: NtHash) -> bool:
+    """True when this is the hash of the password that is stored now."""
+    stored = user.nt_hash if user.password is None else nt_password_hash(user.password)
+    return stored is not None and hmac.compare_digest(stored, proven.value)
 
 
 def _digest(text: str) -> bytes:

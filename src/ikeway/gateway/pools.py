@@ -98,6 +98,20 @@ class RangeLeases:
         self._hold(address, identity, peer, connection_id)
         return True
 
+    def remember(self, address: IpAddress, identity: str) -> None:
+        """Note who had a free address: later than all that are noted already."""
+        self._former.pop(address, None)
+        self._former[address] = identity
+        self._by_identity[identity] = address
+
+    def former(self) -> tuple[tuple[IpAddress, str], ...]:
+        """The free addresses that had a holder, with that; the one free longest comes first."""
+        return tuple(self._former.items())
+
+    def may_remember(self, address: IpAddress) -> bool:
+        """True for those of this range that are given out without being asked for."""
+        return address in self._range and address not in self._reserved
+
     def peer_of(self, address: IpAddress) -> Address:
         """From where its holder logged in."""
         return self._held[address].peer
@@ -117,9 +131,8 @@ class RangeLeases:
         if held.connections:
             return
         del self._held[address]
-        if address in self._range and address not in self._reserved:
-            self._former[address] = held.identity
-            self._by_identity[held.identity] = address
+        if self.may_remember(address):
+            self.remember(address, held.identity)
             # IPv4 ranges are small; of an IPv6 range, those who were away longest are forgotten.
             if len(self._former) > MAX_REMEMBERED and self._next <= int(self._range.last):
                 self._forget(next(iter(self._former)))
@@ -253,9 +266,13 @@ class AddressPools:
         reserved: Collection[IpAddress] = (),
         workers: int | None = None,
     ) -> None:
-        """Go on with other pools. What connections hold stays theirs, also where no pool has it any more."""
+        """Go on with other pools. What connections hold stays theirs, also where no pool has it any more; who had an
+        address before still finds it kept."""
         workers = self._workers if workers is None else workers
         renewed = AddressPools(pools, reserved=reserved, workers=workers)
+        for part in (part for parts in self._ranges.values() for part in parts):
+            for address, identity in part.leases.former():
+                renewed._remember(address, identity)
         for leases in self._leases.values():
             for held_by, lease in leases:
                 renewed.keep(lease, held_by.peer_of(lease.address))
@@ -272,6 +289,13 @@ class AddressPools:
                     return
         self._own.take(lease.address, lease.identity, peer, lease.connection_id)
         self._note(self._own, lease)
+
+    def _remember(self, address: IpAddress, identity: str) -> None:
+        for parts in self._ranges.values():
+            for _, _, leases in parts:
+                if leases.may_remember(address):
+                    leases.remember(address, identity)
+                    return
 
     def leases_of(self, connection_id: int) -> tuple[Lease, ...]:
         """What a connection holds."""

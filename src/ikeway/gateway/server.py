@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cryptography.x509 import Certificate
 
 import ikeway
-from ikeway.address import Address
 from ikeway.auth.binding import carried_identities
 from ikeway.auth.questions import PskQuestion
 from ikeway.config.eap import AUTHENTICATORS
@@ -37,20 +36,18 @@ from ikeway.daemon.threads import in_thread
 from ikeway.dataplane.interface import DataPlaneDied
 from ikeway.eap.questions import PasswordCheck, SecretQuestion
 from ikeway.errors import AuthenticationFailed, HostError, IkewayError
-from ikeway.esp.parameters import EspTransforms
 from ikeway.gateway.answers import GatewayAnswers
 from ikeway.gateway.attempts import LoginAttempts
 from ikeway.gateway.config import GatewayConfig, load_gateway_config
+from ikeway.gateway.host_side import HostSide
 from ikeway.gateway.radius.desk import RadiusDesk
 from ikeway.gateway.radius.errors import RadiusUnavailable
 from ikeway.gateway.users import EVERYONE
-from ikeway.host import GatewayConfiguration, HostNetwork, check_rights, open_host_network, recover_stale
-from ikeway.host.mtu import tunnel_mtu
+from ikeway.host import check_rights, open_host_network, recover_stale
 from ikeway.ike import events as ike
 from ikeway.ike.exchanges.auth_eap import EapRefused
 from ikeway.ike.questions import SelectConnection, SettleConnection, Settled
 from ikeway.ike.settings import Connection
-from ikeway.wire.registry import EncryptionAlgorithm, IntegrityAlgorithm
 
 if TYPE_CHECKING:
     from ikeway.ike.sa import IkeSa
@@ -62,14 +59,6 @@ log = logging.getLogger("ikeway.gateway")
 _CLOSE_SECONDS = 3.0  # for the clients' answers to our deletes
 _STOP_SECONDS = 10.0  # for everything else at the end
 _PAUSES = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)  # before a data plane that keeps dying is started again
-# The transforms with the largest ESP packets: whichever a client chooses, the MTU made from these fits.
-_LARGEST = EspTransforms(
-    encryption=EncryptionAlgorithm.ENCR_AES_CBC,
-    key_bits=256,
-    integrity=IntegrityAlgorithm.AUTH_HMAC_SHA2_512_256,
-)
-# Documentation addresses (RFC 5737, RFC 3849): where the default routes lead, without naming anybody.
-_SOMEWHERE = (Address("192.0.2.1", 500), Address("2001:db8::1", 500))
 
 Observe = Callable[[Runner], None]
 
@@ -115,14 +104,15 @@ class Gateway:
             )
         )
         self._started = clock.now()
-        self._mtu_now = 0
         self._since: dict[int, float] = {}  # by connection, rekeyings and all
-        self._host: HostNetwork | None = None
+        self._host: HostSide | None = None
         self._ended = asyncio.Event()
         self._error: HostError | None = None
         self._closing: asyncio.Task[None] | None = None
         self._restarting: asyncio.Task[None] | None = None
-        self._configuring = asyncio.Lock()
+        self._reloading = asyncio.Lock()
+        self._unjudged: set[int] = set()  # connections whose log-in was under way at a reload
+        self._judging: set[asyncio.Task[None]] = set()
         self._radius = RadiusDesk(self._answers, self._runner, self._attempts, self.disconnect)
         self._dead: deque[int] = deque()  # workers that were given up and have to be replaced
 
@@ -160,13 +150,14 @@ class Gateway:
             check_rights(tun=True, ports=(self.config.port, self.config.nat_port))
             for each in await recover_stale():
                 log.warning("Cleaned up after a client or gateway that was killed: %s", "; ".join(each.undone))
-            self._host = open_host_network()
-            await self._runner.start()
-            self._answers.serve_by(max(self._runner.workers, 1))
-            self._answers.on_routes_changed = self._configure_host
+            self._host = HostSide(open_host_network(), self._runner, self._answers.placement, lambda: self.config)
             await self._radius.start(self.config.radius)
+            await self._runner.start()
+            # Clients may knock from here on, and find everything ready: nothing is waited for before.
+            self._answers.serve_by(max(self._runner.workers, 1))
+            self._answers.on_routes_changed = self._host.follow
             self._set_up_driver()
-            await self._configure_host()
+            await self._host.follow()
             if self._drop_privileges:
                 keep_what_a_daemon_needs(esp_protocol=self._runner.carries_esp_protocol)
         except BaseException:
@@ -218,7 +209,7 @@ class Gateway:
             pid=os.getpid(),
             uptime=now - self._started,
             interface=", ".join(self._runner.interfaces),
-            mtu=self._mtu_now,
+            mtu=self._host.mtu if self._host is not None else 0,
             routes=tuple(map(str, self.config.host.pools)),
             sessions=tuple(self._sessions(counters)),
             half_open=sum(not sa.established for sa in engine.sas),
@@ -240,21 +231,29 @@ class Gateway:
     async def reload(self) -> list[str]:
         """Read the configuration anew and go on with it. Returns what needs a restart to take effect, and who was
         disconnected, as lines for people. Raises `ConfigErrors`, and changes nothing then."""
+        async with self._reloading:  # one after the other, or what was read first might take effect last
+            # Who may not connect any more has to go, whatever the host then says to the rest.
+            said = await self._take_over()
+            for sa in self.established():
+                said += await self._dismiss_unwelcome(sa)
+            if self._host is not None:
+                await self._host.follow()
+            return said
+
+    async def _take_over(self) -> list[str]:
         load = functools.partial(load_gateway_config, self.config.path, self._prompt)
-        fresh = await in_thread(load)
-        old, self.config = self.config, fresh
-        self._answers.reload(fresh)
+        async with self._answers.passwords.standing_still:  # one that is changed meanwhile must not be lost
+            fresh = await in_thread(load)
+            if self._closing is not None:
+                raise HostError("the gateway is about to end", remedy="start it again")
+            old, self.config = self.config, fresh
+            self._answers.reload(fresh)
         self._attempts.limits = fresh.attempts
+        self._unjudged.update(sa.connection_id for sa in self._runner.engine.sas if not sa.established)
         said = await self._radius.reload(fresh.radius)
-        if self._restarting is None:  # else it is taken up when the data plane runs again
+        if self._restarting is None and self._closing is None:  # else it is taken up when the data plane runs again
             self._runner.engine.reconfigure(self._runner.responder(fresh.responder))
-        await self._configure_host()
-        said += [f"`{name}` has changed, and takes effect with a restart" for name in _fixed_changes(old, fresh)]
-        for sa in self.established():
-            if not await self._is_welcome(sa):
-                said.append(f"{user_of(sa)} may not connect any more, and was disconnected")
-                self._runner.driver.command(sa.close)
-        return said
+        return said + [f"`{name}` has changed, and takes effect with a restart" for name in _fixed_changes(old, fresh)]
 
     # -- inside
 
@@ -298,54 +297,8 @@ class Gateway:
 
     async def _select(self, question: SelectConnection, sa: IkeSa) -> Connection:
         self._attempts.admit(sa.connection_id, question.remote, str(question.initiator_identity))
-        return dataclasses.replace(await self._answers.select(question), additional_addresses=self._addresses())
-
-    def _addresses(self) -> tuple[str, ...]:
-        """Where else clients may go on when a network fails (MOBIKE): the addresses that are listened on by name, else
-        the public ones. A gateway's internal addresses are nobody's business."""
         assert self._host is not None
-        named = {address for address in self.config.listen if not address.is_unspecified}
-        own = self._host.local_addresses()
-        return tuple(str(each) for each in own if (each in named if named else each.is_global))
-
-    async def _configure_host(self) -> None:
-        async with self._configuring:
-            self._answers.placement.routes_have_changed = False
-            await self._make_host_follow()
-
-    async def _make_host_follow(self) -> None:
-        assert self._host is not None
-        host = self.config.host
-        mtu = host.mtu or self._mtu()
-        routes = self._answers.placement.routes
-        await self._host.configure_gateway(
-            GatewayConfiguration(
-                interface=self.interface,
-                addresses=host.addresses,
-                mtu=mtu,
-                pools=routes(0),
-                further=tuple((name, routes(number)) for number, name in enumerate(self._runner.interfaces) if number),
-                forward=host.forward,
-                masquerade=host.masquerade,
-                masquerade_interfaces=host.masquerade_interfaces,
-            )
-        )
-        await self._runner.set_mtu(mtu)
-        self._mtu_now = mtu
-
-    async def _configure_host_anew(self) -> None:
-        """The interface was removed under us, and what was done to it is gone."""
-        assert self._host is not None
-        await self._host.close()
-        await self._configure_host()
-
-    def _mtu(self) -> int:
-        """One interface serves all clients, whatever they negotiate and wherever they are."""
-        assert self._host is not None
-        outer = min(self._host.outer_mtu(each) for each in _SOMEWHERE)
-        ipv6_inside = any(pool.version == 6 for pool in self.config.host.pools)
-        ipv6_outside = any(address.version == 6 for address in self.config.listen)
-        return tunnel_mtu(outer, _LARGEST, outer_ipv6=ipv6_outside, udp=True, inner_ipv6=ipv6_inside)
+        return dataclasses.replace(await self._answers.select(question), additional_addresses=self._host.addresses())
 
     def _on_event(self, event: ike.Event) -> None:
         self._radius.on_event(event)
@@ -354,10 +307,14 @@ class Gateway:
                 self._since[sa.connection_id] = clock.now()
                 also = [proof.identity for proof in sa.proofs]
                 self._attempts.ended(sa.connection_id, proven=user_of(sa), also=also, refused=False)
+                if sa.connection_id in self._unjudged:
+                    self._unjudged.discard(sa.connection_id)
+                    self._judge(sa)
             case ike.PathChanged(sa=sa, remote=remote):
                 self._answers.move(sa.connection_id, remote)
             case ike.IkeClosed(sa=sa, error=error):
                 self._since.pop(sa.connection_id, None)
+                self._unjudged.discard(sa.connection_id)
                 self._attempts.ended(sa.connection_id, proven=None, refused=_counts(error))
                 self._answers.release(sa.connection_id)
 
@@ -367,6 +324,24 @@ class Gateway:
             child = event.child
             log.error("The data plane refused %s of %s: %s", child, user_of(child.sa), error)
             self._runner.driver.command(functools.partial(child.sa.delete_child, child))
+
+    def _judge(self, sa: IkeSa) -> None:
+        """A log-in that began under the former configuration has come to its end under this one."""
+
+        async def judge() -> None:
+            for line in await self._dismiss_unwelcome(sa):
+                log.warning("%s", line)
+
+        task = asyncio.get_running_loop().create_task(judge())
+        self._judging.add(task)
+        task.add_done_callback(self._judging.discard)
+
+    async def _dismiss_unwelcome(self, sa: IkeSa) -> list[str]:
+        """End the session of who may not connect any more; says so."""
+        if await self._is_welcome(sa):
+            return []
+        self.disconnect(sa.connection_id)
+        return [f"{user_of(sa)} may not connect any more, and was disconnected"]
 
     async def _is_welcome(self, sa: IkeSa) -> bool:
         """Whether the configuration of now would let this client in, as far as it can be told without a log-in."""
@@ -419,11 +394,15 @@ class Gateway:
         for sa in lost:
             self._runner.driver.command(sa.close)
         log.error("%d sessions are ended, as their data plane is gone; clients may connect again", len(lost))
+        assert self._host is not None
+        is_anew: bool | None = None  # its interface, once the worker runs again
         for pause in _PAUSES:
             await asyncio.sleep(pause)
             try:
-                if await self._runner.restart_dataplane(worker):
-                    await self._configure_host_anew()
+                if is_anew is None:
+                    is_anew = await self._runner.restart_dataplane(worker)
+                if is_anew:
+                    await self._host.follow(anew=True)
             except HostError as error:
                 log.error("The data plane cannot be started again: %s", error)
                 self._error = error
@@ -438,12 +417,10 @@ class Gateway:
             if self._runner.is_started:
                 await self._say_goodbye()
         finally:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_STOP_SECONDS):
-                    await self._radius.close()
-                    if self._host is not None:
-                        await self._host.close()
-                    await self._runner.stop()
+            await _within(_STOP_SECONDS, self._radius.close())
+            if self._host is not None:
+                await _within(_STOP_SECONDS, self._host.close())
+            await _within(_STOP_SECONDS, self._runner.stop())
             self._ended.set()
 
     async def _say_goodbye(self) -> None:
@@ -462,6 +439,17 @@ class Gateway:
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await gone.wait()
         stop_listening()
+
+
+async def _within(seconds: float, step: Awaitable[None]) -> None:
+    """One step of the end: neither its failure nor its length keeps the others from being done."""
+    try:
+        async with asyncio.timeout(seconds):
+            await step
+    except TimeoutError:
+        log.error("A step of the end took longer than %.0f s, and was given up", seconds)
+    except Exception:
+        log.exception("A step of the end failed; this is a defect of Ikeway")
 
 
 def _counts(error: IkewayError | None) -> bool:
