@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,9 +18,11 @@ from ikeway.eap.ttls import TtlsAuthenticator, TtlsPeer, TtlsWays
 from ikeway.eap.ttls_inner import EapInTunnel
 from ikeway.eap.tunnel.channel import TlsVersion
 from ikeway.eap.tunnel.sessions import ProvenLogins, SessionCache
+from ikeway.eap.tunnel.trust import TlsIdentity
 from ikeway.errors import IkewayError
+from tests.auth.pki import Node
 from tests.eap.conversations import finish, log_in
-from tests.eap.tunnel.parties import CLIENT, asker, client_end, client_node, server_end, trust
+from tests.eap.tunnel.parties import CLIENT, asker, client_end, client_node, server_end, server_node, trust
 
 Change = Callable[[int, bytes], bytes]
 USER = b"alice"
@@ -110,3 +114,34 @@ def test_an_early_success_is_not_believed(method: str, version: TlsVersion) -> N
             ),
         )
         assert peer.failed and not peer.succeeded
+
+
+def twice_the_names(node: Node) -> TlsIdentity:
+    """A certificate with two extensions of one kind, which nobody may have (RFC 5280 section 4.2)."""
+    der = node.certificate.public_bytes(Encoding.DER)
+    usage, names = bytes.fromhex("0603551d25"), bytes.fromhex("0603551d11")
+    assert der.count(usage) == der.count(names) == 1
+    return TlsIdentity((x509.load_der_x509_certificate(der.replace(usage, names)),), node.key)
+
+
+@pytest.mark.parametrize(
+    ("version", "whose"),
+    # OpenSSL's servers do not take such a certificate for their own with TLS 1.2.
+    [(TlsVersion.TLS_1_2, "client"), (TlsVersion.TLS_1_3, "client"), (TlsVersion.TLS_1_3, "server")],
+)
+def test_a_certificate_that_nobody_can_read_ends_it_by_a_typed_error(version: TlsVersion, whose: str) -> None:
+    """Anybody may show one, before anything is known of who it is."""
+    client, server = client_end(version, node=client_node()), server_end(judge=trust(Role.INITIATOR))
+    if whose == "client":
+        client.own = twice_the_names(client_node())
+    else:
+        server.own = twice_the_names(server_node())
+    peer = EapPeer(asker(), USER, [lambda: EapTlsPeer(client, CLIENT.encode())])
+    authenticator = EapAuthenticator(asker(), [lambda: EapTlsAuthenticator(server)])
+    carry(peer, authenticator, lambda number, packet: packet)
+    assert authenticator.failed and not peer.succeeded
+    if whose == "client":
+        assert "cannot be read" in authenticator.reason
+    else:
+        reason = peer.failure_reason()
+        assert reason is not None and "cannot be read" in str(reason)

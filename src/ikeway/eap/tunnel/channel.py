@@ -29,7 +29,7 @@ from ikeway.errors import ConfigError, IkewayError, Side
 
 if TYPE_CHECKING:
     from cryptography import x509
-    from OpenSSL import SSL
+    from OpenSSL import SSL, crypto
 
 MAX_RECORDS = 256  # in one message: with application data, or read from the peer
 MAX_TOTAL = 4 * MAX_MESSAGE  # octets from the peer in one log-in
@@ -332,14 +332,14 @@ class Channel:
 
         assert isinstance(certificate, crypto.X509)
         try:
-            self._chain[depth] = certificate.to_cryptography()
+            self._chain[depth] = _readable(certificate)
             if depth == 0 and fine:
                 self._judge(tuple(self._chain[index] for index in sorted(self._chain)))
         except IkewayError as error:
             self._verdict = error
             return False
         except ValueError as error:
-            self._verdict = TlsFailed(f"the other end sent a certificate that cannot be read: {error}", side=Side.PEER)
+            self._verdict = TlsFailed(f"the certificate of the other end cannot be judged: {error}", side=Side.PEER)
             return False
         return True
 
@@ -368,6 +368,19 @@ class Channel:
             return self._verdict
         own = "the server's certificate" if self._endpoint.is_server else "the client's certificate"
         return explain(reasons_of(error), own=own)
+
+
+def _readable(found: crypto.X509) -> x509.Certificate:
+    """The certificate, every part of which was looked at: the library decodes most of them late. Raises TlsFailed."""
+    try:
+        certificate = found.to_cryptography()
+        certificate.subject.public_bytes()
+        certificate.issuer.public_bytes()
+        _ = certificate.extensions, certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except Exception as error:  # what it has against one has no common type
+        what = f"the other end sent a certificate that cannot be read: {error}"
+        raise TlsFailed(what, side=Side.PEER, remedy="have it issued anew") from error
+    return certificate
 
 
 def reasons_of(error: Exception) -> list[str]:
