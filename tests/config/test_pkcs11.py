@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,6 +83,10 @@ def _library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     if "token" in request.fixturenames:
         monkeypatch.setenv("SOFTHSM2_CONF", str(request.getfixturevalue("token").configuration))
     yield
+    gc.collect()  # sessions that nobody has any more are closed before their library goes
+    for thread in threading.enumerate():
+        if thread.name == "ikeway-token":
+            thread.join(5)
     pkcs11.unload(LIBRARY)
 
 
@@ -292,6 +298,41 @@ def test_a_gateway(token: SoftToken) -> None:
     for credential in (connection.local_credential, again):
         scheme = schemes_for(credential.public_key)[0]
         verify(credential.public_key, scheme, credential.signer.sign(scheme, b"x"), b"x")
+
+
+@needs_token
+def test_reloads_leave_no_sessions_behind(token: SoftToken) -> None:
+    """Tokens have few. The one that has logged in stays: its end would log out those that come after it."""
+    first, later, gone = (opened(token, "p256") for _ in range(3))
+    session = gone._held.session
+    del gone
+    gc.collect()
+    deadline = time.monotonic() + 5
+    with pytest.raises(pkcs11.PKCS11Error):
+        while time.monotonic() < deadline:
+            session.generate_random(64)
+            time.sleep(0.01)
+    for signer in (first, later):
+        scheme = schemes_for(signer.public_key)[0]
+        verify(signer.public_key, scheme, signer.sign(scheme, b"x"), b"x")
+
+
+@needs_token
+def test_one_at_a_time_speaks_to_a_library(token: SoftToken) -> None:
+    """It is initialised without locks, and a reload opens the token while log-ins sign."""
+    signer = opened(token, "p256")
+    is_open = threading.Event()
+
+    def open_another() -> None:
+        opened(token, "p256")
+        is_open.set()
+
+    with signer._lock:
+        other = threading.Thread(target=open_another)
+        other.start()
+        assert not is_open.wait(0.2)
+    assert is_open.wait(5)
+    other.join()
 
 
 @needs_token

@@ -1,17 +1,23 @@
 """A key in a token, through the token's own library (PKCS#11 v2.40).
 
 Theory of operation. Hashes are made here and the token signs them, so that it needs nothing beyond CKM_RSA_PKCS,
-CKM_RSA_PKCS_PSS, CKM_ECDSA or CKM_EDDSA. Everything blocks and is called in threads, one at a time, as a session
-is for one. The session stays open with the PIN given. A token that was taken out and put back is opened again at the next
-signature; a process that was forked since needs its library anew.
+CKM_RSA_PKCS_PSS, CKM_ECDSA or CKM_EDDSA. Everything blocks and is called in threads, one at a time for a library:
+python-pkcs11 initialises it without locks (C_Initialize), and a reload opens the token while log-ins sign. The session
+stays open with the PIN given. A token that was taken out and put back is opened again at the next signature; a process
+that was forked since needs its library anew.
+
+A gateway opens its token again with each reload, and tokens have few sessions: the one of a signer that nobody has any more
+is closed. Only the session that has logged in stays, as its end would log out all others; there is one such for a process.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,10 +38,20 @@ LIBRARIES = tuple(
     for folder in ("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64", "lib")
 )
 MOST_OBJECTS = 200
+_locks: dict[Path, threading.Lock] = {}
 _TRIAL = b"Ikeway looks whether this key is the certificate's"
 
 Pin = Callable[[int], str | None]
 """Gives the PIN; the argument counts tries from 1. None: there is no other one to try."""
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """What a signer leaves behind."""
+
+    lock: threading.Lock
+    process: int
+    session: Any = None
 
 
 class TokenSigner:
@@ -45,11 +61,11 @@ class TokenSigner:
 
     def __init__(self, uri: Pkcs11Uri, pin: Pin, chain: tuple[x509.Certificate, ...]) -> None:
         self._uri, self._library, self._pin = uri, _library_of(uri), pin
-        self._lock = threading.Lock()
-        self._process = os.getpid()
+        self._lock = _lock_of(self._library)
+        self._held = _Held(self._lock, os.getpid())
+        weakref.finalize(self, _let_go, self._held).atexit = False
         self._known_pin: str | None = None
         self._wants_pin = False
-        self._session: pkcs11.Session | None = None
         self._key: Any = None  # python-pkcs11 adds `sign` to the classes of what it finds
         with self._lock, _explained(uri):
             self._open()
@@ -90,7 +106,7 @@ class TokenSigner:
         raise AssertionError("unreachable")
 
     def _sign_once(self, scheme: SignatureScheme, mechanism: Any, parameter: Any, data: bytes) -> bytes:  # noqa: ANN401
-        if self._key is None or self._process != os.getpid():
+        if self._key is None or self._held.process != os.getpid():
             with _explained(self._uri):
                 self._open()
         assert self._key is not None
@@ -119,11 +135,11 @@ class TokenSigner:
         loaded = _load(self._library)
         import pkcs11
 
-        if self._process != os.getpid():
+        if self._held.process != os.getpid():
             loaded.reinitialize()
-            self._process = os.getpid()
-        self._session = self._log_in(loaded)
-        self._key = self._find_key(self._session)
+            self._held.process = os.getpid()
+        self._held.session = self._log_in(loaded)
+        self._key = self._find_key(self._held.session)
         self._wants_pin = _attribute(self._key, pkcs11.Attribute.ALWAYS_AUTHENTICATE) is True
 
     def _log_in(self, loaded: Any) -> pkcs11.Session:  # noqa: ANN401 - python-pkcs11 gives its library no type
@@ -162,12 +178,9 @@ class TokenSigner:
         return self._pin(attempt)
 
     def _forget(self) -> None:
-        session, self._session, self._key = self._session, None, None
-        if session is not None and self._process == os.getpid():
-            try:
-                session.close()
-            except Exception:  # noqa: S110 - it is gone, which is why it is closed
-                pass
+        session, self._held.session, self._key = self._held.session, None, None
+        if session is not None and self._held.process == os.getpid():
+            _close(session)
 
     def _find_token(self, loaded: Any) -> pkcs11.Token:  # noqa: ANN401
         uri = self._uri
@@ -213,8 +226,8 @@ class TokenSigner:
         """The key's certificate, and those above it that the token has too."""
         import pkcs11
 
-        assert self._session is not None and self._key is not None
-        found = _objects(self._session, pkcs11.ObjectClass.CERTIFICATE, {})
+        assert self._held.session is not None and self._key is not None
+        found = _objects(self._held.session, pkcs11.ObjectClass.CERTIFICATE, {})
         identifier, label = _attribute(self._key, pkcs11.Attribute.ID), _attribute(self._key, pkcs11.Attribute.LABEL)
         own = [each for each in found if identifier and _attribute(each, pkcs11.Attribute.ID) == identifier]
         own = own or [each for each in found if label and _attribute(each, pkcs11.Attribute.LABEL) == label]
@@ -227,10 +240,37 @@ class TokenSigner:
         return _chain(_decoded(own[0], self._uri), [_decoded(each, self._uri) for each in found if each is not own[0]])
 
 
+def _let_go(held: _Held) -> None:
+    """Close the session of a signer that is gone: in a thread, for it blocks, and who lets go may be the event loop."""
+    session, held.session = held.session, None
+    if session is None or held.process != os.getpid():
+        return
+    import pkcs11
+
+    if session.user_type == pkcs11.UserType.NOBODY:  # another one has logged in
+        threading.Thread(target=_close_alone, args=(held.lock, session), name="ikeway-token", daemon=True).start()
+
+
+def _close_alone(lock: threading.Lock, session: pkcs11.Session) -> None:
+    with lock:
+        _close(session)
+
+
+def _close(session: pkcs11.Session) -> None:
+    try:
+        session.close()
+    except Exception:  # noqa: S110 - it is gone, which is why it is closed
+        pass
+
+
 def open_token(uri: Pkcs11Uri, pin: Pin, chain: tuple[x509.Certificate, ...] = ()) -> TokenSigner:
     """Open the token and look whether its key signs. `chain`: the key's certificate first, where it is not in the token.
     Raises `ConfigError`, and `HostError` when the token does not answer."""
     return TokenSigner(uri, pin, chain)
+
+
+def _lock_of(library: Path) -> threading.Lock:
+    return _locks.setdefault(library.resolve(), threading.Lock())
 
 
 def _library_of(uri: Pkcs11Uri) -> Path:
