@@ -182,13 +182,15 @@ def at_terminal(side: Side, answers: list[str], *words: str) -> tuple[int, str]:
         stderr=theirs,
     )
     os.close(theirs)
-    told = ""
+    told, seen = "", 0  # what is read may be cut anywhere
     try:
-        while chunk := os.read(ours, 4096).decode():
+        while chunk := os.read(ours, 4096).decode(errors="replace"):
             told += chunk
-            if "Password for alice" in chunk and answers:
+            if answers and (at := told.find("Password for alice", seen)) >= 0:
+                seen = at + 1
                 os.write(ours, f"{answers.pop(0)}\n".encode())
-            if "is up: " in chunk:
+            if "is up: " in told[seen:]:
+                seen = len(told)
                 process.send_signal(signal.SIGINT)
     except OSError:  # EIO: the other end is closed
         pass

@@ -227,6 +227,9 @@ async def _run(config: GatewayConfig, trace: Trace) -> None:
         starting = asyncio.create_task(running.start())
         tasks = _heed_signals(running, starting)
         await starting
+        if starting.cancelling():  # it came up all the same: something below has swallowed the cancellation
+            await running.close()
+            return
         control.attach(running)
         _say_ready(running)
         await running.wait()
