@@ -1,5 +1,7 @@
 """Proposal strings, choosing from an offer, and checking a choice (RFC 7296 sections 2.7, 3.3)."""
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -531,6 +533,37 @@ def test_why_nothing_fits():
         [Proposal(1, ProtocolId.AH, b"", ())], parse_proposals("aes128gcm16", ESP)
     )
     assert "accepted none" in explain_mismatch(offer("aes128gcm16-x25519", ESP), parse_proposals("aes128gcm16", ESP))
+
+
+def test_what_strangers_offer_is_explained_in_bounded_time_and_length():
+    """As much as fits an IKE_SA_INIT request: nobody has to pay more for its refusal than for reading it."""
+    many = [
+        (TransformType(kind), 1000 + number) for number in range(20) for kind in (1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12)
+    ]
+    for proposals, transforms in ((128, 8), (4, 255)):
+        offered = tuple(
+            Proposal(
+                number,
+                ProtocolId.IKE,
+                b"",
+                tuple(Transform.of(*many[(number * transforms + place) % len(many)]) for place in range(transforms)),
+            )
+            for number in range(proposals)
+        )
+        calls = 0
+
+        def count(frame, event, argument):
+            nonlocal calls
+            calls += event == "call"
+
+        sys.setprofile(count)
+        try:
+            reason = explain_mismatch(offered, DEFAULT_IKE_PROPOSALS)
+        finally:
+            sys.setprofile(None)
+
+        assert calls < 10000
+        assert reason.startswith("nothing in common in ") and len(reason) < 6000
 
 
 def test_numbers_and_spis():

@@ -8,9 +8,10 @@ NONE is a choice: integrity beside an AEAD, key exchange of a child SA, addition
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from typing import TypeAlias
 
 from ikeway.crypto.algorithms import EncryptionInfo, encryption_info, integrity_info
@@ -209,18 +210,30 @@ def verify_selected(chosen: Proposal, offered: Sequence[Proposal]) -> Suite:
 
 
 def explain_mismatch(offered: Sequence[Proposal], acceptable: Sequence[Proposal]) -> str:
-    """Why `select` found nothing, for a log: the nearest pair of proposals and what they have not in common."""
-    best: list[str] | None = None
-    for their in offered:
-        for our in acceptable:
-            if their.protocol == our.protocol:
-                gaps = _gaps(their, our)
-                if best is None or len(gaps) < len(best):
-                    best = gaps
+    """Why `select` found nothing, for a log: the nearest pair of proposals and what they have not in common.
+
+    Strangers may offer a hundred proposals with a thousand transforms: only the first proposals are looked at, and only
+    what the nearest pair has is put in words.
+    """
+    ours = [(our.protocol, _by_type(our)) for our in acceptable]
+    best: tuple[list[TransformType], _ByType, _ByType] | None = None
+    for proposal in offered[:_MOST_EXPLAINED]:
+        their = _by_type(proposal)
+        for protocol, our in ours:
+            if protocol == proposal.protocol:
+                gaps = _gaps(protocol, their, our)
+                if best is None or len(gaps) < len(best[0]):
+                    best = gaps, their, our
     if best is None:
         protocols = ", ".join(sorted({proposal.protocol.name for proposal in offered})) or "nothing"
         return f"the peer offers {protocols}, for which nothing is configured here"
-    return "nothing in common in " + "; ".join(best)
+    kinds, their, our = best
+    if not kinds:
+        return "nothing in common in the combination of their transforms"
+    return "nothing in common in " + "; ".join(
+        f"{_TYPE_NAMES.get(kind, kind.name)}: offered {_words(their.get(kind))}, accepted {_words(our.get(kind))}"
+        for kind in kinds
+    )
 
 
 def with_numbers(proposals: Iterable[Proposal], spi: bytes) -> tuple[Proposal, ...]:
@@ -366,29 +379,34 @@ def _is_none(transform: Transform) -> bool:
     )
 
 
-def _gaps(their: Proposal, our: Proposal) -> list[str]:
-    """The transform types in which two proposals do not meet, in words."""
-    gaps = []
-    kinds = sorted(dict.fromkeys(item.type for item in (*their.transforms, *our.transforms)))
-    for kind in kinds:
-        offered = [item for item in their.transforms if item.type == kind]
-        accepted = [item for item in our.transforms if item.type == kind]
-        if not set(offered) & set(accepted) and not (
-            _may_lack(offered, their, kind) and _may_lack(accepted, our, kind)
-        ):
-            gaps.append(f"{_TYPE_NAMES.get(kind, kind.name)}: offered {_words(offered)}, accepted {_words(accepted)}")
-    return gaps or ["the combination of their transforms"]
+_ByType = dict[TransformType, dict[Transform, None]]  # in the order in which they were offered
 
 
-def _may_lack(transforms: list[Transform], proposal: Proposal, kind: TransformType) -> bool:
+def _by_type(proposal: Proposal) -> _ByType:
+    found: _ByType = {}
+    for item in proposal.transforms:
+        found.setdefault(item.type, {})[item] = None
+    return found
+
+
+def _gaps(protocol: ProtocolId, their: _ByType, our: _ByType) -> list[TransformType]:
+    """The transform types in which two proposals do not meet."""
+    return [
+        kind
+        for kind in sorted(their.keys() | our.keys())
+        if their.get(kind, {}).keys().isdisjoint(our.get(kind, {}))
+        and not (_may_lack(protocol, their, kind) and _may_lack(protocol, our, kind))
+    ]
+
+
+def _may_lack(protocol: ProtocolId, transforms: _ByType, kind: TransformType) -> bool:
     if kind == _T.INTEG:
-        ciphers = (item for item in proposal.transforms if item.type == _T.ENCR)
         return any(
             is_supported(item.type, item.id, item.key_length)
             and encryption_info(EncryptionAlgorithm(item.id), item.key_length).is_aead
-            for item in ciphers
+            for item in transforms.get(_T.ENCR, ())
         )
-    return kind in _OPTIONAL[proposal.protocol] and (not transforms or any(map(_is_none, transforms)))
+    return kind in _OPTIONAL[protocol] and (kind not in transforms or any(map(_is_none, transforms[kind])))
 
 
 _TYPE_NAMES = {
@@ -400,8 +418,14 @@ _TYPE_NAMES = {
 }
 
 
-def _words(transforms: list[Transform]) -> str:
-    return " ".join(keyword_of((item.type, item.id, item.key_length)) for item in transforms) or "none"
+_MOST_EXPLAINED = 16  # proposals
+_MOST_WORDS = 24  # of one type
+
+
+def _words(transforms: Collection[Transform] | None) -> str:
+    words = [keyword_of((item.type, item.id, item.key_length)) for item in islice(transforms or (), _MOST_WORDS)]
+    more = len(transforms or ()) - len(words)
+    return " ".join(words) + (f" and {more} more" if more else "") or "none"
 
 
 def _violation(what: str, *, expected: str, got: str) -> ProtocolViolation:
