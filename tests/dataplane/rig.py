@@ -20,6 +20,7 @@ from ikeway.esp.parameters import EspSa
 from ikeway.host.tun import TunDevice
 from tests.esp.material import esp_sa, network
 
+PATIENCE = 20.0  # seconds until a test fails: a worker has to share the machine
 INSIDE = (network("10.78.0.0/24"),)
 OUR_HOST, THEIR_HOST = "10.78.0.1", "10.78.0.2"
 
@@ -46,7 +47,7 @@ class Rig:
         """Put a packet into the TUN device."""
         await asyncio.get_running_loop().sock_sendall(self.tun, packet)
 
-    async def delivered(self, seconds: float = 2.0) -> bytes:
+    async def delivered(self, seconds: float = PATIENCE) -> bytes:
         """The next packet that comes out of the TUN device."""
         return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.tun, 65536), seconds)
 
@@ -54,17 +55,17 @@ class Rig:
         """Send a datagram as the peer."""
         await asyncio.get_running_loop().sock_sendto(sock or self.peer, octets, tuple(self.local))
 
-    async def at_peer(self, seconds: float = 2.0) -> bytes:
+    async def at_peer(self, seconds: float = PATIENCE) -> bytes:
         """The next datagram that reaches the peer."""
         return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.peer, 65536), seconds)
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 3.0) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         """Wait until something is true."""
         async with asyncio.timeout(seconds):
             while not condition():
                 await asyncio.sleep(0.005)
 
-    async def dropped(self, spi: int, inbound: bool, reason: str, seconds: float = 2.0) -> int:
+    async def dropped(self, spi: int, inbound: bool, reason: str, seconds: float = PATIENCE) -> int:
         """Wait until drops of a reason are counted; how many."""
         async with asyncio.timeout(seconds):
             while not (found := (await self.plane.counters())[spi, inbound].dropped.get(reason, 0)):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 import time
 
 import pytest
 
+from ikeway.dataplane.interface import DataPlaneDied
 from ikeway.dataplane.userspace import plane
 from ikeway.dataplane.userspace.launch import launch
 from ikeway.dataplane.userspace.process import WorkerGone
+from ikeway.errors import HostError
 from tests.dataplane.rig import rig
 
 
@@ -51,3 +55,24 @@ async def test_one_that_never_starts_is_given_up(monkeypatch: pytest.MonkeyPatch
         async with rig(launched=launched):
             pass
     assert launched.process.returncode is not None
+
+
+async def test_a_daemon_without_descriptors_hears_that_its_worker_cannot_be_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a proxy with a thousand connections may be. Nobody would know that nothing is carried any more."""
+
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with rig() as r:
+        assert r.plane.pid
+        monkeypatch.setattr(socket, "socketpair", none_left)
+        with pytest.raises(HostError, match="Too many open files"):
+            launch()
+        os.kill(r.plane.pid, signal.SIGKILL)
+        await r.until(lambda: bool(r.events))
+        monkeypatch.undo()
+        assert isinstance(r.events[0], DataPlaneDied) and "Too many open files" in r.events[0].reason
+        await r.plane.restart()
+        assert await r.plane.counters()

@@ -7,7 +7,8 @@ import errno
 import pytest
 
 from ikeway.address import Address
-from ikeway.dataplane.userspace.paths import CANNOT_SEGMENT, OuterSocket, Path
+from ikeway.dataplane.userspace.paths import CANNOT_SEGMENT, OuterSocket, Path, Paths
+from ikeway.esp.parameters import Encapsulation
 
 
 class Socket:
@@ -24,9 +25,15 @@ class Socket:
         return 0
 
 
+HERE, THERE = Address("192.0.2.1", 4500), Address("192.0.2.2", 4500)
+
+
+def outer(sock: Socket) -> OuterSocket:
+    return OuterSocket(sock, ipv6=False, raw_esp=False, host=HERE.host, port=HERE.port)  # type: ignore[arg-type]
+
+
 def path(sock: Socket) -> Path:
-    outer = OuterSocket(sock, ipv6=False, raw_esp=False, host="192.0.2.1", port=4500)  # type: ignore[arg-type]
-    return Path(outer, Address("192.0.2.1", 4500), Address("192.0.2.2", 4500))
+    return Path(outer(sock), HERE, THERE)
 
 
 @pytest.mark.parametrize("code", sorted({*CANNOT_SEGMENT, errno.ECONNREFUSED, errno.EHOSTUNREACH}))
@@ -50,3 +57,15 @@ def test_an_error_of_its_own_does() -> None:
     assert way.send([b"one", b"two"], 0, 1.0) == (0, None)
     assert way.merge_from > 1.0
     assert sock.sent == [b"one", b"two"]
+
+
+def test_what_icmp_tells_is_news_only_where_it_changes_something() -> None:
+    """Anybody can send it, as often as he likes; for news all that is known of flows is thrown away."""
+    paths = Paths([outer(Socket())])
+    known = paths.find(HERE, THERE, Encapsulation.UDP)
+    assert not paths.learn_mtu("192.0.2.99", 1300, 1.0)
+    assert not paths.learn_mtu(THERE.host, 68, 1.0)
+    assert paths.learn_mtu(THERE.host, 1300, 1.0)
+    assert not paths.learn_mtu(THERE.host, 1300, 500.0)
+    assert known.room(1000.0) == 1300 - 28  # it is remembered from the last message on
+    assert paths.learn_mtu(THERE.host, 1200, 1.0)

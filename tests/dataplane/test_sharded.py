@@ -23,7 +23,7 @@ from ikeway.esp.inbound import InboundSa
 from ikeway.esp.outbound import OutboundSa
 from ikeway.esp.parameters import EspSa
 from ikeway.host.tun import TunDevice
-from tests.dataplane.rig import INSIDE, inner, opened, peer_socket, sealed
+from tests.dataplane.rig import INSIDE, PATIENCE, inner, opened, peer_socket, sealed
 from tests.esp.material import esp_sa
 
 BACK = {"source": "10.78.0.2", "destination": "10.78.0.1"}
@@ -54,15 +54,15 @@ class Both:
         return OutboundSa(inbound), InboundSa(outbound)
 
     async def delivered(self, number: int) -> bytes:
-        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.tuns[number], 65536), 3)
+        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.tuns[number], 65536), PATIENCE)
 
     async def at_peer(self) -> bytes:
-        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.peer, 65536), 3)
+        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.peer, 65536), PATIENCE)
 
     def to_us(self, octets: bytes) -> None:
         self.peer.sendto(octets, tuple(self.local))
 
-    async def until(self, condition, seconds: float = 10.0) -> None:
+    async def until(self, condition, seconds: float = PATIENCE) -> None:
         async with asyncio.timeout(seconds):
             while not condition():
                 await asyncio.sleep(0.005)
@@ -109,7 +109,7 @@ async def test_each_has_its_own_and_ike_comes_to_the_daemon() -> None:
             assert opened(receiver, await b.at_peer()) == inner()
         b.to_us(bytes(4) + b"an IKE message")
         assert (
-            await asyncio.wait_for(asyncio.get_running_loop().sock_recv(b.daemon, 100), 3)
+            await asyncio.wait_for(asyncio.get_running_loop().sock_recv(b.daemon, 100), PATIENCE)
             == bytes(4) + b"an IKE message"
         )
         counted = await b.plane.counters()
@@ -176,3 +176,23 @@ async def test_one_dies_and_the_other_goes_on() -> None:
         sender, _ = await b.connect(1, 7)
         b.to_us(sealed(sender, inner(**BACK)))
         assert await b.delivered(1) == inner(**BACK)
+
+
+async def test_the_start_of_the_others_is_waited_for_when_one_cannot_start() -> None:
+    """Whoever is told that it failed stops them all, and one that is still starting would not notice."""
+    started = []
+
+    class Plane:
+        def __init__(self, seconds: float) -> None:
+            self.seconds = seconds
+
+        async def start(self, on_event: object) -> None:
+            if not self.seconds:
+                raise HostError("no room")
+            await asyncio.sleep(self.seconds)
+            started.append(self)
+
+    planes = [Plane(0.0), Plane(0.05)]
+    with pytest.raises(HostError, match="no room"):
+        await ShardedDataPlane(planes).start(lambda event: None)  # type: ignore[arg-type]
+    assert started == planes[1:]

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,12 +29,14 @@ from ikeway.dataplane.interface import (
     UnknownSpi,
     Unreachable,
 )
+from ikeway.dataplane.userspace import process
+from ikeway.dataplane.userspace.launch import Launched, launch
 from ikeway.dataplane.userspace.messages import Reply
 from ikeway.dataplane.userspace.process import WorkerProcess
 from ikeway.errors import HostError
 from ikeway.esp.inbound import InboundSa
 from ikeway.esp.parameters import Encapsulation, EspLimits
-from tests.dataplane.rig import Rig, inner, opened, peer_socket, process_exists, rig, sealed
+from tests.dataplane.rig import PATIENCE, Rig, inner, opened, peer_socket, process_exists, rig, sealed
 from tests.esp.material import network
 
 BEGIN = 3  # the number of this request at a worker that takes one SA over: after Configure and the SA
@@ -88,24 +91,31 @@ async def test_what_is_neither_ike_nor_esp_is_counted(octets: bytes, reason: str
 
 async def test_unknown_spis_are_told_at_a_bounded_rate() -> None:
     async with rig() as r:
+        began = time.monotonic()
         for _ in range(100):
             await r.to_worker(b"\0\0\x99\x99" + bytes(60))
         await r.until(lambda: bool(r.events))
         while await r.dropped(0, True, "unknown-spi") < 100:
             await asyncio.sleep(0.01)
         assert set(r.events) == {UnknownSpi(0x9999, r.remote)}
-        assert len(r.events) <= 20  # ten a second, and a second may have begun
+        assert len(r.events) <= most_told(began)
+
+
+def most_told(began: float) -> int:
+    """Ten a second; the first and the last one may be parts of seconds."""
+    return 10 * (int(time.monotonic() - began) + 2)
 
 
 async def test_a_closed_port_is_told_to_the_daemon_at_a_bounded_rate() -> None:
     async with rig() as r:
+        began = time.monotonic()
         r.peer.close()
         for _ in range(50):
             r.plane.send_ike(b"anybody?", r.local, r.remote)
             await asyncio.sleep(0.005)
         await r.until(lambda: bool(r.events))
         assert set(r.events) == {Unreachable(r.remote, errno.ECONNREFUSED)}
-        assert len(r.events) <= 20
+        assert len(r.events) <= most_told(began)
         with peer_socket() as other:
             await r.to_worker(bytes(4) + b"still read", other)
         await r.until(lambda: isinstance(r.events[-1], IkeReceived))
@@ -278,7 +288,7 @@ async def test_a_peer_that_moves_is_told_by_its_newest_packets_only() -> None:
             receiver = await r.outbound()
             await r.plane.move(1, r.local, there, True)
             await r.send(inner())
-            octets = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(elsewhere, 65536), 2)
+            octets = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(elsewhere, 65536), PATIENCE)
             assert opened(receiver, octets) == inner()
             await r.plane.remove_outbound(0x2001, there)
             assert (0x2001, False) not in await r.plane.counters()
@@ -454,6 +464,44 @@ async def test_what_is_asked_meanwhile_waits() -> None:
             assert r.plane.sas == 1
 
 
+async def test_what_is_removed_and_moved_while_nobody_waits_any_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon gives up before a busy host has started another worker. That one must not go on with what is gone."""
+    started: list[int] = []
+
+    def slowly() -> Launched:
+        launched = launch()
+        os.kill(launched.process.pid, signal.SIGSTOP)
+        started.append(launched.process.pid)
+        return launched
+
+    async with rig() as r:
+        gone = await r.inbound(0x1002)
+        await r.outbound(0x2001)
+        receiver = await r.outbound(0x2002, connection_id=2, child_id=2)
+        monkeypatch.setattr(process, "launch", slowly)
+        assert r.plane.pid
+        os.kill(r.plane.pid, signal.SIGKILL)
+        await r.until(lambda: bool(started))
+        with peer_socket() as other:
+            for each in (
+                r.plane.remove_inbound(0x1002),
+                r.plane.remove_outbound(0x2001, r.remote),
+                r.plane.move(2, r.local, Address(*other.getsockname()), True),
+            ):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.02):
+                        await each
+            os.kill(started[0], signal.SIGCONT)
+            await r.until(lambda: DataPlaneRestarted("it was killed by SIGKILL") in r.events, 20)
+            await r.until(lambda: sum(isinstance(each, SaEnded) for each in r.events) == 2)
+            assert r.plane.sas == 1
+            await r.send(inner())
+            sent = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(other, 65536), PATIENCE)
+            assert opened(receiver, sent) == inner()
+            await r.to_worker(sealed(gone, inner(**BACK)))
+            assert await r.dropped(0, True, "unknown-spi") == 1
+
+
 async def test_a_worker_that_hangs_is_replaced() -> None:
     async with rig() as r:
         await r.outbound()
@@ -508,6 +556,10 @@ async def test_a_worker_that_dies_again_and_again_is_given_up() -> None:
             await r.plane.add_inbound(r.sa(0x1001))
         assert r.plane.pid is None
         await r.plane.restart()
+        first = r.plane.pid
+        assert first
+        await r.plane.restart()  # something else had failed: there are never two on the same device
+        assert r.plane.pid != first and not process_exists(first)
         assert r.plane.sas == 0
         receiver = await r.outbound()
         await r.send(inner())
@@ -550,7 +602,7 @@ async def test_no_worker_outlives_its_daemon(tmp_path: Path) -> None:
     assert process_exists(worker)
     daemon.kill()
     daemon.wait()
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE):
         while process_exists(worker):
             await asyncio.sleep(0.01)
 

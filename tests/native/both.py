@@ -63,6 +63,19 @@ class Known:
 
 
 @dataclass
+class Daemon:
+    """Takes events, as long as it reads."""
+
+    reads: bool = True
+    events: list[object] = field(default_factory=list)
+
+    def emit(self, event: object) -> bool:
+        if self.reads:
+            self.events.append(event)
+        return self.reads
+
+
+@dataclass
 class Ends:
     """One path under test: `inside` is the host's end of the TUN device, `peer` the network's."""
 
@@ -73,6 +86,7 @@ class Ends:
     outgoing: Outgoing
     incoming: Incoming
     events: list[object]
+    daemon: Daemon
 
     def add(self, sa: EspSa, end: bytes = b"", iv_base: int = 5, sequence: int = 0) -> Sender:
         """An outbound SA to the peer."""
@@ -142,22 +156,19 @@ def ends(
         peer.bind(("127.0.0.1", 0))
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         accept_merged(sock, merging)
-        known, events = Known(), []
+        known, daemon = Known(), Daemon()
         tun = TunIo(device.fileno(), vnet_header, known.unclaimed[True], known.unclaimed[False])
         outer = OuterSocket(sock, False, False, "127.0.0.1", sock.getsockname()[1])
 
-        def emit(event: object) -> bool:
-            events.append(event)
-            return True
-
         nothing = [lambda _: None, lambda: None]
         if kind == "pure":
-            outgoing, incoming = Outgoing(known, tun, nothing[0]), Incoming(known, tun, emit, nothing[1], nothing[0])
+            outgoing = Outgoing(known, tun, nothing[0])
+            incoming = Incoming(known, tun, daemon.emit, nothing[1], nothing[0])
         else:
             core = native.core()
             assert core is not None, native.status().detail
             outgoing = NativeOutgoing(core, known, tun, nothing[0])
-            incoming = NativeIncoming(core, known, tun, emit, nothing[1], nothing[0])
+            incoming = NativeIncoming(core, known, tun, daemon.emit, nothing[1], nothing[0])
         for way in (outgoing, incoming):
             way.mtu, way.clamp = mtu, clamp
-        yield Ends(known, inside, peer, outer, outgoing, incoming, events)
+        yield Ends(known, inside, peer, outer, outgoing, incoming, daemon.events, daemon)

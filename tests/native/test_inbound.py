@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 
-from ikeway.dataplane.interface import IkeReceived
+from ikeway.address import Address
+from ikeway.dataplane.interface import IkeReceived, PeerMoved
 from ikeway.dataplane.userspace.segments import GSO_TCPV4, GSO_UDP, VNET_HEADER, single_segments, taken
 from ikeway.esp.drops import Drop
 from ikeway.esp.outbound import OutboundSa
@@ -323,6 +324,21 @@ def test_a_peer_that_moves_and_spis_that_nobody_knows() -> None:
             results.append(([type(event).__name__ for event in path.events], path.known.unclaimed))
     assert set(results[0][0]) == set(results[1][0]) == {"PeerMoved", "UnknownSpi"}
     assert results[0][1] == results[1][1]
+
+
+@pytest.mark.parametrize("kind", PATHS)
+def test_a_daemon_that_does_not_read_hears_of_a_peer_that_has_moved_when_it_does(kind: str) -> None:
+    sa = esp_sa(follow_peer=True)
+    with ends(kind) as path:
+        receiver, sender = path.accept(sa), OutboundSa(sa)
+        receiver.told_remote = ("192.0.2.1", 4500)
+        path.daemon.reads = False
+        path.into([sealed(sender, packet) for packet in tcp_train(2)])
+        assert not path.events
+        path.daemon.reads = True
+        path.into([sealed(sender, packet) for packet in tcp_train(2)])
+        path.into([sealed(sender, packet) for packet in tcp_train(2)])
+        assert path.events == [PeerMoved(sa.spi, Address(*path.peer.getsockname()))]
 
 
 def test_without_virtio_net_hdr() -> None:

@@ -69,10 +69,11 @@ class Attachment:
 
     async def device_replaced(self) -> None:
         """The tunnel's device was made anew: what stood on the old one has gone with it."""
-        if self.configuration is not None:
-            self.configuration = dataclasses.replace(self.configuration, interface=self._runner.interface)
+        standing, self.configuration = self.configuration, None  # if this fails, `follow` has all of it to do
+        if standing is not None:
             await self._host.device_replaced(self._runner.interface)
-            await self._runner.set_mtu(self.configuration.mtu)
+            await self._runner.set_mtu(standing.mtu)
+            self.configuration = dataclasses.replace(standing, interface=self._runner.interface)
 
     async def close(self) -> None:
         """Undo everything. Can be used again afterwards."""

@@ -93,6 +93,7 @@ class Runner:
         self.on_sa_ended: Callable[[SaEnded], None] | None = None
         self.unknown_spis = 0
         self._tuns: list[TunDevice] = []
+        self._bare: set[int] = set()  # workers whose device was made anew, and nobody has heard of it yet
         self._esp: list[tuple[socket.socket, ...]] = []  # for each address, those of the workers
         self._dataplane: ShardedDataPlane | KernelDataPlane | None = None
         self._driver: Driver | None = None
@@ -204,13 +205,18 @@ class Runner:
         assert self._dataplane is not None
         tun = self._tuns[worker]
         # Of a device that is elsewhere we cannot know: made anew, it is there in any case.
-        missing = self._open_device is not None or tun.name not in {name for _, name in socket.if_nameindex()}
+        there = {name for _, name in socket.if_nameindex()}
+        missing = self._open_device is not None or tun.fd < 0 or tun.name not in there
         if missing:
+            self._dataplane.let_go_of_device(worker)
             tun.close()
             tun = self._tuns[worker] = await self._make_device(worker)
+            self._bare.add(worker)
         await self._dataplane.restart(worker, _duplicate(tun) if missing else None)
         self.sockets.start(nat_too=self.workers != 1)
-        return missing
+        is_new = worker in self._bare
+        self._bare.discard(worker)
+        return is_new
 
     def responder(self, wanted: ResponderSettings | None) -> ResponderSettings | None:
         """What `wanted` comes to here: where ESP cannot travel as such, it has to go in UDP."""

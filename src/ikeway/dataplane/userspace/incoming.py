@@ -140,12 +140,16 @@ class Incoming:
             receiving = self._associations.inbound.get(spi)
         return receiving
 
-    def _follow(self, receiving: Receiving, source: tuple[str, int]) -> None:
-        """Tell the daemon when authentic traffic comes from elsewhere."""
+    def _follow(self, receiving: Receiving, source: tuple[str, int]) -> bool:
+        """Tell the daemon when authentic traffic comes from elsewhere. False when it could not be told: once more with
+        the next packet."""
         parameters = receiving.sa.parameters
-        if parameters.follow_peer and source != receiving.told_remote:
-            receiving.told_remote = source
-            self._emit(PeerMoved(parameters.spi, Address(*source)))
+        if not parameters.follow_peer or source == receiving.told_remote:
+            return True
+        if not self._emit(PeerMoved(parameters.spi, Address(*source))):
+            return False
+        receiving.told_remote = source
+        return True
 
     def _deliver(self, receiving: Receiving, opened: Opened, traffic_class: int, packets: list[Delivery]) -> None:
         """Check what one ESP packet carried and append it, to a train that it continues if there is one."""

@@ -52,7 +52,10 @@ class Launched:
 
 def launch() -> Launched:
     """Start a worker, and do not wait for it. Raises `HostError`."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError as error:  # no descriptors are left
+        raise HostError(f"cannot start the data plane: {error.strerror}") from error
     with theirs:
         for end in (ours, theirs):
             end.setblocking(False)

@@ -205,8 +205,8 @@ class NativeIncoming(Incoming):
             inlet = self._inlets[address or 0]
             inlet.take_over(now)
             source = inlet.source()
-            if source is not None:
-                self._follow(inlet.receiving, source)
+            if source is not None and not self._follow(inlet.receiving, source):
+                inlet.way.moved = 1
             self._touched(inlet.receiving)
             inlet.refresh()
         touched.count = 0

@@ -79,10 +79,12 @@ class Path:
         """The remote host."""
         return self._destination[0]
 
-    def learn_mtu(self, mtu: int, now: float) -> None:
-        """Take note of what an ICMP message said. Absurdly small values are taken for an attack."""
-        if mtu >= _SMALLEST_MTU[self.outer.ipv6]:
-            self._mtu, self._mtu_until = mtu, now + _MTU_SECONDS
+    def learn_mtu(self, mtu: int, now: float) -> bool:
+        """Take note of what an ICMP message said; whether it is news. Absurdly small values are taken for an attack."""
+        if mtu < _SMALLEST_MTU[self.outer.ipv6]:
+            return False
+        before, self._mtu, self._mtu_until = self._mtu, mtu, now + _MTU_SECONDS
+        return before != mtu
 
     def room(self, now: float) -> int:
         """The longest ESP packet that is known to pass; 0 when nothing is known."""
@@ -179,11 +181,13 @@ class Paths:
             path = self._paths[key] = Path(self._socket_for(*key), local, remote)
         return path
 
-    def learn_mtu(self, host: str, mtu: int, now: float) -> None:
-        """A router on the way to `host` said what fits."""
+    def learn_mtu(self, host: str, mtu: int, now: float) -> bool:
+        """A router on the way to `host` said what fits. Whether that is news for any path: anybody can send it."""
+        news = False
         for path in self._paths.values():
             if path.host == host:
-                path.learn_mtu(mtu, now)
+                news |= path.learn_mtu(mtu, now)
+        return news
 
     def _socket_for(self, local: Address, remote: Address, encapsulation: Encapsulation) -> OuterSocket:
         raw = encapsulation is Encapsulation.ESP

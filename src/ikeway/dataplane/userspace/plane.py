@@ -11,8 +11,9 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ikeway import native
 from ikeway.address import Address
@@ -91,6 +92,7 @@ class UserspaceDataPlane:
         self._process: WorkerProcess | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._deaths: deque[float] = deque()
+        self._lasting: set[asyncio.Task[None]] = set()
 
     @property
     def pid(self) -> int | None:
@@ -116,21 +118,21 @@ class UserspaceDataPlane:
 
     async def restart(self, tun: TunDevice | None = None) -> None:
         """Start anew after `DataPlaneDied`, on another device if there has to be one. Raises `HostError`."""
+        await self._end_worker()  # of an earlier try, after which something else has failed
         if tun is not None:
             self._tun.close()
             self._tun = tun
         self._deaths.clear()
         self._process = await self._launch()
 
+    def let_go_of_device(self) -> None:
+        """Hold the device no more, as there is no worker: its name is free when nobody does. `restart` brings another."""
+        self._tun.close()
+
     async def stop(self) -> None:
         """End the worker, close the device and the sockets. Idempotent."""
-        recovery, self._recovery = self._recovery, None
-        if recovery is not None:
-            recovery.cancel()
-            await asyncio.gather(recovery, return_exceptions=True)
-        process, self._process = self._process, None
-        if process is not None:
-            await process.stop()
+        await self._end_worker()
+        await asyncio.gather(*self._lasting, return_exceptions=True)
         if self._launched is not None:
             self._launched.discard()
         for sock in (*self._udp, *self._esp):
@@ -148,16 +150,23 @@ class UserspaceDataPlane:
 
     async def remove_inbound(self, spi: int) -> None:
         """Stop accepting ESP on `spi`. Unknown: no error."""
-        await self._remove(lambda: self._book.take_inbound(spi), lambda number: RemoveInbound(number, spi))
+        await self._to_the_end(
+            self._remove(lambda: self._book.take_inbound(spi), lambda number: RemoveInbound(number, spi))
+        )
 
     async def remove_outbound(self, spi: int, remote: Address) -> None:
         """Stop sending on `spi`. Unknown: no error."""
-        await self._remove(
-            lambda: self._book.take_outbound(spi, remote), lambda number: RemoveOutbound(number, spi, remote)
+        await self._to_the_end(
+            self._remove(
+                lambda: self._book.take_outbound(spi, remote), lambda number: RemoveOutbound(number, spi, remote)
+            )
         )
 
     async def move(self, connection_id: int, local: Address, remote: Address, udp: bool) -> None:
         """Give all SAs of a connection new outer addresses, and UDP encapsulation or none."""
+        await self._to_the_end(self._move(connection_id, local, remote, udp))
+
+    async def _move(self, connection_id: int, local: Address, remote: Address, udp: bool) -> None:
         process = await self._running()
         before = self._book.move(connection_id, local, remote, udp)
         try:
@@ -227,6 +236,14 @@ class UserspaceDataPlane:
     # -- requests. The book is changed when the worker of now is about to be told; when it dies before it answers, the
     # -- next one begins with what the book says.
 
+    async def _to_the_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what the engine has done already, also when nobody waits for it any longer, as a busy host takes its time to
+        start another worker: else an SA that is gone would stay for ever, or one that has moved where it was."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._lasting.add(task)
+        task.add_done_callback(self._lasting.discard)
+        await asyncio.shield(task)
+
     async def _add(self, note: Callable[[], Installed]) -> None:
         process = await self._running()
         installed = note()
@@ -267,6 +284,15 @@ class UserspaceDataPlane:
         await self._running()
 
     # -- the worker's life
+
+    async def _end_worker(self) -> None:
+        recovery, self._recovery = self._recovery, None
+        if recovery is not None:
+            recovery.cancel()
+            await asyncio.gather(recovery, return_exceptions=True)
+        process, self._process = self._process, None
+        if process is not None:
+            await process.stop()
 
     async def _launch(self) -> WorkerProcess:
         """A worker that holds all that the book says. Raises `HostError`; no worker is left then."""

@@ -55,6 +55,10 @@ class ShardedDataPlane:
         """Start a worker anew after its `DataPlaneDied`, on another device if there has to be one."""
         await self._planes[worker].restart(tun)
 
+    def let_go_of_device(self, worker: int) -> None:
+        """Hold the device of a worker no more that was given up; see `UserspaceDataPlane`."""
+        self._planes[worker].let_go_of_device()
+
     async def stop(self) -> None:
         """End all workers, close their devices and sockets. Idempotent."""
         await self._each(lambda plane: plane.stop())
@@ -117,7 +121,11 @@ class ShardedDataPlane:
         return self._planes[worker_of(spi, len(self._planes))]
 
     async def _each(self, call: Callable[[UserspaceDataPlane], Coroutine[Any, Any, None]]) -> None:
-        await asyncio.gather(*(call(plane) for plane in self._planes))
+        """When one fails the others are waited for all the same: nothing goes on behind the caller's back."""
+        outcomes = await asyncio.gather(*(call(plane) for plane in self._planes), return_exceptions=True)
+        for each in outcomes:
+            if isinstance(each, BaseException):
+                raise each
 
     def _take_event(self, event: PlaneEvent) -> None:
         if not isinstance(event, PathNarrowed):

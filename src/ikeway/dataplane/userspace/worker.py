@@ -223,8 +223,7 @@ class Worker:
         if flags & select.EPOLLERR:
             for error in path_errors(outer.sock):
                 if error.code == errno.EMSGSIZE:
-                    self._paths.learn_mtu(error.remote.host, error.mtu, now)
-                    self._associations.generation += 1
+                    self._learn_mtu(error.remote.host, error.mtu, now)
                     self._tell(PathNarrowed(error.remote.host, error.mtu), now)
                 elif not outer.raw_esp:
                     # IKE that this socket carried may have met a closed port: who connects wants to know.
@@ -233,6 +232,11 @@ class Worker:
             self._incoming.receive(outer, now)
         except OSError:  # an ICMP error of an earlier packet; the error queue has the details
             return
+
+    def _learn_mtu(self, host: str, mtu: int, now: float) -> None:
+        """Strangers' messages that tell nothing new do not make us forget which flow goes where."""
+        if self._paths.learn_mtu(host, mtu, now):
+            self._associations.generation += 1
 
     def _tell(self, hint: Unreachable | PathNarrowed, now: float) -> None:
         """Hand on what ICMP said. Strangers can send it at will."""
@@ -277,8 +281,7 @@ class Worker:
             case SetMtu():
                 self._outgoing.mtu = self._incoming.mtu = message.mtu
             case LearnMtu():
-                self._paths.learn_mtu(message.host, message.mtu, time.clock_gettime(time.CLOCK_BOOTTIME))
-                self._associations.generation += 1
+                self._learn_mtu(message.host, message.mtu, time.clock_gettime(time.CLOCK_BOOTTIME))
             case ReadCounters():
                 self._send_counters(message.request)
                 return
