@@ -87,7 +87,9 @@ async def test_other_connections_do_not_wait(stage):
     engine.script = outcomes.get
     driver.receive(b"slow", HERE, THERE)
     driver.receive(b"fast", HERE, ELSEWHERE)
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        while ("sent", b"fast response") not in journal:
+            await asyncio.sleep(0.001)
     assert journal == [("in", 9), ("out", 10), ("sent", b"fast response")]
     dataplane.held[7].set()
     await settled(driver)
@@ -281,6 +283,20 @@ async def test_stop_ends_everything_at_once(stage):
     await asyncio.sleep(0.01)
     await asyncio.wait_for(driver.stop(), 1)
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def test_stop_ends_steps_that_others_wait_for(stage):
+    engine, driver, dataplane, journal = stage
+    dataplane.held[7] = asyncio.Event()
+    engine.script = lambda octets: (child_up(7), [Sent(octets, HERE, THERE)])
+    for octets in (b"first", b"second"):
+        driver.receive(octets, HERE, THERE)
+    await asyncio.sleep(0.01)
+    await asyncio.wait_for(driver.stop(), 1)
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+    dataplane.held[7].set()
+    await asyncio.sleep(0.01)
+    assert journal == []
 
 
 async def test_asynchronous_generators_of_the_engine_are_not_the_event_loops(stage):

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ikeway.crypto.keys import IkeKeys
+from ikeway.daemon.writing import write_whole
 from ikeway.errors import HostError
 from ikeway.esp.parameters import EspSa
 from ikeway.ike.proposals import Suite
@@ -101,14 +102,13 @@ class KeyLog:
 
     def __init__(self, path: Path) -> None:
         """Open or go on with the file. Raises `HostError`, also when others may read it."""
+        self.path = path
         try:
             self._fd = os.open(
                 path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, stat.S_IRUSR | stat.S_IWUSR
             )
         except OSError as error:
-            raise HostError(
-                f"the key log {path} cannot be written: {error.strerror}", remedy="name another file"
-            ) from None
+            raise _unwritable(path, error) from None
         status = os.fstat(self._fd)
         if status.st_mode & 0o077 or status.st_uid != os.geteuid() or not stat.S_ISREG(status.st_mode):
             os.close(self._fd)
@@ -119,7 +119,11 @@ class KeyLog:
                 remedy=f"chmod 600 {path}, or name another file",
             )
         if status.st_size == 0:
-            self._write(HEAD)
+            try:
+                self._write(HEAD)
+            except OSError as error:
+                self.close()
+                raise _unwritable(path, error) from None
         log.warning("ALL SESSION KEYS ARE WRITTEN TO %s: whoever has that file can read the traffic", path)
 
     def ike(self, initiator_spi: bytes, responder_spi: bytes, suite: Suite, keys: IkeKeys) -> None:
@@ -154,7 +158,11 @@ class KeyLog:
         self._write(f"uat:{table}:{record}\n" if record else f"# {what}: Wireshark has no word for its algorithms\n")
 
     def _write(self, text: str) -> None:
-        os.write(self._fd, text.encode())
+        write_whole(self._fd, text.encode())
+
+
+def _unwritable(path: Path, error: OSError) -> HostError:
+    return HostError(f"the key log {path} cannot be written: {error.strerror}", remedy="name another file")
 
 
 def _ike_encryption(suite: Suite) -> str | None:

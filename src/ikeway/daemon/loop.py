@@ -155,7 +155,8 @@ class Driver:
         self._timer = clock.BoottimeTimer(self._tick)
         self._steps: deque[_Step] = deque()
         self._working = False
-        self._lanes: dict[Hashable, asyncio.Task[None]] = {}
+        self._lanes: dict[Hashable, asyncio.Task[None]] = {}  # the newest step of each
+        self._under_way: set[asyncio.Task[None]] = set()  # all steps that have to wait, those that were followed too
         self._noted, self._not_noted = -_DEFECT_SECONDS, 0
         self._asked: dict[asyncio.Task[None], Any] = {}  # the task of a question: the IKE SA that asked
 
@@ -250,9 +251,11 @@ class Driver:
         task = asyncio.get_running_loop().create_task(self._carry_out(step, before))
         for lane in lanes:
             self._lanes[lane] = task
+        self._under_way.add(task)
         task.add_done_callback(lambda done: self._leave(lanes, done))
 
     def _leave(self, lanes: set[Hashable], task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
         for lane in lanes:
             if self._lanes.get(lane) is task:
                 del self._lanes[lane]
@@ -333,14 +336,14 @@ class Driver:
     async def settle(self, seconds: float = _DATAPLANE_SECONDS) -> None:
         """Wait until the data plane has carried out all that was begun, but no longer than `seconds`."""
         end = asyncio.get_running_loop().time() + seconds
-        while self._lanes and (left := end - asyncio.get_running_loop().time()) > 0:
-            await asyncio.wait(set(self._lanes.values()), timeout=left)
+        while self._under_way and (left := end - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(set(self._under_way), timeout=left)
             await asyncio.sleep(0)  # let the done callbacks clear the lanes
 
     async def stop(self) -> None:
         """Stop timers and tasks. The engine is left as it is; close its SAs before. Idempotent."""
         self._timer.close()
-        tasks = {*self._asked, *self._lanes.values()}
+        tasks = {*self._asked, *self._under_way}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

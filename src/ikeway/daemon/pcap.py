@@ -16,6 +16,7 @@ from types import TracebackType
 
 from ikeway import __version__
 from ikeway.address import Address
+from ikeway.daemon.writing import write_whole
 from ikeway.errors import HostError
 
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
@@ -32,14 +33,19 @@ class PcapWriter:
 
     def __init__(self, path: Path, interfaces: Sequence[str] = ("ike",)) -> None:
         """Begin the file anew; packets belong to one of the interfaces. Raises `HostError`."""
+        self.path = path
+        self._fd = -1
         try:
             # Who talks to whom is not for everybody.
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._begin(interfaces)
         except OSError as error:
+            self.close()
             raise HostError(
                 f"the trace file {path} cannot be written: {error.strerror}", remedy="name another file"
             ) from None
-        self._file = os.fdopen(fd, "wb")
+
+    def _begin(self, interfaces: Sequence[str]) -> None:
         application = _options((_OPTION_APPLICATION, f"ikeway {__version__}".encode()))
         self._block(_SECTION, struct.pack("=IHHq", 0x1A2B3C4D, 1, 0, -1) + application)
         # Time stamps count nanoseconds (if_tsresol 9).
@@ -59,7 +65,7 @@ class PcapWriter:
         comment: str = "",
     ) -> None:
         """Note a UDP payload as it is on the wire (non-ESP marker included). `at`: nanoseconds since 1970, now unless
-        given."""
+        given. Raises `OSError`; the file ends with the packet before then."""
         source, destination = (local, remote) if sent else (remote, local)
         packet = ip_packet(octets, source, destination)
         now = time.time_ns() if at is None else at
@@ -70,7 +76,9 @@ class PcapWriter:
 
     def close(self) -> None:
         """Close the file. Idempotent."""
-        self._file.close()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def __enter__(self) -> PcapWriter:
         """Return itself."""
@@ -84,8 +92,7 @@ class PcapWriter:
 
     def _block(self, kind: int, body: bytes) -> None:
         length = struct.pack("=I", 12 + len(body))
-        self._file.write(struct.pack("=I", kind) + length + body + length)
-        self._file.flush()
+        write_whole(self._fd, struct.pack("=I", kind) + length + body + length)
 
 
 def ip_packet(octets: bytes, source: Address, destination: Address) -> bytes:
