@@ -112,6 +112,31 @@ async def test_goes_on_after_a_failing_undo_and_keeps_the_journal(tmp_path: Path
     assert len(LOG) == 6
 
 
+async def test_what_was_being_undone_when_its_owner_was_stopped_is_undone_at_the_end(tmp_path: Path) -> None:
+    """As a gateway's rules, that are being replaced when it ends: forgotten, they would stay for ever."""
+
+    @dataclass(frozen=True, slots=True)
+    class Slow(Noted):
+        async def undo(self, others: tuple[Change, ...]) -> None:
+            if not LOG.count("slow"):
+                LOG.append("slow")
+                await asyncio.sleep(60)
+            LOG.append(f"-{self.name}")
+
+    changes = Changes(tmp_path)
+    for change in (Noted("a"), Slow("b"), Noted("c")):
+        await changes.make(change)
+    undoing = asyncio.create_task(changes.undo(Slow("b")))
+    await asyncio.sleep(0)
+    undoing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await undoing
+    assert changes.made == (Noted("a"), Slow("b"), Noted("c"))
+    await changes.close()
+    assert LOG == ["+a", "+b", "+c", "slow", "-c", "-b", "-a"]
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_nothing_is_changed_that_cannot_be_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a full disk: no change without its line, no line by halves, and what stands is undone all the same."""
     changes = Changes(tmp_path)

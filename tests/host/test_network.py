@@ -1,23 +1,26 @@
 """The host's network as a client and a gateway change it, in namespaces."""
 
 import asyncio
+import contextlib
 import os
 import select
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
 
 import pytest
 
 from ikeway.address import Address
 from ikeway.errors import HostError
 from ikeway.host import GatewayConfiguration, TunnelConfiguration
+from ikeway.host.linux import network
 from ikeway.host.linux.network import LinuxHostNetwork
 from ikeway.host.namespaces import Namespace
 from ikeway.host.tun import open_tun
+from tests.interop.waiting import wait_until
 from tests.netlab import CLIENT, FAR, FAR6, TwoHosts, inside, settle, snapshot, two_hosts
 
 pytestmark = pytest.mark.root
@@ -198,21 +201,34 @@ def test_excluded_networks_stay_outside(hosts: TwoHosts) -> None:
     assert snapshot(client) == before
 
 
-def test_update_changes_only_what_differs(hosts: TwoHosts) -> None:
-    before = snapshot(hosts.client)
+@contextlib.contextmanager
+def heard(namespace: Namespace, log: Path) -> Iterator[None]:
+    """Have `ip monitor` write what changes meanwhile. A route that is in nobody's way tells that it listens, and another
+    one that it has heard all."""
+    with log.open("wb") as output:
+        monitor = namespace.popen(["ip", "monitor", "route", "rule", "address"], stdout=output)
+
+    def marked(mark: str) -> bool:
+        for what in ("replace", "del"):
+            namespace.run(["ip", "route", what, "blackhole", mark, "table", "4242"])
+        return mark in log.read_text()
+
+    wait_until(lambda: marked("198.18.0.1"), "ip monitor listens")
+    yield
+    wait_until(lambda: marked("198.18.0.2"), "ip monitor has heard all")
+    monitor.terminate()
+    monitor.wait()
+
+
+def test_update_changes_only_what_differs(hosts: TwoHosts, tmp_path: Path) -> None:
+    before, log = snapshot(hosts.client), tmp_path / "changes"
 
     async def work() -> None:
         host = LinuxHostNetwork()
         await host.configure_tunnel(TUNNEL)
-        with subprocess.Popen(
-            ["ip", "monitor", "route", "rule", "address"], stdout=subprocess.PIPE, text=True
-        ) as monitor:
-            await asyncio.sleep(0.3)
+        with heard(hosts.client, log):
             await host.configure_tunnel(replace(TUNNEL, gateway=Address(FAR6, 4500), mtu=1350))
-            await asyncio.sleep(0.3)
-            monitor.terminate()
-            assert monitor.stdout is not None
-            seen = monitor.stdout.read()
+        seen = log.read_text()
         assert "default" not in seen  # the tunnel's own route was never away
         assert "10.60.0.7" not in seen
         assert seen.count(FAR6) == 3
@@ -229,6 +245,38 @@ def test_update_changes_only_what_differs(hosts: TwoHosts) -> None:
 
     inside(hosts.client, work)
     assert snapshot(hosts.client) == before
+
+
+def test_name_servers_that_could_not_be_set_are_set_the_next_time(
+    hosts: TwoHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who connects again after that is not without them because the host had seen them before."""
+    tries: list[TunnelConfiguration] = []
+
+    async def change(configuration: TunnelConfiguration) -> None:
+        tries.append(configuration)
+        await asyncio.sleep(0.02)
+        if len(tries) in (1, 3):
+            raise HostError("systemd-resolved does not answer")
+
+    monkeypatch.setattr(network, "dns_change", change)
+    one, other = (replace(TUNNEL, dns_servers=(ip_address(server),)) for server in ("10.60.0.53", "10.60.0.54"))
+
+    async def work() -> None:
+        host = LinuxHostNetwork()
+        for configuration, expected in ((one, [one]), (one, [one, one]), (one, [one, one])):
+            with contextlib.suppress(HostError):
+                await host.configure_tunnel(configuration)
+            assert tries == expected
+        with pytest.raises(HostError):
+            await host.configure_tunnel(other)
+        await host.configure_tunnel(one)  # what stood was undone for the other
+        assert tries == [one, one, other, one]
+        await asyncio.gather(host.configure_tunnel(other), host.refresh())  # they do not get into each other's way
+        assert tries[4:] == [other]
+        await host.close()
+
+    inside(hosts.client, work)
 
 
 def test_survives_a_change_of_network_and_refresh_adapts(hosts: TwoHosts) -> None:
@@ -399,7 +447,7 @@ def _mss_through(client: Namespace, tun: int, mss: int | None) -> int:
     option = f"s.setsockopt(6, 2, {mss});" if mss else ""
     connect = f"import socket; s = socket.socket(); s.settimeout(1); {option} s.connect_ex(('10.60.0.9', 80))"
     client.popen(["python3", "-c", connect])
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         if select.select([tun], [], [], 0.5)[0]:
             packet = os.read(tun, 65536)[10:]

@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -129,6 +130,26 @@ async def test_an_orphan_of_the_last_boot_is_put_back(etc: Path, killed: str) ->
         await record(path).undo(())
         assert [each.name for each in etc.iterdir()] == ["resolv.conf"]
     assert path.read_text() == "nameserver 9.9.9.9\n"
+
+
+async def test_a_full_disk_costs_nobody_his_file(etc: Path, journals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has to be written in place is empty when there is no room for ours."""
+    path = etc / "resolv.conf"
+    path.write_text("nameserver 9.9.9.9\n")
+    monkeypatch.setattr(resolvconf, "_is_mount_point", lambda path: True)
+    write_text = Path.write_text
+
+    def write(path: Path, text: str) -> int:
+        if resolvconf._MARK in text:
+            os.truncate(path, 0)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_text(path, text)
+
+    monkeypatch.setattr(Path, "write_text", write)
+    async with Changes(journals) as changes:
+        with pytest.raises(HostError, match="No space left"):
+            await changes.make(record(path))
+        assert path.read_text() == "nameserver 9.9.9.9\n"
 
 
 async def test_undoing_twice_does_no_harm(etc: Path) -> None:

@@ -28,17 +28,19 @@ def listed(value: object) -> object:
 
 
 class FakeResolved:
-    """Keeps what it is told; refuses what `refuse` names."""
+    """Keeps what it is told; refuses what `refuse` names, and says nothing to what `ignore` names."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
-        self.refuse = ""
+        self.refuse = self.ignore = ""
 
-    def handle(self, message: Message) -> Message | None:
+    def handle(self, message: Message) -> Message | bool | None:
         if message.message_type is not MessageType.METHOD_CALL or not message.path.startswith("/org/freedesktop/res"):
             return None
         if message.member == self.refuse:
             return Message.new_error(message, "org.freedesktop.resolve1.NoSuchLink", "Link 99 not known")
+        if message.member == self.ignore:
+            return True
         self.calls.append((message.member, *map(listed, message.body)))
         return Message.new_method_return(message)
 
@@ -104,6 +106,33 @@ async def test_a_refusal_tells_what_resolved_said(fake: FakeResolved) -> None:
     fake.refuse = "SetLinkDNS"
     with pytest.raises(HostError, match="refused SetLinkDNS: Link 99 not known"):
         await CHANGE.make(())
+
+
+@pytest.mark.parametrize("member", ["SetLinkDNS", "RevertLink"])
+async def test_a_resolved_that_hangs_holds_nothing_up(
+    fake: FakeResolved, monkeypatch: pytest.MonkeyPatch, member: str
+) -> None:
+    """Neither a connection, nor its end: routes and rules are still to be undone then."""
+    monkeypatch.setattr(resolved, "_ANSWER_SECONDS", 0.2)
+    fake.ignore = member
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+    async with asyncio.timeout(20):
+        with pytest.raises(HostError, match=f"does not answer {member}"):
+            await (CHANGE.make(()) if member == "SetLinkDNS" else CHANGE.undo(()))
+    await asyncio.sleep(0.05)
+    assert complaints == []
+
+
+async def test_a_bus_that_hangs_holds_nothing_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(resolved, "_ANSWER_SECONDS", 0.2)
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path / 'bus'}")
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "bus"))
+        silent.listen()
+        async with asyncio.timeout(20):
+            with pytest.raises(HostError, match="bus does not answer"):
+                await CHANGE.make(())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What we send to the kernel's IPsec, read back by our own decoder, and compared with what `ip xfrm` sends."""
 
+import socket
 from ipaddress import ip_network
 
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from ikeway.host.linux import netlink
 from ikeway.host.linux import xfrm_messages as x
 from ikeway.host.linux import xfrm_structures as s
+from ikeway.host.linux.xfrm import Notifications
 
 hosts4 = st.ip_addresses(v=4).map(str)
 hosts6 = st.ip_addresses(v=6).filter(lambda host: not host.ipv4_mapped).map(str)
@@ -122,6 +124,21 @@ def test_mapping_names_the_new_address(state, reqid, host, port):
     octets = x.encode_state_id(id) + reqid.to_bytes(4, "little") + bytes(16) + x.pack_address(host) + bytes(2)
     found = x.decode_notification(x.MAPPING, octets + port.to_bytes(2, "big"))
     assert found == s.Mapped(id=id, reqid=reqid, source=host, port=port)
+
+
+def test_news_that_nobody_listens_to_hide_none_behind_them():
+    """Another program may make an SA just before we hear of the end of ours."""
+    id = s.StateId(destination="10.0.0.1", spi=7)
+    mapping = x.encode_state_id(id) + bytes(4 + 16) + x.pack_address("10.0.0.2") + bytes(2) + b"\x11\x94"
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        ours.setblocking(False)
+        news = Notifications.__new__(Notifications)
+        news.socket = ours
+        for kind, body in ((x.NEW_STATE, b""), (x.MAPPING, mapping)):
+            theirs.send(netlink.HEADER.pack(netlink.HEADER.size + len(body), kind, 0, 0, 0) + body)
+        assert news.read() == [s.Mapped(id=id, reqid=0, source="10.0.0.2", port=4500)]
+        assert news.read() == []
 
 
 @given(selectors(), templates)

@@ -103,7 +103,7 @@ class Changes:
     @property
     def made(self) -> tuple[Change, ...]:
         """What stands now, in the order in which it was made."""
-        return tuple(self._made.values())
+        return tuple(self._made[number] for number in sorted(self._made))
 
     async def make(self, change: Change) -> Change:
         """Write `change` down and make it; return the record that stands, with which to undo it. If it fails, nothing
@@ -141,7 +141,7 @@ class Changes:
     async def close(self) -> None:
         """Undo everything in reverse. Idempotent. A failing step is logged and stays in the journal."""
         failed = False
-        for number in reversed(tuple(self._made)):
+        for number in sorted(self._made, reverse=True):
             failed |= not await self._undo(number)
         if self._journal is not None:
             self._journal.close(remove=not failed)
@@ -150,7 +150,11 @@ class Changes:
     async def _undo(self, number: int) -> bool:
         journal = self._open()
         record = self._made.pop(number)
-        reason = await _undo_quietly(record, self._others(record))
+        try:
+            reason = await _undo_quietly(record, self._others(record))
+        except BaseException:  # cancelled: it may stand still, and `close` has to see to it
+            self._made[number] = record
+            raise
         if reason:
             log.warning("cannot undo: %s: %s", record, reason)
             return False

@@ -6,6 +6,7 @@ Netlink and sysctl calls are made directly on the event loop: each takes well un
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import errno
 import re
@@ -41,12 +42,17 @@ class LinuxHostNetwork:
         self._tunnel: TunnelConfiguration | None = None
         self._slot: Slot | None = None
         self._dns: Change | None = None
+        self._names: tuple[object, ...] | None = None  # what `_dns` is for; None: it has to be looked at
         self._made: dict[str, list[Change]] = {}  # what stands, by interface
+        self._busy = asyncio.Lock()  # one change of the whole at a time: D-Bus and nft are awaited in the middle
 
     async def configure_tunnel(self, configuration: TunnelConfiguration) -> None:
         """Make the host look like `configuration`, changing only what differs."""
+        async with self._busy:
+            await self._configure_tunnel(configuration)
+
+    async def _configure_tunnel(self, configuration: TunnelConfiguration) -> None:
         _check_name(configuration.interface)
-        previous = self._tunnel
         self._adopt(configuration.interface)
         self._slot = self._slot or await self._claim_slot(configuration.interface)
         with Netlink() as nl:
@@ -55,20 +61,25 @@ class LinuxHostNetwork:
         self._tunnel = configuration
         wanted = tunnel_changes(configuration, self._slot, local)
         await self._replace(configuration.interface, wanted)
-        if previous is None or _dns_part(previous) != _dns_part(configuration):
+        if self._names != _dns_part(configuration):
             await self._configure_dns(configuration)
 
     async def device_replaced(self, interface: str) -> None:
         """Put back what has gone with the device. What does not depend on it stands all the time."""
+        async with self._busy:
+            await self._replace_device(interface)
+
+    async def _replace_device(self, interface: str) -> None:
         tunnel, self._tunnel = self._tunnel, None
         if tunnel is None:
             return
+        self._names = None
         self._adopt(interface)
         made = self._made.setdefault(interface, [])
         for change in [each for each in reversed(made) if _is_on(each, tunnel.interface)]:
             await self._changes.undo(change)
             made.remove(change)
-        await self.configure_tunnel(dataclasses.replace(tunnel, interface=interface))
+        await self._configure_tunnel(dataclasses.replace(tunnel, interface=interface))
 
     def _adopt(self, interface: str) -> None:
         """What stands for a tunnel stands for its one interface, whatever that is called now."""
@@ -83,23 +94,25 @@ class LinuxHostNetwork:
             for name in configuration.interfaces:
                 _bring_up(nl, name, configuration.mtu, ipv6=_has_ipv6(configuration.all_pools))
                 self._made.setdefault(name, [])
-        await self._replace(configuration.interface, _gateway_changes(configuration))
+        async with self._busy:
+            await self._replace(configuration.interface, _gateway_changes(configuration))
 
     async def refresh(self) -> None:
         """Adapt to a changed network: other local networks, a resolv.conf that somebody else has rewritten."""
-        if self._tunnel is None:
-            return
-        with Netlink() as nl:
-            if find_link(nl, self._tunnel.interface) is None:
+        async with self._busy:
+            if self._tunnel is None:
                 return
-        await self.configure_tunnel(self._tunnel)
-        if isinstance(self._dns, ResolvConfReplaced) and not self._dns.is_in_place():
-            await self._changes.make_again(self._dns)
+            with Netlink() as nl:
+                if find_link(nl, self._tunnel.interface) is None:
+                    return
+            await self._configure_tunnel(self._tunnel)
+            if isinstance(self._dns, ResolvConfReplaced) and not self._dns.is_in_place():
+                await self._changes.make_again(self._dns)
 
     async def close(self) -> None:
         """Undo everything. The object can be used again afterwards."""
         await self._changes.close()
-        self._tunnel = self._slot = self._dns = None
+        self._tunnel = self._slot = self._dns = self._names = None
         self._made.clear()
 
     def local_address(self, remote: Address) -> str | None:
@@ -172,12 +185,14 @@ class LinuxHostNetwork:
                 made.remove(change)
 
     async def _configure_dns(self, configuration: TunnelConfiguration) -> None:
+        self._names = None
         if self._dns is not None:
             await self._changes.undo(self._dns)
             self._dns = None
         change = await dns_change(configuration)
         if change is not None:
             self._dns = await self._changes.make(change)
+        self._names = _dns_part(configuration)
 
 
 def _gateway_changes(configuration: GatewayConfiguration) -> list[Change]:

@@ -163,7 +163,7 @@ def restore(path: Path) -> bool:
 
 
 def _write_back(path: Path, before: str) -> None:
-    if is_ours(path):
+    if is_ours(path) or not _read(path):  # empty: ours, which a full disk did not take
         path.write_text(before)
 
 

@@ -5,6 +5,7 @@ resolved forgets them with the interface, so a killed process leaves nothing beh
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -28,6 +29,9 @@ _NAME = "org.freedesktop.resolve1"
 _PATH = "/org/freedesktop/resolve1"
 _MANAGER = "org.freedesktop.resolve1.Manager"
 _RUNTIME = Path("/run/systemd/resolve")
+_ANSWER_SECONDS = (
+    5.0  # for the bus, and for resolved: what else is to be done or undone does not wait for one that hangs
+)
 _STUBS = ("nameserver 127.0.0.53", "nameserver 127.0.0.54")
 
 
@@ -103,7 +107,11 @@ async def _bus() -> AsyncIterator[MessageBus]:
 
     bus = MessageBus(bus_address=_address(), bus_type=BusType.SYSTEM)
     try:
-        await bus.connect()
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await bus.connect()
+    except TimeoutError as error:
+        bus.disconnect()
+        raise HostError("the system bus does not answer", remedy="check that dbus runs") from error
     except Exception as error:
         raise HostError(f"cannot reach the system bus: {error}", remedy="check that dbus runs") from error
     try:
@@ -121,7 +129,13 @@ async def _call(bus: MessageBus, member: str, signature: str, body: list[Any], *
     message = Message(
         destination=destination, path=path, interface=interface, member=member, signature=signature, body=body
     )
-    reply = await bus.call(message)
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            reply = await bus.call(message)
+    except TimeoutError as error:
+        raise HostError(
+            f"systemd-resolved does not answer {member}", remedy="see journalctl -u systemd-resolved"
+        ) from error
     if reply is None or reply.message_type is MessageType.ERROR:
         reason = str(reply.body[0]) if reply is not None and reply.body else "no reply"
         raise HostError(f"systemd-resolved refused {member}: {reason}", remedy="see journalctl -u systemd-resolved")

@@ -70,12 +70,14 @@ class Notifications:
 
     def read(self) -> list[Notification]:
         """What has come; nothing when there is none. Raises `OSError` with ENOBUFS when some were lost."""
-        try:
-            octets = self.socket.recv(_RECEIVE_SIZE)
-        except (BlockingIOError, InterruptedError):
-            return []
-        found = (decode_notification(kind, body) for kind, _, _, body in split_messages(octets))
-        return [each for each in found if each is not None]
+        while True:
+            try:
+                octets = self.socket.recv(_RECEIVE_SIZE)
+            except BlockingIOError:
+                return []
+            found = (decode_notification(kind, body) for kind, _, _, body in split_messages(octets))
+            if known := [each for each in found if each is not None]:
+                return known
 
     def close(self) -> None:
         """Listen no more. Idempotent."""
