@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -75,6 +77,32 @@ async def test_a_wrong_password_of_the_profile_is_not_tried_twice(pki: Path) -> 
         await answers.password(question(2))
     assert "work.toml" in caught.value.remedy
     assert "hunter2" not in str(caught.value)
+
+
+async def test_who_has_not_answered_when_the_gateway_gives_up_answers_the_next_log_in(pki: Path) -> None:
+    """Two prompts at one terminal would share what is typed between them."""
+    prompted, typed, asked = threading.Event(), threading.Event(), []
+
+    def person(words: str) -> str:
+        asked.append(words)
+        prompted.set()
+        typed.wait(60)
+        return "123456"
+
+    answers = secrets(pki, EAP + 'password = "hunter2"\n', person)  # type: ignore[arg-type]
+    code = PasswordQuestion(b"alice", "vpn", "", "EAP-GTC", 1, wanted=Wanted.CODE)
+    first = asyncio.create_task(answers.password(code))
+    assert await asyncio.to_thread(prompted.wait, 30)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = asyncio.create_task(answers.password(code))
+    await asyncio.sleep(0.05)
+    typed.set()
+    assert await asyncio.wait_for(second, 30) == "123456"
+    assert len(asked) == 1
+    assert await answers.password(code) == "123456"  # the next one is asked for anew
+    assert len(asked) == 2
 
 
 async def test_nobody_to_ask(pki: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.live import INNER, INNER6, descriptors, live, wait_until
+from tests.client.live import INNER, INNER6, descriptors, descriptors_at_rest, live, wait_until
 from tests.netlab import CLIENT, FAR, GATEWAY, GATEWAY6
 
 pytestmark = pytest.mark.root
@@ -160,7 +160,7 @@ def test_dead_worker(stage, side):
     before = client.call("status")["sessions"]
     program = client if side == "client" else gateway
     for _ in range(2):
-        files = descriptors(program)
+        files = descriptors_at_rest(program)
         pid = program.worker()
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda pid=pid: program.workers() not in ([], [pid]), "another worker", logs=stage.logs)
@@ -182,7 +182,7 @@ def test_worker_that_dies_again_and_again(stage, side):
     """The connection ends with a word, and another one is made with a data plane that has begun anew."""
     gateway, client = stage.gateway(), stage.client()
     program = client if side == "client" else gateway
-    files = descriptors(program)
+    files = descriptors_at_rest(program)
     for _ in range(5):
         wait_until(program.workers, "a worker", logs=stage.logs)
         pid = program.worker()

@@ -280,6 +280,10 @@ class Client:
         if link is None or not link.owns(sa):
             raise Closed("the connection was closed at once")
         await link.wait_for_children([each.name for each in self._connection.children])
+        if self._dataplane_died:  # before there was this link to be dropped with it
+            error = HostError("the data plane died during the log-in", remedy="it is started again; see the log")
+            link.drop(error)
+            raise error
         self.state, self.error = ClientState.UP, None
         self._changed.set()
 
@@ -340,8 +344,10 @@ class Client:
         return self._reach is not None and (self._link is None or self._link.ended.is_set()) and sa.is_initiator
 
     def _on_refused_sa(self, event: ike.Event, error: HostError) -> None:
-        """The data plane cannot carry an SA: without it the connection is worth nothing."""
-        if self._link is not None and not self._dataplane_died:
+        """The data plane cannot carry an SA: without it the connection is worth nothing. One that it is slow to remove
+        does no harm."""
+        carries = isinstance(event, ike.InboundAdded | ike.OutboundAdded | ike.PathChanged)
+        if carries and self._link is not None and not self._dataplane_died:
             self._link.drop(error)
 
     def _on_unreachable(self, remote: Address, code: int) -> None:
@@ -390,6 +396,8 @@ class Client:
             try:
                 if self._dataplane_died:
                     await self._restart_dataplane()
+                if self._link is not None:  # one that came up and was dropped again: there is one at a time
+                    await self._link.ended.wait()
                 await self._connect()
             except ConfigError:
                 raise

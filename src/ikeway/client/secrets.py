@@ -37,6 +37,7 @@ class ClientSecrets:
         self._prompt = prompt
         self._typed: dict[str, str] = {}
         self._asking = asyncio.Lock()
+        self._asked: tuple[str, asyncio.Task[str]] | None = None  # what a person was asked last
         self._now = now
         self._last_code = ""
         self._last_step = -1  # the period of the last code that was computed here
@@ -73,8 +74,8 @@ class ClientSecrets:
         async with self._asking:
             words = self._words("New password", question.prompt)
             for _ in range(WRONG_ANSWERS):
-                chosen = await in_thread(partial(self._ask, "new password", words))
-                if await in_thread(partial(self._ask, "new password", self._words("The same once more", ""))) == chosen:
+                chosen = await self._ask("new password", words)
+                if await self._ask("new password once more", self._words("The same once more", "")) == chosen:
                     self._typed["password"] = chosen
                     if self._profile.password is not None:
                         log.warning("If the gateway takes the new password, keep it where `password` says, too")
@@ -90,7 +91,7 @@ class ClientSecrets:
             if self._profile.totp is not None:
                 return await self._computed_code(self._profile.totp)
             if self._profile.code is None:
-                return await in_thread(partial(self._ask, "code", self._words("Code", question.prompt)))
+                return await self._ask("code", self._words("Code", question.prompt))
             code = await in_thread(partial(self._profile.code.read, "code"))
             if question.attempt > 1 and code == self._last_code:
                 raise AuthenticationFailed(
@@ -132,10 +133,20 @@ class ClientSecrets:
             if source is not None and what not in self._typed:  # a password that was changed meanwhile is typed
                 return await in_thread(partial(source.read, what))
             if what not in self._typed:
-                self._typed[what] = await in_thread(partial(self._ask, what, words))
+                self._typed[what] = await self._ask(what, words)
             return self._typed[what]
 
-    def _ask(self, what: str, words: str) -> str:
+    async def _ask(self, what: str, words: str) -> str:
+        """Ask a person. Who has not answered yet when a log-in is given up answers the next one: nobody can be asked the
+        same twice at one terminal."""
+        if self._asked is not None and self._asked[0] != what:
+            await asyncio.wait({self._asked[1]})
+        if self._asked is None or self._asked[1].done():
+            asking = asyncio.get_running_loop().create_task(in_thread(partial(self._ask_now, what, words)))
+            self._asked = what, asking
+        return await asyncio.shield(self._asked[1])
+
+    def _ask_now(self, what: str, words: str) -> str:
         if self._prompt is None:
             raise ConfigError(
                 f"the {what} is needed, and there is nobody to ask",

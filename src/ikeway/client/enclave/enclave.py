@@ -72,6 +72,8 @@ class Enclave:
         self._commands: dict[int, asyncio.Future[int]] = {}
         self._early: dict[int, int] = {}  # commands that ended before we had their number
         self._resolver: Resolver | None = None
+        self._opening = asyncio.Lock()  # of the resolver: one serves all
+        self._has_room = asyncio.Event()
         self._sending = asyncio.Lock()
         self.ended = asyncio.Event()
         loop.add_reader(control, self._receive)
@@ -159,10 +161,16 @@ class Enclave:
             return [str(ip_address(host))]
         except ValueError:
             pass
-        if self._resolver is None:
-            _, (fd,) = await self.request(OpenResolver(self.number()))
-            self._resolver = Resolver(socket.socket(fileno=fd))
-        return [address for _, address in await self._resolver.resolve(host)]
+        resolver = await self._running_resolver()
+        return [address for _, address in await resolver.resolve(host)]
+
+    async def _running_resolver(self) -> Resolver:
+        """Another one when the process inside has ended, for want of memory perhaps."""
+        async with self._opening:
+            if self._resolver is None or self._resolver.is_closed:
+                _, (fd,) = await self.request(OpenResolver(self.number()))
+                self._resolver = Resolver(socket.socket(fileno=fd))
+            return self._resolver
 
     async def connect(self, host: str, port: int) -> socket.socket:
         """A TCP connection through the tunnel, not blocking. The name is looked up inside (`PeerUnreachable`)."""
@@ -237,12 +245,13 @@ class Enclave:
 
     async def _room(self) -> None:
         loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        loop.add_writer(self._control, ready.set)
+        self._has_room.clear()
+        loop.add_writer(self._control, self._has_room.set)
         try:
-            await ready.wait()
+            await self._has_room.wait()
         finally:
-            loop.remove_writer(self._control)
+            if self._control.fileno() >= 0:
+                loop.remove_writer(self._control)
 
     def _receive(self) -> None:
         while self._control.fileno() >= 0:
@@ -283,6 +292,7 @@ class Enclave:
         loop.remove_reader(self._control)
         loop.remove_writer(self._control)
         self._control.close()
+        self._has_room.set()  # who waits for it hears that there is nobody to send to
         waiting: list[asyncio.Future[Any]] = [self._entered, *self._answers.values(), *self._commands.values()]
         for each in waiting:
             if not each.done():

@@ -79,6 +79,11 @@ class Resolver:
         self._numbers = itertools.count(1)
         asyncio.get_running_loop().add_reader(connection, self._receive)
 
+    @property
+    def is_closed(self) -> bool:
+        """True when the process inside has ended, or `close` was called."""
+        return self._connection.fileno() < 0
+
     async def resolve(self, host: str) -> Found:
         """The addresses of a name in the order of preference (`PeerUnreachable`)."""
         if not host or len(host) > _LONGEST_NAME or not host.isascii() or "\0" in host:
