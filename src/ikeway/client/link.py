@@ -27,14 +27,15 @@ Report = Callable[[str, str], None]
 
 
 class Link:
-    """`sa` is the IKE SA of now: rekeying and reauthentication put another one in its place.
+    """`sa` is the IKE SA of now: rekeying and reauthentication put another one in its place. The engine is ahead of its
+    events, as these wait for the data plane: what they tell of may have been rekeyed since.
 
     `on_change` is called when the host has to look again at what was agreed.
     """
 
     def __init__(self, driver: Driver, sa: IkeSa, report: Report, on_change: Callable[[], None]) -> None:
         """`sa` has just been established."""
-        self.sa = sa
+        self._sa = sa
         self.since = clock.now()
         self.assigned: Assigned = read_assigned(sa.configuration)
         self.ended = asyncio.Event()
@@ -46,6 +47,11 @@ class Link:
         self._settled: dict[str, IkewayError | None] = {child.name: None for child in sa.live_children}
         self._tried_again: set[str] = set()
         self._told_of_assigned()
+
+    @property
+    def sa(self) -> IkeSa:
+        """The IKE SA of now."""
+        return self._sa.latest
 
     @property
     def is_up(self) -> bool:
@@ -61,11 +67,11 @@ class Link:
         match event:
             case ike.IkeEstablished(sa=sa, replaces=replaces) if replaces is not None and self.owns(replaces):
                 # Reauthentication: the new SA has a log-in, addresses and child SAs of its own.
-                self.sa, self.assigned = sa, read_assigned(sa.configuration)
+                self._sa, self.assigned = sa, read_assigned(sa.configuration)
                 self._report("reauthenticated", f"the gateway is {sa.remote_identity}")
                 self._changed()
-            case ike.IkeRekeyed(sa=sa, old=old) if self.sa is old:
-                self.sa = sa
+            case ike.IkeRekeyed(sa=sa, old=old) if self._sa is old:
+                self._sa = sa
             case ike.IkeClosed(sa=sa, error=error) if self.sa is sa:
                 self._end(error)
             case ike.ConfigurationReceived(sa=sa, attributes=attributes) if self.owns(sa):
