@@ -165,3 +165,29 @@ def test_globs_match_as_a_regular_expression_would(glob: str, text: str) -> None
     if "*" in glob:
         expected = re.fullmatch(".*".join(map(re.escape, re.sub(r"\*+", "*", glob).split("*"))), text) is not None
         assert _glob_matches(glob, text) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (b"alice@example.com", T.ID_RFC822_ADDR),
+        (b"alice", T.ID_FQDN),
+        (b"CORP\\alice", T.ID_KEY_ID),
+        (b"Alice Liddell", T.ID_KEY_ID),
+        (b"foo=bar", T.ID_KEY_ID),
+        (b"\xff", T.ID_KEY_ID),
+        (b"", T.ID_KEY_ID),
+    ],
+)
+def test_every_user_of_eap_is_somebody(name: bytes, kind: T) -> None:
+    identity = Identity.of_user(name)
+    assert identity.type == kind
+    assert identity.value == name
+    assert IdentityPattern.ANY.matches(identity)
+
+
+def test_a_pattern_of_users_of_a_domain() -> None:
+    pattern = IdentityPattern.parse("keyid:CORP\\*")
+    assert pattern.matches(Identity.of_user(b"CORP\\alice"))
+    assert not pattern.matches(Identity.of_user(b"OTHER\\alice"))
+    assert not pattern.matches(Identity.of_user(b"alice"))

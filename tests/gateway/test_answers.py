@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,15 @@ dns = ["10.1.0.53", "fd00::53"]
 domains = ["corp.example.com", "lab.example.com"]
 subnets = ["10.1.0.0/16", "fd00:1::/32"]
 """
-USERS = """\
+USERS = r"""
 [users.alice]
 password = "hunter2"
 [users.dora]
 nt_hash = "000102030405060708090a0b0c0d0e0f"
 ipv4 = "172.16.0.9"
+[users.'CORP\eve']
+password = "z"
+ipv4 = "172.16.0.10"
 [users."mallory@example.com"]
 disabled = true
 password = "x"
@@ -360,3 +364,19 @@ async def test_a_connection_that_a_reload_takes_away_ends_the_log_ins_under_way(
     with pytest.raises(AuthenticationFailed, match="no connection people any more"):
         await answers.assign(request(connection, "alice", Attribute.INTERNAL_IP4_ADDRESS))
     assert not answers.pools.held()
+
+
+async def test_a_user_whose_name_is_no_identity_has_addresses_like_all_others(answers: GatewayAnswers) -> None:
+    """As the users of a Windows domain."""
+    people = await answers.select(question("192.168.1.7", None))
+
+    async def assigned(user: bytes, number: int) -> str:
+        asked = request(people, "keyid:x", Attribute.INTERNAL_IP4_ADDRESS, number=number)
+        (attribute,) = await answers.assign(replace(asked, user=user))
+        return str(ip_address(attribute.value))
+
+    assert await assigned(b"CORP\\Eve", 1) == "172.16.0.10"
+    first = await assigned(b"CORP\\frank", 2)
+    answers.release(2)
+    assert await assigned(b"CORP\\grace", 3) != first
+    assert await assigned(b"corp\\frank", 4) == first

@@ -82,11 +82,13 @@ def eap_server():
     return EapExpected(lambda ask: EapAuthenticator(ask, [lambda: MsChapV2Authenticator()]))
 
 
-def eap_pair(pki, password: str | None = "battery staple", **changes) -> Pair:
+def eap_pair(
+    pki, password: str | None = "battery staple", *, user: bytes = b"bob", claimed: str = "bob", **changes
+) -> Pair:
     made, trust = pki
     a = connection(
-        local_identity=Identity.parse("bob"),
-        local_credential=eap_peer(password),
+        local_identity=Identity.parse(claimed),
+        local_credential=eap_peer(password, user),
         remote_expectation=CertificateExpected(trust),
         **changes,
     )
@@ -96,7 +98,7 @@ def eap_pair(pki, password: str | None = "battery staple", **changes) -> Pair:
         remote_expectation=eap_server(),
     )
     pair = Pair(a, b, epoch=EPOCH)
-    pair.b.answers[SecretQuestion] = lambda q: "battery staple" if q.identity == b"bob" else None
+    pair.b.answers[SecretQuestion] = lambda q: "battery staple" if q.identity == user else None
     return pair
 
 
@@ -253,6 +255,19 @@ def test_an_address_is_assigned_and_selectors_are_narrowed_to_it():
     assert [format_selector(ts) for ts in esp.remote_selectors] == ["10.2.0.0/16"]
     (received,) = pair.a.happened(events.ConfigurationReceived)
     assert received.attributes == (address,)
+
+
+@pytest.mark.parametrize("user", [b"CORP\\bob", b"bob", b"\xff"])
+def test_an_address_is_assigned_to_who_has_logged_in_and_not_to_whom_idi_names(pki, user):
+    """IDi is not proven beside EAP; and not every user has a name that is an identity."""
+    wish = ConfigurationAttribute(ConfigurationAttributeType.INTERNAL_IP4_ADDRESS)
+    pair = eap_pair(pki, user=user, claimed="admin", request_configuration=(wish,))
+    asked = []
+    pair.b.answers[AssignAddresses] = lambda question: asked.append(question) or ()
+    pair.connect()
+    (question,) = asked
+    assert (question.identity, question.user) == (Identity.of_user(user), user)
+    assert question.name == user.decode("utf-8", "replace")
 
 
 def test_a_full_pool_leaves_the_ike_sa_and_says_so():

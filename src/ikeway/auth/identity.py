@@ -56,6 +56,15 @@ class Identity:
             ) from error
 
     @classmethod
+    def of_user(cls, name: bytes) -> Identity:
+        r"""Who an EAP user is: what the name says in the text form, else the octets as they are (ID_KEY_ID), for many a
+        name has another form (`CORP\alice`)."""
+        try:
+            return cls.parse(name.decode())
+        except (ConfigError, UnicodeDecodeError):
+            return cls(IdentificationType.ID_KEY_ID, name)
+
+    @classmethod
     def from_payload(cls, payload: IdInitiator | IdResponder) -> Identity:
         """Take the identity from an IDi or IDr payload."""
         return cls(payload.type, payload.value)

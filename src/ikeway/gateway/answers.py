@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from ikeway.address import Address
-from ikeway.auth.identity import Identity, IdentityPattern
+from ikeway.auth.identity import IdentityPattern
 from ikeway.auth.questions import PskQuestion, SignQuestion
 from ikeway.config.fields import IpAddress
 from ikeway.daemon.loop import Driver
@@ -138,7 +138,7 @@ class GatewayAnswers:
         client = self._config.clients.get(question.connection.name)
         if client is None:
             raise _gone(question.connection)
-        user = await self._config.users.find(str(question.identity))
+        user = await self._config.users.find(question.name)
         grant = self.granted(question.connection_id)
         own = (grant.addresses if grant is not None else ()) or _own_addresses(user)
         reply = self._addresses(question, client, own)
@@ -199,7 +199,7 @@ class GatewayAnswers:
                 lease = self.pools.lease(
                     client.pools,
                     family,
-                    _holder(question.identity),
+                    question.name.casefold(),
                     question.remote,
                     question.connection_id,
                     wanted=_wish(wishes[0].value, family),
@@ -238,10 +238,6 @@ _ADDRESSES: tuple[tuple[Family, Attribute], ...] = (
 
 def _own_addresses(user: User | None) -> tuple[IpAddress, ...]:
     return tuple(each for each in (user.ipv4, user.ipv6) if each is not None) if user is not None else ()
-
-
-def _holder(identity: Identity) -> str:
-    return str(identity).casefold()
 
 
 def _wish(value: bytes, family: Family) -> IpAddress | None:

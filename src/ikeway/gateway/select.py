@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from ikeway.auth.identity import Identity, IdentityPattern
 from ikeway.eap.questions import AboutUser, PasswordCheck, SecretQuestion
-from ikeway.errors import AuthenticationFailed, IkewayError, Side
+from ikeway.errors import AuthenticationFailed, Side
 from ikeway.ike.questions import SelectConnection
 from ikeway.ike.settings import Connection
 from ikeway.questions import Ask, Question, answered
@@ -134,10 +134,7 @@ def before_code(scope: Callable[[Ask], Ask]) -> Callable[[Ask], Ask]:
 
 def user_matches(patterns: Sequence[IdentityPattern], user: bytes) -> bool:
     """True when one of the patterns allows this EAP user name."""
-    try:
-        identity = Identity.parse(user.decode())
-    except (IkewayError, UnicodeDecodeError):
-        return False
+    identity = Identity.of_user(user)
     return any(pattern.matches(identity) for pattern in patterns)
 
 

@@ -51,8 +51,8 @@ class SettleConnection(Question[Settled]):
 class AssignAddresses(Question[tuple[ConfigurationAttribute, ...]]):
     """Responder: the attributes of the CFG_REPLY (RFC 7296 section 3.15), addresses included.
 
-    `identity` is the authenticated one (the EAP identity where EAP gave one). `requested` is the CFG_REQUEST.
-    Refuse with `NegotiationFailed` (notify INTERNAL_ADDRESS_FAILURE).
+    `identity` is the authenticated one (the EAP identity where EAP gave one). `requested` is the CFG_REQUEST. `user`:
+    whom EAP has proven, None without EAP. Refuse with `NegotiationFailed` (notify INTERNAL_ADDRESS_FAILURE).
     """
 
     connection: Connection
@@ -60,6 +60,12 @@ class AssignAddresses(Question[tuple[ConfigurationAttribute, ...]]):
     identity: Identity
     remote: Address
     requested: tuple[ConfigurationAttribute, ...]
+    user: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        """By what name the peer is known here: the user's as it is, for it need not have the form of an identity."""
+        return self.user.decode("utf-8", "replace") if self.user is not None else str(self.identity)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -68,6 +68,18 @@ def test_groups_choose_the_first_connection_that_fits(folder):
     assert settled(made, "staff") == "rest"
 
 
+@pytest.mark.parametrize("user", ["CORP\\alice", "Alice Liddell", "\ufffd"])
+def test_names_that_are_no_identities_are_let_in_where_everybody_is(folder, user):
+    """As Windows and its servers have them."""
+    made = answers(
+        folder,
+        other=EAP + 'radius = "corp"\nidentities = "keyid:OTHER\\\\*"\n',
+        rest=EAP + 'radius = "corp"\n',
+    )
+    assert settled(made, "rest", user=user) == "rest"
+    assert settled(made, "rest", user="OTHER\\bob") == "other"
+
+
 def test_whom_no_connection_is_for(folder):
     made = answers(folder, staff=EAP + 'radius = "corp"\ngroups = "staff"\nidentities = "*@example.com"\n')
     for groups, user in (((), "a@example.com"), (("staff",), "a@example.net"), (("staff",), "\0")):

@@ -6,7 +6,7 @@ The initiator asks for them in its first request, the responder grants them in i
 from __future__ import annotations
 
 from ikeway.auth.identity import Identity
-from ikeway.errors import IkewayError, NegotiationFailed, PeerError, ProtocolViolation, Side
+from ikeway.errors import NegotiationFailed, PeerError, ProtocolViolation, Side
 from ikeway.ike import events, lifetimes, negotiation, succession, window
 from ikeway.ike.driver import Answer, Task, notify_for
 from ikeway.ike.exchanges import create_child, delete, informational, mobike
@@ -141,12 +141,8 @@ def _first_child(sa: IkeSa) -> ChildSettings:
 def _authenticated_identity(sa: IkeSa) -> Identity:
     """Who gets the addresses: the EAP user where there is one, else who came first."""
     assert sa.remote_identity is not None
-    if sa.eap_identity is None:
-        return sa.remote_identity
-    try:
-        return Identity.parse(sa.eap_identity.decode())
-    except (IkewayError, UnicodeDecodeError):
-        return sa.remote_identity
+    # What IDi says beside EAP is not proven (Windows puts its address there), so that nothing may be given to it.
+    return Identity.of_user(sa.eap_identity) if sa.eap_identity else sa.remote_identity
 
 
 async def _assign(sa: IkeSa, identity: Identity, request: Message) -> tuple[Payload, ...]:
@@ -160,7 +156,10 @@ async def _assign(sa: IkeSa, identity: Identity, request: Message) -> tuple[Payl
                 remedy="let the client request a virtual address",
             )
         return ()
-    attributes = await sa.ask(AssignAddresses(sa.connection, sa.connection_id, identity, sa.remote, asked.attributes))
+    user = sa.eap_identity or None
+    attributes = await sa.ask(
+        AssignAddresses(sa.connection, sa.connection_id, identity, sa.remote, asked.attributes, user)
+    )
     sa.configuration = attributes
     return (Configuration(ConfigurationType.CFG_REPLY, attributes),)
 
