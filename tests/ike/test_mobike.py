@@ -278,3 +278,21 @@ def test_a_move_while_both_rekey_the_ike_sa(seed):
     assert pair.a.happened(events.IkeRekeyed) and pair.a.sa.local.host == pair.b.sa.remote.host == ELSEWHERE
     assert pair.a.happened(events.PathChanged)[-1].local.host == ELSEWHERE
     pair.agree()
+
+
+@pytest.mark.parametrize("by", ["a", "b"])
+def test_a_rekeying_behind_a_nat_is_no_move(by):
+    """The hashes of NAT detection are others on the new IKE SA, and say the same."""
+    outside = Address("192.0.2.200", 61000)
+    pair = up(connection(dpd_seconds=30.0), nat={A: Address(outside.host, 50500), Address(A.host, 4500): outside})
+    pair.run(50)
+    getattr(pair, by).sa.rekey(pair.now)
+    pair.run(100)
+    assert not pair.a.happened(events.PathChanged) and not pair.b.happened(events.PathChanged)
+    # A mapping that changes at that very moment is noticed.
+    getattr(pair, by).sa.rekey(pair.now)
+    pair.run(1)
+    fresh = Address("192.0.2.201", 62000)
+    pair.nat[Address(A.host, 4500)] = fresh
+    pair.run(60)
+    assert pair.b.sa.remote == fresh == pair.b.happened(events.PathChanged)[-1].remote

@@ -74,9 +74,9 @@ def move(sa: IkeSa, local: Address, remote: Address) -> None:
     sa.driver.enqueue(Task("update-addresses", update_addresses, again=True), first=True)
 
 
-async def update_addresses(sa: IkeSa) -> None:
+async def update_addresses(sa: IkeSa, *, moved: bool = True) -> None:
     """Tell the peer the path that is in use now; the child SAs follow when it agrees."""
-    path = (sa.local, sa.remote)
+    path, encapsulated = (sa.local, sa.remote), sa.udp_encapsulation
     payloads: tuple[Payload, ...] = (Notify(NotifyType.UPDATE_SA_ADDRESSES), *_detection(sa))
     if sa.connection.no_nats:
         payloads += (_no_nats(sa),)
@@ -104,7 +104,13 @@ async def update_addresses(sa: IkeSa) -> None:
         sa.driver.enqueue(Task("update-addresses", update_addresses_again, again=True), first=True)
         return
     adopt_findings(sa, nat.find_nat(reply, sa.local, sa.remote))
-    sa.set_path(sa.local, sa.remote)
+    if moved or sa.udp_encapsulation != encapsulated:
+        sa.set_path(sa.local, sa.remote)
+
+
+async def update_mapping(sa: IkeSa) -> None:
+    """Only a NAT's mapping is another: the peer has to send elsewhere, and nothing changes for us."""
+    await update_addresses(sa, moved=False)
 
 
 async def update_addresses_again(sa: IkeSa) -> None:
@@ -129,10 +135,13 @@ def probe(sa: IkeSa) -> tuple[Payload, ...]:
 
 
 def judge_probe(sa: IkeSa, reply: Message) -> None:
-    """The peer sees us elsewhere than before: a NAT has changed its mapping, and ESP to us goes to the old one."""
+    """The peer sees us elsewhere than before: a NAT has changed its mapping, and ESP to us goes to the old one.
+
+    It seems so on an IKE SA that was rekeyed too, whose SPIs are in the hash: whether it is so cannot be told, and the
+    update does no harm."""
     findings = nat.find_nat(reply, sa.local, sa.remote)
     if probe(sa) and findings.supported and findings.destination != sa.nat.destination:
-        sa.driver.enqueue(Task("update-addresses", update_addresses, again=True), first=True)
+        sa.driver.enqueue(Task("update-addresses", update_mapping, again=True), first=True)
 
 
 def adopt_findings(sa: IkeSa, findings: nat.NatFindings) -> None:
@@ -170,9 +179,11 @@ def _follow(sa: IkeSa, message: Message) -> tuple[Payload, ...]:
     if update and message.message_id > sa.latest_update:
         sa.latest_update = message.message_id
         local, remote = sa.last_path
+        before = sa.local, sa.remote, sa.udp_encapsulation
         adopt_findings(sa, findings)
-        sa.set_path(local, remote)
-        sa.driver.enqueue(Task("return-routability", check_return, again=True))
+        if (local, remote, sa.udp_encapsulation) != before:
+            sa.set_path(local, remote)
+            sa.driver.enqueue(Task("return-routability", check_return, again=True))
     return _detection(sa, *sa.last_path) if findings.supported else ()
 
 
