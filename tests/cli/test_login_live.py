@@ -22,8 +22,9 @@ USERS = f"""\
 [users.alice]
 password = "correct horse"
 totp = "{SEED}"
-[users.bob]
+[users.'CORP\\bob']
 password = "battery staple"
+ipv4 = "10.99.0.77"
 [users.carol]
 password = "old password"
 must_change = true
@@ -134,11 +135,13 @@ def test_a_user_with_a_code_gets_in_nowhere_without_it(sides: tuple[Side, Side])
 
 
 def test_another_password_is_tried_in_the_same_log_in(sides: tuple[Side, Side]) -> None:
+    """Of somebody whose name is no identity, as in a Windows domain; addresses are given to such users too."""
     client, _ = sides
-    path = profile(client, "bob", 'username = "bob"\n')
-    answers = [("Password for bob at", "wrong"), ("Password for bob at", "battery staple")]
+    path = profile(client, "bob", "username = 'CORP\\bob'\n")
+    answers = [("Password for CORP\\bob at", "wrong"), ("Password for CORP\\bob at", "battery staple")]
     code, told = asked(client, path, answers)
     assert code == 0, told
+    assert "assigned 10.99.0.77" in told
     assert "says: Authentication failed" in told
 
 

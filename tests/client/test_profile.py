@@ -22,6 +22,7 @@ from ikeway.esp.parameters import Mode
 from ikeway.ike.selectors import format_selector
 from ikeway.ike.settings import CertificateExpected, EapCredential, EapOnlyExpected, PskCredential, PskExpected
 from ikeway.wire.registry import ConfigurationAttributeType as Attribute
+from ikeway.wire.registry import IdentificationType
 from tests.config.material import make_pki, write_private
 
 
@@ -122,6 +123,16 @@ def test_an_encrypted_key_is_asked_for(pki: Path) -> None:
     text = '[gateway]\naddress = "vpn.example.com"\nca = "ca.pem"\n[login]\npkcs12 = "alice.p12"\n'
     path = write_private(pki / "locked.toml", text)
     assert isinstance(load_profile(path, lambda words: "open").connection().local_credential, CertificateCredential)
+
+
+@pytest.mark.parametrize("name", ["CORP\\alice", "Alice Liddell"])
+def test_a_name_that_is_no_identity_is_sent_as_it_is(pki: Path, name: str) -> None:
+    """As the users of a Windows domain have them."""
+    found = profile(pki, EAP.replace('"alice"', f"'{name}'") + 'password = "x"\n')
+    assert found.username == name
+    identity = found.connection().local_identity
+    assert identity is not None
+    assert (identity.type, identity.value) == (IdentificationType.ID_KEY_ID, name.encode())
 
 
 @pytest.mark.parametrize("login", ['username = "alice"', 'method = "psk"\nidentity = "a@b"\npsk = "secret"'])

@@ -219,7 +219,7 @@ class _Builder:
             return None
         connection = Connection(
             name=self._name,
-            local_identity=self._local_identity(file.login, ("login",)),
+            local_identity=self._local_identity(file.login),
             local_credential=credential,
             further_credentials=further,
             further_expectations=further_expectations,
@@ -320,22 +320,17 @@ class _Builder:
         builders = further_builders(self._file.login, self._file.gateway, self._problems, self._prompt)
         for number, builder in enumerate(builders):
             self.usernames.append(builder.username)
-            identity = self._local_identity(self._file.login.then[number], ("login", "then", number))
+            identity = self._local_identity(self._file.login.then[number])
             if (credential := builder.credential()) is not None:
                 found.append(FurtherCredential(further_login(credential, number), identity))
         return tuple(found)
 
-    def _local_identity(self, login: LoginPart, at: Location) -> Identity | None:
-        name, key = login.username, "username"
-        if login.anonymous_identity is not None:
-            name, key = login.anonymous_identity, "anonymous_identity"
+    @staticmethod
+    def _local_identity(login: LoginPart) -> Identity | None:
+        name = login.anonymous_identity if login.anonymous_identity is not None else login.username
         if login.identity is not None or name is None:
             return login.identity
-        try:
-            return Identity.parse(name)
-        except ConfigError as error:
-            self._problems.add_error((*at, key), error)
-            return None
+        return Identity.of_user(name.encode())  # names of many users are no identities (`CORP\\alice`)
 
     def _children(self) -> tuple[ChildSettings, ...]:
         esp = self._file.esp
