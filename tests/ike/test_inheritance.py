@@ -47,6 +47,16 @@ def test_a_rekeying_does_not_put_off_the_next_log_in(by, told):
     assert len(pair.a.inbound) == 1
 
 
+def test_a_responder_asks_for_another_log_in():
+    pair = Pair(connection(), connection_b(reauthenticate_seconds=300.0))
+    pair.connect()
+    assert pair.a.sa.timers.get("reauthenticate") == pytest.approx(pair.now + 270, abs=1)
+    assert pair.b.sa.timers.get("reauthenticate") is None
+    pair.run(280)
+    assert len(pair.a.happened(events.IkeEstablished)) == 2
+    pair.agree()
+
+
 def test_a_log_in_anew_that_finds_nobody_is_tried_again():
     pair = Pair(connection(reauthenticate_seconds=30.0, retransmission=Retransmission(first=1, tries=2)))
     pair.connect()

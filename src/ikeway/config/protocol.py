@@ -70,7 +70,11 @@ class IkeSection(Section):
         description="Give the SA up when it could not be rekeyed by then. `never` means 1.1 times `rekey` and a minute.",
     )
     reauthenticate: Duration = Field(
-        default=0.0, description="Log in anew after this time, the new SA before the old one goes."
+        default=0.0,
+        description=(
+            "Log in anew after this time, the new SA before the old one goes. Gateways ask their clients to "
+            "(AUTH_LIFETIME, RFC 4478); those that do not know of it stay as they are."
+        ),
     )
     jitter: Share = Field(
         default=0.1,

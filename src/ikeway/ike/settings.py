@@ -175,7 +175,7 @@ class Connection:
     nat_keepalive_seconds: float = 20.0
     rekey_seconds: float = 14400.0  # IKE SA; 0: never
     life_seconds: float = 0.0  # hard; 0: 1.1 times rekey_seconds, and a minute
-    reauthenticate_seconds: float = 0.0  # make-before-break; 0: never
+    reauthenticate_seconds: float = 0.0  # make-before-break; 0: never. Responder: what the initiator is asked for
     jitter: float = 0.1
     window: int = 1  # SET_WINDOW_SIZE that we announce
     retransmission: Retransmission = Retransmission()

@@ -165,6 +165,7 @@ async def _assign(sa: IkeSa, identity: Identity, request: Message) -> tuple[Payl
 
 
 def _lifetime_notify(sa: IkeSa) -> tuple[Payload, ...]:
-    """AUTH_LIFETIME, when the initiator has to log in anew (RFC 4478)."""
-    seconds = min(int(sa.login_lifetime), 0xFFFFFFFF)
+    """AUTH_LIFETIME, when the initiator has to log in anew (RFC 4478): because of who it is, or as all have to."""
+    limits = [limit for limit in (sa.login_lifetime, sa.connection.reauthenticate_seconds) if limit]
+    seconds = min(int(min(limits, default=0.0)), 0xFFFFFFFF)
     return (Notify(NotifyType.AUTH_LIFETIME, seconds.to_bytes(4, "big")),) if seconds else ()
