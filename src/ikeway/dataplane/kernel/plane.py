@@ -99,7 +99,8 @@ class KernelDataPlane:
         interface: bool = True,
     ) -> None:
         """`wish` is the name for the tunnel interface, `%d` in it stands for a free number."""
-        self._wish = wish
+        self._wish = self._name = wish
+        self._told_dead = False
         self._sockets = tuple(sockets)
         self._nat_sockets = tuple(nat_sockets)
         self._with_interface = interface
@@ -117,9 +118,8 @@ class KernelDataPlane:
 
     @property
     def interface(self) -> str:
-        """The name of the tunnel interface; only while started."""
-        assert self._tunnel is not None, "not started"
-        return self._tunnel.name
+        """The name of the tunnel interface; the last one while it is made anew."""
+        return self._name
 
     @property
     def mark(self) -> int:
@@ -142,6 +142,7 @@ class KernelDataPlane:
             self._reqids = Reqids(self._identity)
             interface_id = self._identity.interface_id if self._with_interface else 0
             self._tunnel = await open_tunnel(self._wish, interface_id, self._changes)
+            self._name, self._told_dead = self._tunnel.name, False
             for each in self._nat_sockets:
                 each.setsockopt(socket.IPPROTO_UDP, _UDP_ENCAP, _ESPINUDP)
             for each in self._sockets:
@@ -227,7 +228,8 @@ class KernelDataPlane:
                     counters = found.setdefault((one.spi, installed.inbound), Counters())
                     _count(counters, one)
                     counters.last_used = max(counters.last_used, installed.note_use(one))
-        if self._tunnel is not None and not self._tunnel.exists():
+        if self._tunnel is not None and not self._told_dead and not self._tunnel.exists():
+            self._told_dead = True  # once: it is to be started anew once
             self._on_event(DataPlaneDied(f"somebody has removed the interface {self._tunnel.name}"))
         return found
 
