@@ -38,6 +38,7 @@ class Stage:
             live_children=[SimpleNamespace(name=each.name) for each in self.client._connection.children],
             close=self.closed.append,
         )
+        self.sa.latest = self.sa
         stage = self
 
         class Established:
