@@ -64,7 +64,7 @@ def test_one_of_two_workers_is_given_up(stage):
     wait_until(lambda: client.logins() == 2, "connected anew", logs=stage.logs)
     wait_until(stage.ping_arrives, "traffic passes", logs=stage.logs)
     assert workers(gateway)[1 - number]["pid"] == other["pid"]
-    assert len(gateway.call("status")["sessions"]) == 1
+    wait_until(lambda: len(gateway.call("status")["sessions"]) == 1, "one session", logs=stage.logs)
 
 
 def test_a_removed_interface_comes_back_with_its_routes(stage):

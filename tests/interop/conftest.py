@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -55,10 +56,12 @@ def runner(network: Network, lab: Lab) -> Iterator[Runner]:
 
 @pytest.fixture
 def name_server(network: Network) -> Iterator[None]:
-    process = network.lan.popen([sys.executable, "-c", NAME_SERVER])
+    process = network.lan.popen([sys.executable, "-c", NAME_SERVER], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
     yield
     process.kill()
-    process.wait()
+    process.communicate()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from tests.interop.network import LAN_HOST, LAN_NETWORK, LAN_SECOND_HOST, LAN_SE
 from tests.interop.ours import IkewayClient, IkewayGateway
 from tests.interop.strongswan import Charon, Sa, Settings, StrongswanClient, StrongswanGateway, daemon_settings
 from tests.interop.traffic import Transfer, ping, transfer
+from tests.interop.waiting import wait_until
 
 HOST_IN_NETWORK = {
     LAN_NETWORK[4]: LAN_HOST[4],
@@ -85,9 +86,14 @@ class Tunnel:
         raise AssertionError("no strongSwan in this case")
 
     def sa(self) -> Sa:
-        """The one IKE SA, as strongSwan sees it."""
-        standing = self.charon.sas()
-        assert len(standing) == 1, f"{len(standing)} IKE SAs stand: {standing}\n{self.logs()}"
+        """The one IKE SA, as strongSwan sees it: there is none, or there are two, in the middle of a rekeying."""
+        standing: list[Sa] = []
+
+        def is_one() -> bool:
+            standing[:] = self.charon.sas()
+            return len(standing) == 1
+
+        wait_until(is_one, "not one IKE SA stands", logs=self.logs)
         return standing[0]
 
     @property

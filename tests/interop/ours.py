@@ -18,7 +18,7 @@ from ikeway.errors import IkewayError
 from ikeway.host.namespaces import Namespace
 from tests.interop.agreement import Agreement, Party
 from tests.interop.strongswan import ConnectFailed
-from tests.interop.waiting import wait_for_text, wait_until
+from tests.interop.waiting import PATIENCE, wait_for_text, wait_until
 
 # Where keys are renewed every few seconds: collisions put a rekeying off for longer than a tenth of that.
 LIFETIME = 3600
@@ -80,7 +80,7 @@ class Ikeway:
         """End it as its user would, and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout)
+        return self.process.wait(timeout * PATIENCE)
 
     def kill(self) -> None:
         """End it without a word."""

@@ -106,6 +106,7 @@ NAME_SERVER = """
 import socket
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind(("10.91.0.10", 53))
+print("ready", flush=True)
 while True:
     question, peer = server.recvfrom(2048)
     end = question.index(0, 12) + 5

@@ -17,7 +17,7 @@ from typing import Union
 from ikeway.host.namespaces import Namespace
 from tests.interop.agreement import Agreement, Party
 from tests.interop.vici import Answer, Section, Vici, ViciError
-from tests.interop.waiting import wait_for_text, wait_until
+from tests.interop.waiting import PATIENCE, wait_for_text, wait_until
 
 CHARON = "/usr/lib/ipsec/charon"
 EAP_PLUGINS = (
@@ -126,7 +126,7 @@ class Charon:
         return self._run / "charon.vici"
 
     def _wait_for_socket(self) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * PATIENCE
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
                 self.vici("version")
@@ -234,7 +234,11 @@ class _Side:
         self.charon.vici("rekey", {what: self.name if what == "ike" else next(iter(self.own.networks))})
 
     def close(self) -> None:
-        """Delete the IKE SA, with the peer's consent."""
+        """Delete the IKE SA, with the peer's consent. One that it has replaced goes before: `terminate` fails when one of
+        several has ended by itself."""
+        wait_until(
+            lambda: sum(sa.name == self.name for sa in self.charon.sas()) <= 1, "a rekeying does not end", logs=self.log
+        )
         self.charon.vici("terminate", {"ike": self.name, "timeout": "10000"})
 
     def kill(self) -> None:
@@ -243,12 +247,7 @@ class _Side:
 
     def wait_until_gone(self, timeout: float) -> None:
         """Wait until it has given the IKE SA up."""
-        deadline = time.monotonic() + timeout
-        while self.charon.sas():
-            assert time.monotonic() < deadline, (
-                f"after {timeout:g} s charon still has {self.charon.sas()}\n{self.log()}"
-            )
-            time.sleep(0.05)
+        wait_until(lambda: not self.charon.sas(), "charon still has an IKE SA", timeout, self.log)
 
     def stop(self) -> None:
         """Leave the daemon to the next case, without this one's SAs."""

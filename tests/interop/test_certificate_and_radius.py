@@ -22,7 +22,7 @@ CLIENTS = pytest.mark.parametrize("client", ["ikeway", "charon"])
 
 
 def certificate_and_radius(groups: list[str], **client: Any) -> Agreement:
-    servers = {"servers": [LAN_HOST[4]], "secret": RADIUS_SECRET, "timeout": "300ms", "accounting": True}
+    servers = {"servers": [LAN_HOST[4]], "secret": RADIUS_SECRET, "timeout": "1s", "accounting": True}
     then = {"login": "eap", "radius": "lab"} | ({"groups": groups} if groups else {})
     configuration = {"radius": {"lab": servers}, "connections": {"lab": {"then": [then]}}}
     return agreement("rsa", client={"then": ("eap-mschapv2",), **client}, gateway={"ours": configuration})

@@ -22,6 +22,7 @@ UDP_ECHO = """
 import socket
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind(("10.91.0.10", 7))
+print("ready", flush=True)
 while True:
     octets, peer = server.recvfrom(2048)
     server.sendto(octets.upper(), peer)
@@ -62,12 +63,15 @@ def web(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         (folder / name).write_text(text)
     (folder / "large").write_bytes(bytes(5_000_000))
     server = [sys.executable, "-m", "http.server", "--bind", HOST, "--directory", str(folder), "80"]
-    programs = [network.lan.popen(words) for words in (server, [sys.executable, "-c", UDP_ECHO])]
+    echo = network.lan.popen([sys.executable, "-c", UDP_ECHO], stdout=subprocess.PIPE)
+    programs = [network.lan.popen(server), echo]
+    assert echo.stdout is not None
+    assert echo.stdout.readline() == "ready\n"
     wait_until(lambda: network.lan.call(_web_answers), "the web server does not answer")
     yield
     for each in programs:
         each.kill()
-        each.wait()
+        each.communicate()
 
 
 def _web_answers() -> bool:

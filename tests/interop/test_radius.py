@@ -57,7 +57,7 @@ def relayed(
     **radius: Any,
 ) -> Agreement:
     """A gateway of ours that asks FreeRADIUS."""
-    settings = {"servers": list(servers), "secret": RADIUS_SECRET, "timeout": "300ms", "tries": 2} | radius
+    settings = {"servers": list(servers), "secret": RADIUS_SECRET, "timeout": "1s", "tries": 2} | radius
     ours = {
         "gateway": {"users": None},
         "radius": {"lab": settings},
@@ -96,6 +96,11 @@ def test_mschapv2_behind_our_gateway(tunnel: Make, serve: Callable[..., FreeRadi
 def ours(made: Tunnel) -> IkewayGateway:
     assert isinstance(made.gateway, IkewayGateway)
     return made.gateway
+
+
+def nobody_is_in(made: Tunnel) -> None:
+    """The client may have heard of its refusal before the gateway was done with it."""
+    wait_until(lambda: not ours(made).sessions(), "a session is left", logs=made.logs)
 
 
 def test_octets_of_rekeyed_sas_are_in_the_account(tunnel: Make, serve: Callable[..., FreeRadius]) -> None:
@@ -173,8 +178,8 @@ def test_eap_alone_is_not_for_methods_that_prove_no_gateway(
     made = tunnel(Pair("charon", "ikeway"), agreed)
     with pytest.raises(ConnectFailed):
         made.client.connect()
-    assert "RFC 5998" in made.gateway.log()
-    assert not ours(made).sessions()
+    ours(made).wait_for_log("RFC 5998")
+    nobody_is_in(made)
 
 
 def alone(client: dict[str, Any]) -> dict[str, Any]:
@@ -223,7 +228,7 @@ def test_an_old_server_that_signs_nothing(tunnel: Make, serve: Callable[..., Fre
     made = tunnel(Pair("ikeway", "ikeway"), agreed)
     with pytest.raises(ConnectFailed):
         made.client.connect()
-    assert "CVE-2024-3596" in made.gateway.log()
+    ours(made).wait_for_log("CVE-2024-3596")
     made.stop()
     agreed.gateway.ours["radius"]["lab"]["require_message_authenticator"] = False
     made = tunnel(Pair("ikeway", "ikeway"), agreed)
@@ -238,7 +243,8 @@ def test_a_password_that_radius_refuses(tunnel: Make, serve: Callable[..., FreeR
     made = tunnel(Pair("ikeway", "ikeway"), agreed)
     with pytest.raises(ConnectFailed):
         made.client.connect()
-    assert "the RADIUS server" in made.gateway.log() and "271828" not in made.gateway.log()
+    ours(made).wait_for_log("the RADIUS server")
+    assert "271828" not in made.gateway.log()
 
 
 def test_our_client_logs_in_again_before_its_time_is_over(tunnel: Make, serve: Callable[..., FreeRadius]) -> None:
@@ -291,8 +297,8 @@ def test_nobodys_group(tunnel: Make, serve: Callable[..., FreeRadius]) -> None:
     made = tunnel(Pair("charon", "ikeway"), agreed)
     with pytest.raises(ConnectFailed):
         made.client.connect()
-    assert "no connection here is for this user" in made.gateway.log()
-    assert not ours(made).sessions()
+    ours(made).wait_for_log("no connection here is for this user")
+    nobody_is_in(made)
 
 
 def test_a_wrong_password(tunnel: Make, serve: Callable[..., FreeRadius]) -> None:
@@ -300,21 +306,21 @@ def test_a_wrong_password(tunnel: Make, serve: Callable[..., FreeRadius]) -> Non
     made = tunnel(Pair("charon", "ikeway"), relayed(client={"password": "wrong"}))
     with pytest.raises(ConnectFailed):
         made.client.connect()
-    assert "refused" in made.gateway.log() and CLIENT_NAME in made.gateway.log()
+    ours(made).wait_for_log(f"refused.*{CLIENT_NAME}|{CLIENT_NAME}.*refused")
     assert PASSWORD not in made.gateway.log() and RADIUS_SECRET not in made.gateway.log()
-    assert not ours(made).sessions()
+    nobody_is_in(made)
 
 
 def test_fail_over_to_the_second_server(tunnel: Make, serve: Callable[..., FreeRadius], network: Network) -> None:
     serve()
     with socket_in(network.lan, socket.AF_INET, socket.SOCK_DGRAM) as silent:
         network.lan.call(lambda: silent.bind((LAN_HOST[4], 2812)))
-        made = tunnel(Pair("charon", "ikeway"), relayed(servers=(f"{LAN_HOST[4]}:2812", LAN_HOST[4])))
+        made = tunnel(Pair("charon", "ikeway"), relayed(servers=(f"{LAN_HOST[4]}:2812", LAN_HOST[4]), timeout="300ms"))
         made.client.connect()
     made.check_ping()
     dead, alive = ours(made).call("status")["radius"]
     assert (dead["state"], alive["state"]) == ("dead", "answers") and dead["repeated"] == 1
-    assert f"{LAN_HOST[4]}:2812" in made.gateway.log()
+    ours(made).wait_for_log(re.escape(f"{LAN_HOST[4]}:2812"))
 
 
 @pytest.mark.parametrize(
@@ -329,12 +335,12 @@ def test_servers_of_no_use(tunnel: Make, serve: Callable[..., FreeRadius], chang
     """FreeRADIUS drops a request whose Message-Authenticator is wrong, without a word."""
     serve()
     agreed = relayed()
-    agreed.gateway.ours["radius"]["lab"] |= changes
+    agreed.gateway.ours["radius"]["lab"] |= {"timeout": "300ms"} | changes
     made = tunnel(Pair("charon", "ikeway"), agreed)
     with pytest.raises(ConnectFailed):
         made.client.connect()
-    assert said in made.gateway.log()
-    assert not ours(made).sessions()
+    ours(made).wait_for_log(said)
+    nobody_is_in(made)
 
 
 def test_session_timeout_ends_it_and_the_client_is_told_before(tunnel: Make, serve: Callable[..., FreeRadius]) -> None:
@@ -344,7 +350,7 @@ def test_session_timeout_ends_it_and_the_client_is_told_before(tunnel: Make, ser
     assert re.search(r"AUTH_L(I|IFE)|AUTH_LIFETIME", made.charon.log())
     stop = server.wait_for_record("Stop", 20)
     assert stop.attributes["Acct-Terminate-Cause"] in {"Session-Timeout", "User-Request"}
-    assert stop.number("Acct-Session-Time") <= 6
+    assert stop.number("Acct-Session-Time") <= 12  # and not without an end
 
 
 def test_idle_timeout(tunnel: Make, serve: Callable[..., FreeRadius]) -> None:

@@ -97,8 +97,9 @@ def test_charon_connects_to_a_stand_in_and_every_payload_is_shown(
             client.connect()
             client.rekey("child")
             bench.wait_for("CREATE_CHILD_SA response")
+            bench.wait_for("it deletes SAs")  # the one that was replaced; else the IKE SA might go first
             client.close()
-            bench.wait_for("it deletes SAs")
+            bench.wait_for("it deletes SAs", times=2)
         finally:
             client.stop()
     shown = bench.shown()
@@ -227,6 +228,12 @@ def test_charon_and_charon_with_a_relay_between_them_by_a_pre_shared_key(
             assert [child.remote for child in mine.children] == [child.local for child in theirs.children]
             client.rekey("ike")
             bench.wait_for("it rekeys the IKE SA")
+            wait_until(
+                lambda: [sa.initiator_spi for sa in client.sas()] not in ([], [mine.initiator_spi]),
+                "the client has no other IKE SA",
+                10,
+                bench.shown,
+            )
             client.close()
             wait_until(lambda: not server.sas(), "the gateway still has an IKE SA", 10, bench.shown)
         finally:

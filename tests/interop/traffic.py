@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ikeway.host.namespaces import Namespace
 from tests.interop.network import socket_in
+from tests.interop.waiting import PATIENCE
 
 MEGABYTE = 1_000_000
 _PIECE = 256 * 1024
@@ -171,7 +172,7 @@ class Pulse:
         """Stop, wait for the last echoes, and count."""
         self._ending.set()
         self._threads[0].join()
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 2 * PATIENCE
         while len(self._returned) < len(self._sent) and time.monotonic() < deadline:
             time.sleep(0.01)
         self._ended.set()
@@ -199,7 +200,9 @@ class Pulse:
                 self._returned.add(int.from_bytes(self._socket.recv(2048)[:4], "big"))
 
 
-def ping(namespace: Namespace, host: str, *, count: int = 3, interval: float = 0.05, timeout: float = 2) -> PingResult:
+def ping(
+    namespace: Namespace, host: str, *, count: int = 3, interval: float = 0.05, timeout: float = 2 * PATIENCE
+) -> PingResult:
     """A few pings. Every answer within the time-out counts; ping(8) waits for the last one only as long as for others."""
     if ipaddress.ip_address(host).version == 6:
         family, protocol, request = socket.AF_INET6, socket.IPPROTO_ICMPV6, 128

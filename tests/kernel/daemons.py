@@ -234,6 +234,7 @@ def marks(side: IkewayClient | IkewayGateway) -> dict[str, str]:
 
 def rekeyed(side: IkewayClient | IkewayGateway, what: str, by: Callable[[], object] | None = None) -> None:
     """Let keys of the "child" or the "ike" SA be renewed, by our side unless told otherwise, and wait for the new ones."""
+    wait_until(lambda: what in marks(side), "the rekeying before comes to no end", logs=side.log)
     before = marks(side)[what]
     if by is None:
         side.rekey(what)

@@ -113,7 +113,9 @@ def from_openiked(guest: Guest, way: Way) -> None:
     ):
         wait_until(lambda: marks(ours), "not connected", 20)
         # It hears of the child SA from us, and then makes its own half, the address and the route.
-        wait_until(lambda: ping(guest.network.client, LAN_HOST[version], count=1).lost == 0, "nothing arrives", 20)
+        wait_until(
+            lambda: ping(guest.network.client, LAN_HOST[version], count=1, timeout=2).lost == 0, "nothing arrives", 20
+        )
         carries(guest, version, megabytes=MEGABYTES)
         used(ours, udp=way is Way.NAT)
         for what in ("child", "ike"):

@@ -149,6 +149,7 @@ def rekey(made: Tunnel, by: str, what: str) -> None:
             return ()
         return (sessions[0].initiator_spi,) if what == "ike" else (sessions[0].children[0].spi_in,)
 
+    wait_until(lambda: marks() != (), "the rekeying before comes to no end", logs=made.logs)
     before = marks()
     side.rekey(what)
     wait_until(lambda: marks() not in {before, ()}, f"no {what} rekeying", logs=made.logs)
@@ -185,10 +186,14 @@ def mobike(guest: Guest, pair: Pair) -> None:
         network.ip(network.client, f"address add {CLIENT_SECOND_ADDRESS}/24 dev wan")
         network.ip(network.client, f"address delete {Way.WAN.client}/24 dev wan")
         running.result()
-        made.check_ping()
         side = made.client if made.client.is_ours else made.gateway
-        (session,) = side.sessions()
-        assert Way.WAN.client not in session.local + session.remote
+
+        def is_elsewhere() -> bool:
+            (session,) = side.sessions()
+            return Way.WAN.client not in session.local + session.remote
+
+        wait_until(is_elsewhere, "it has not moved", logs=made.logs)
+        made.check_ping()
         made.client.close()
     network.restore_client_addresses()
 
