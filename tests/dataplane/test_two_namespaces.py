@@ -16,6 +16,7 @@ from ikeway.dataplane.interface import DataPlaneDied, DataPlaneRestarted, PeerMo
 from ikeway.esp.parameters import Encapsulation, Mode
 from tests.dataplane.capture import Sequences, packet_socket
 from tests.dataplane.namespaces import inside, ip, run_in
+from tests.dataplane.rig import PATIENCE
 from tests.dataplane.traffic import Numbered, ping, transfer
 from tests.dataplane.tunnels import Side, connect, network, sa_pair, two_sides
 from tests.esp.material import SUITES, transforms
@@ -134,6 +135,9 @@ async def test_a_new_address_behind_a_nat_is_noticed_and_followed() -> None:
         moved = Address("10.77.0.99", 4500)
         await left.plane.move(1, moved, right.outer, True)
         await ping(left, right.inner, count=1)
+        async with asyncio.timeout(PATIENCE):
+            while not right.events:
+                await asyncio.sleep(0.01)
         assert right.events == [PeerMoved(0x1001, moved)]
         await right.plane.move(1, right.outer, moved, True)
         assert " 0% packet loss" in await ping(left, right.inner)
