@@ -138,3 +138,9 @@ def test_octets_of_strangers_are_searched_for_secrets_in_a_time_that_grows_with_
     begun = time.process_time()
     text(message(UnknownPayload(PayloadType(200), False, value)))
     assert time.process_time() - begun < 2
+
+
+def test_a_message_of_a_stranger_fills_no_more_than_so_many_lines() -> None:
+    payloads = [UnknownPayload(PayloadType(200), False, b"\n" * 8000) for _ in range(7)]
+    lines = explain(message(*payloads))
+    assert len(lines) < 3000 and "lines more" in lines[-1].text

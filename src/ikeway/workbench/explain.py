@@ -35,6 +35,7 @@ _HEX_WIDTH = 16
 _NO_NAME = "UNKNOWN_"  # what a number that is in no registry is called
 _MAX_LENGTH_OCTETS = 4
 _MAX_DUMP = 8192  # octets shown of one payload
+_MAX_LINES = 2000  # of one message: to draw one takes longer than for a stranger to send it
 _TEXT = re.compile(rb"[\t\r\n\x20-\x7e]{32,}")  # inside octets: long enough to be meant
 _TLS = frozenset({EapType.TLS, EapType.TTLS, EapType.PEAP, EapType.TEAP, 43})
 KNOWN_EAP = frozenset({*(int(each) for each in EapType if each is not EapType.EXPANDED)})
@@ -79,6 +80,8 @@ def explain(message: Message, *, secrets: bool = False) -> list[Line]:
         lines += _payload(payload, secrets=secrets)
     if not message.payloads:
         lines.append(Line(Kind.PAYLOAD, "no payloads"))
+    if len(lines) > _MAX_LINES:
+        lines[_MAX_LINES:] = [Line(Kind.DETAIL, f"... and {len(lines) - _MAX_LINES} lines more")]
     return lines
 
 
