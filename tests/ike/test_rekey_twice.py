@@ -4,10 +4,12 @@ still on its way, and ours of the IKE SA while the peer lacks our answer."""
 from __future__ import annotations
 
 import pytest
+from tests.ike.pair import Pair, child, connection_b, mirrored
 from tests.ike.test_rekey import up, watched
 
 from ikeway.ike import events
 from ikeway.ike.lifetimes import AWAIT_DELETE_SECONDS
+from ikeway.ike.selectors import selector
 
 RESPONSE = 0x20  # in the flags of the header
 
@@ -36,6 +38,27 @@ def test_the_second_rekeying_is_as_final_as_the_first(by):
     assert not pair.a.happened(events.ChildDown)
     assert not pair.b.happened(events.ChildDown)
     assert not problems
+
+
+def test_a_child_sa_of_which_the_peer_has_not_heard_yet_is_not_lost():
+    second = child("second", remote_selectors=(selector("10.3.0.0/16"),))
+    pair = Pair(b=connection_b(children=(mirrored(child()), mirrored(second))))
+    pair.connect()
+    hears, lost = pair.now + 3, pair.b.address.host  # until then its answers are lost
+
+    def network(datagram):
+        answer = datagram.local.host == lost and datagram.octets[19] & RESPONSE
+        return [] if answer and pair.now < hears else [pair.latency]
+
+    pair.network = network
+    pair.a.sa.create_child(second, pair.now)
+    pair.run(0.5)
+    made = next(each for each in pair.b.sa.children if each.name == "second")
+    pair.b.sa.rekey_child(made, pair.now)
+    pair.run(60)
+    pair.agree()
+    assert sorted(each.name for each in pair.a.sa.live_children) == ["net", "second"]
+    assert made.successor is not None and not pair.b.happened(events.ChildDown)
 
 
 @pytest.mark.parametrize("by", ["a", "b"])
