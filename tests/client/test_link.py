@@ -40,6 +40,13 @@ class Linked:
         for event in happened:
             self.link.on_event(event)
 
+    def asks_again(self) -> None:
+        """When it hears, the link has another child SA made."""
+        self.hear()
+        self.pair.run(1)
+        assert len(self.pair.a.sa.live_children) == 1 and self.link.is_up
+        self.pair.agree()
+
 
 @pytest.fixture
 def linked() -> Linked:
@@ -51,10 +58,7 @@ def test_a_child_sa_that_reached_its_hard_limit_is_asked_for_again(linked: Linke
     pair.a.sa.expire_child(pair.a.sa.children[0], pair.now)
     pair.run(1)
     assert not pair.a.sa.live_children
-    linked.hear()
-    pair.run(1)
-    assert len(pair.a.sa.live_children) == 1 and linked.link.is_up
-    pair.agree()
+    linked.asks_again()
 
 
 def test_a_child_sa_that_goes_before_a_rekeying_is_asked_for_again(linked: Linked) -> None:
@@ -64,10 +68,7 @@ def test_a_child_sa_that_goes_before_a_rekeying_is_asked_for_again(linked: Linke
     pair.b.sa.rekey(pair.now)
     pair.run(0.2)
     assert pair.a.sa is not old
-    linked.hear()
-    pair.run(1)
-    assert len(pair.a.sa.live_children) == 1 and linked.link.is_up
-    pair.agree()
+    linked.asks_again()
 
 
 def test_a_connection_that_was_rekeyed_unheard_is_up_and_can_be_closed(linked: Linked) -> None:

@@ -16,6 +16,7 @@ from ikeway.gateway.config import GatewayConfig
 from ikeway.gateway.placement import Placement
 from ikeway.host import GatewayConfiguration, HostNetwork
 from ikeway.host.mtu import tunnel_mtu
+from ikeway.lasting import Lasting
 from ikeway.wire.registry import EncryptionAlgorithm, IntegrityAlgorithm
 
 # The transforms with the largest ESP packets: whichever a client chooses, the MTU made from these fits.
@@ -37,17 +38,14 @@ class HostSide:
         """`config` says what is configured now: who waits for others is carried out as it is then."""
         self._network, self._runner, self._placement, self._config = network, runner, placement, config
         self._one_at_a_time = asyncio.Lock()
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._lasting = Lasting()
         self._closed = False
         self.mtu = 0
 
     async def follow(self, *, anew: bool = False) -> None:
         """Make the host look like the configuration and the routes of now. `anew`: an interface was removed under us, and
         what was done to it is gone. Raises `HostError`."""
-        task = asyncio.get_running_loop().create_task(self._follow(anew=anew))
-        self._under_way.add(task)
-        task.add_done_callback(self._forget)
-        await asyncio.shield(task)
+        await self._lasting.carry_out(self._follow(anew=anew))
 
     async def close(self) -> None:
         """Undo everything, for good."""
@@ -61,11 +59,6 @@ class HostSide:
         named = {address for address in self._config().listen if not address.is_unspecified}
         own = self._network.local_addresses()
         return tuple(str(each) for each in own if (each in named if named else each.is_global))
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled():
-            task.exception()  # told to who waits for it, if anybody still does
 
     async def _follow(self, *, anew: bool) -> None:
         async with self._one_at_a_time:

@@ -32,6 +32,7 @@ from ikeway.eap.questions import (
 )
 from ikeway.errors import IkewayError
 from ikeway.gateway.users import User, UserStore
+from ikeway.lasting import Lasting
 
 log = logging.getLogger("ikeway.gateway")
 
@@ -62,7 +63,7 @@ class PasswordDesk:
         self._mark_key = os.urandom(32)
         # Held while the users are read anew: a password that changed in between would be the old one again.
         self.standing_still = asyncio.Lock()
-        self._changing: set[asyncio.Task[Granted | Refused]] = set()
+        self._changing = Lasting()
 
     def reload(self, users: UserStore) -> None:
         """Go on with other users."""
@@ -114,10 +115,7 @@ class PasswordDesk:
     async def change(self, question: NewPassword) -> Granted | Refused:
         """Keep a new password, when it is good enough and there is a place for it. What was begun is done, also when the
         client hangs up: the file and what is known here must not differ."""
-        task = asyncio.get_running_loop().create_task(self._change(question))
-        self._changing.add(task)
-        task.add_done_callback(self._changing.discard)
-        return await asyncio.shield(task)
+        return await self._changing.carry_out(self._change(question))
 
     async def _change(self, question: NewPassword) -> Granted | Refused:
         async with self.standing_still:

@@ -118,6 +118,12 @@ def linger(sa: IkeSa, child: ChildSa) -> None:
     sa.timers.set(("child-linger", child), sa.now + sa.shared.settings.linger_seconds)
 
 
+def may_be_unheard_of(sa: IkeSa, child: ChildSa) -> bool:
+    """The peer has asked for it a moment ago, and perhaps not got our response: it will have it, and then must not be the
+    only one."""
+    return not child.is_initiator and sa.now - child.created < AWAIT_DELETE_SECONDS
+
+
 def await_delete(sa: IkeSa) -> None:
     """The SA was replaced; the peer has to delete it, but not for ever. While it may still ask for our response again,
     because it has not got it, there is someone to give it."""
@@ -192,7 +198,7 @@ def _refusal(sa: IkeSa) -> None:
 
 
 def _await_delete(sa: IkeSa) -> None:
-    sa.terminate(None, replaced=True)
+    sa.terminate(None)
 
 
 def _forget(sa: IkeSa) -> None:

@@ -11,9 +11,8 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from ikeway import native
 from ikeway.address import Address
@@ -40,6 +39,7 @@ from ikeway.dataplane.userspace.sockets import NON_ESP_MARKER, accept_merged, is
 from ikeway.errors import HostError
 from ikeway.esp.parameters import EspSa
 from ikeway.host.tun import TunDevice
+from ikeway.lasting import Lasting
 
 log = logging.getLogger("ikeway.dataplane")
 
@@ -92,7 +92,9 @@ class UserspaceDataPlane:
         self._process: WorkerProcess | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._deaths: deque[float] = deque()
-        self._lasting: set[asyncio.Task[None]] = set()
+        # What the engine has done already is done here too, also when nobody waits for it any longer, as a busy host takes
+        # its time to start another worker: else an SA that is gone would stay for ever, or one that has moved where it was.
+        self._lasting = Lasting()
 
     @property
     def pid(self) -> int | None:
@@ -132,7 +134,7 @@ class UserspaceDataPlane:
     async def stop(self) -> None:
         """End the worker, close the device and the sockets. Idempotent."""
         await self._end_worker()
-        await asyncio.gather(*self._lasting, return_exceptions=True)
+        await self._lasting.settle()
         if self._launched is not None:
             self._launched.discard()
         for sock in (*self._udp, *self._esp):
@@ -150,13 +152,13 @@ class UserspaceDataPlane:
 
     async def remove_inbound(self, spi: int) -> None:
         """Stop accepting ESP on `spi`. Unknown: no error."""
-        await self._to_the_end(
+        await self._lasting.carry_out(
             self._remove(lambda: self._book.take_inbound(spi), lambda number: RemoveInbound(number, spi))
         )
 
     async def remove_outbound(self, spi: int, remote: Address) -> None:
         """Stop sending on `spi`. Unknown: no error."""
-        await self._to_the_end(
+        await self._lasting.carry_out(
             self._remove(
                 lambda: self._book.take_outbound(spi, remote), lambda number: RemoveOutbound(number, spi, remote)
             )
@@ -164,7 +166,7 @@ class UserspaceDataPlane:
 
     async def move(self, connection_id: int, local: Address, remote: Address, udp: bool) -> None:
         """Give all SAs of a connection new outer addresses, and UDP encapsulation or none."""
-        await self._to_the_end(self._move(connection_id, local, remote, udp))
+        await self._lasting.carry_out(self._move(connection_id, local, remote, udp))
 
     async def _move(self, connection_id: int, local: Address, remote: Address, udp: bool) -> None:
         process = await self._running()
@@ -235,14 +237,6 @@ class UserspaceDataPlane:
 
     # -- requests. The book is changed when the worker of now is about to be told; when it dies before it answers, the
     # -- next one begins with what the book says.
-
-    async def _to_the_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do what the engine has done already, also when nobody waits for it any longer, as a busy host takes its time to
-        start another worker: else an SA that is gone would stay for ever, or one that has moved where it was."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._lasting.add(task)
-        task.add_done_callback(self._lasting.discard)
-        await asyncio.shield(task)
 
     async def _add(self, note: Callable[[], Installed]) -> None:
         process = await self._running()

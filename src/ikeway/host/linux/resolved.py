@@ -29,9 +29,8 @@ _NAME = "org.freedesktop.resolve1"
 _PATH = "/org/freedesktop/resolve1"
 _MANAGER = "org.freedesktop.resolve1.Manager"
 _RUNTIME = Path("/run/systemd/resolve")
-_ANSWER_SECONDS = (
-    5.0  # for the bus, and for resolved: what else is to be done or undone does not wait for one that hangs
-)
+# For the bus, and for resolved: what else is to be done or undone does not wait for one that hangs.
+_ANSWER_SECONDS = 5.0
 _STUBS = ("nameserver 127.0.0.53", "nameserver 127.0.0.54")
 
 

@@ -152,16 +152,14 @@ def on_delete(sa: IkeSa, payloads: list[Delete]) -> Answer:
 
 def _on_delete_ike(sa: IkeSa) -> Answer:
     ours = sa.state is IkeState.DELETING
-    replaced = sa.successor is not None or sa.state is IkeState.REKEYED
     if sa.rekeyed_by_peer is not None:
         # The peer's rekeying was final before it heard of ours.
         new, _ = sa.rekeyed_by_peer
         sa.rekeyed_by_peer = None
         inheritance.take_over(sa, new)
         inheritance.hand_over(sa, new)
-        replaced = True
     error = None if ours else Closed("the peer closed the connection")
-    return Answer((), lambda: sa.terminate(error, replaced=replaced))
+    return Answer((), lambda: sa.terminate(error))
 
 
 def _on_delete_child(sa: IkeSa, spi_octets: bytes) -> bytes | None:

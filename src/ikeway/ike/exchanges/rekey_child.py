@@ -128,7 +128,7 @@ def _refused(sa: IkeSa, old: ChildSa, error: PeerError) -> None:
         sa.remove_child(old, Closed("the peer deleted the child SA"))
     elif old.state in (ChildState.REKEYED, ChildState.DELETED):
         return  # the peer's own rekeying goes on, or is final
-    elif error.notify == NotifyType.CHILD_SA_NOT_FOUND and not _may_be_unheard_of(sa, old):
+    elif error.notify == NotifyType.CHILD_SA_NOT_FOUND and not lifetimes.may_be_unheard_of(sa, old):
         old.state = ChildState.INSTALLED
         settings = old.settings
         sa.remove_child(old, error)
@@ -138,12 +138,6 @@ def _refused(sa: IkeSa, old: ChildSa, error: PeerError) -> None:
         if error.notify not in (NotifyType.TEMPORARY_FAILURE, NotifyType.CHILD_SA_NOT_FOUND):
             sa.report(events.ChildFailed(sa, old.settings, error))
         lifetimes.retry_rekey(sa, old)
-
-
-def _may_be_unheard_of(sa: IkeSa, child: ChildSa) -> bool:
-    """The peer has asked for it a moment ago, and perhaps not got our response: it will have it, and then must not be the
-    only one."""
-    return not child.is_initiator and sa.now - child.created < lifetimes.AWAIT_DELETE_SECONDS
 
 
 # --- responder --------------------------------------------------------------------------------------------------------

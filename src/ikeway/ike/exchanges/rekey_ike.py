@@ -67,7 +67,7 @@ async def rekey(sa: IkeSa) -> None:
     sa.state = IkeState.DELETING
     sa.timers.clear()
     await delete.exchange(sa)
-    sa.terminate(None, replaced=True)
+    sa.terminate(None)
 
 
 def _give_way(sa: IkeSa, theirs: IkeSa) -> None:
@@ -85,7 +85,7 @@ def _peer_is_rekeying_a_child(sa: IkeSa) -> bool:
     return any(
         child.rekeyed_by_peer is not None
         and child.state is ChildState.REKEYED
-        and sa.now - child.rekeyed_by_peer.successor.created < lifetimes.AWAIT_DELETE_SECONDS
+        and lifetimes.may_be_unheard_of(sa, child.rekeyed_by_peer.successor)
         for child in sa.children
     )
 
